@@ -7,6 +7,8 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
+from trainer.errors import UserError
+
 
 def write_bytes(path: str, content: bytes) -> str:
     """Writes `content` under a temporary name beside `path`, then renames; returns `path`.
@@ -35,7 +37,7 @@ def read_json(path: str) -> Optional[Any]:
     """Returns the JSON value in `path`, or None where there is no such file.
 
     Raises:
-      ValueError: the file is there, but is not JSON; the message names it.
+      UserError: the file is there, but is not JSON.
     """
     if not tf.gfile.Exists(path):
         return None
@@ -44,4 +46,6 @@ def read_json(path: str) -> Optional[Any]:
     try:
         return json.loads(content.decode('utf-8'))
     except ValueError as error:
-        raise ValueError('{} is not valid JSON ({}); delete or restore it.'.format(path, error))
+        raise UserError(
+            '{} is not valid JSON ({}): restore it or move it away.'.format(path, error)
+        ) from error
