@@ -1,0 +1,190 @@
+"""The network and its `model_fn`: shapes, modes, towers and schedule."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import optimizer
+from trainer.decoder import decoder
+from trainer.elbo import ElboTerms
+from trainer.encoder import encoder
+from trainer.hparams import HParams
+from trainer.model import autoencode, model_fn
+
+ModeKeys = tf.estimator.ModeKeys
+SMALL = HParams(
+    latent_size=3, lstm_units=8, decoder_units=16, decoder_channels=4, batch_size=6, max_steps=100
+)
+COLOUR = dataclasses.replace(SMALL, image_shape=(32, 16, 3))
+
+
+@pytest.fixture(autouse=True)
+def own_graph():
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
+        tf.train.create_global_step()
+        yield
+
+
+def images_of(params, batch=6):
+    pixels = np.random.RandomState(0).rand(batch, params.rows, params.row_features)
+    return tf.constant(pixels, tf.float32)
+
+
+def run(fetches):
+    with tf.Session() as session:
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        return session.run(fetches)
+
+
+@pytest.mark.parametrize('params', [SMALL, COLOUR], ids=['grey', 'colour'])
+def test_shapes_follow_the_image_shape(params):
+    with tf.variable_scope('x', use_resource=True):
+        posterior = encoder(images_of(params), params)
+        likelihood = decoder(posterior.mean, params)
+    mean, scale, logits = run([posterior.mean, posterior.scale, likelihood.logits])
+    assert mean.shape == scale.shape == (6, 3)
+    assert np.all(scale > 0)
+    assert logits.shape == (6, params.rows, params.row_features)
+
+
+def test_scale_stays_positive_and_the_loss_finite_for_any_weights():
+    result = autoencode(images_of(SMALL), tf.ones([6, 3]), SMALL)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for variable in tf.trainable_variables():
+            if 'raw_scale/bias' in variable.name:
+                variable.load(np.full([3], -1e4, np.float32), session)
+        scale, loss = session.run([result.posterior.scale, result.terms.negative_elbo])
+    assert np.all(scale > 0)
+    assert np.all(np.isfinite(loss))
+
+
+def test_decoder_gives_the_same_function_as_a_written_out_transpose_convolution():
+    """out[2 i + k - 1] += in[i] w[k] for the 4-wide kernel with 'same' padding, in NumPy."""
+    with tf.variable_scope('x', use_resource=True):
+        decoder(tf.zeros([1, 3]), SMALL)
+    graph = tf.get_default_graph()
+    hidden = graph.get_tensor_by_name('x/decoder/transpose_convolution_1/Elu:0')
+    logits = graph.get_tensor_by_name('x/decoder/transpose_convolution_2/BiasAdd:0')
+    kernel = [v for v in tf.trainable_variables() if 'convolution_2/kernel' in v.name][0]
+    before, after, weights = run([hidden, logits, kernel])
+    expected = np.zeros([32, 32])
+    for i in range(14):
+        for j in range(14):
+            expected[2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += weights[:, :, 0] @ before[0, i, j]
+    np.testing.assert_allclose(after[0, :, :, 0], expected[1:29, 1:29], atol=1e-5)
+
+
+@pytest.mark.parametrize('towers', [2, 3, 4])
+def test_towers_give_the_gradients_of_the_whole_batch(towers):
+    noise = tf.random.stateless_normal([6, 3], seed=[1, 2])
+    tensors = [images_of(SMALL), noise]
+
+    def terms_fn(images, noise):
+        return autoencode(images, noise, SMALL).terms
+
+    one, in_one = optimizer.in_towers(terms_fn, tensors, 1)
+    several, in_several = optimizer.in_towers(terms_fn, tensors, towers)
+    plain = tf.gradients(
+        tf.reduce_mean(terms_fn(*tensors).negative_elbo), tf.trainable_variables()
+    )
+    one, several, in_one, in_several, plain = run([one, several, in_one, in_several, plain])
+    np.testing.assert_allclose(several.negative_elbo, one.negative_elbo, rtol=1e-5)
+    for a, b, c in zip(in_one, in_several, plain):
+        np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(b, c, rtol=1e-4, atol=1e-5)
+
+
+def test_learning_rate_warms_up_then_falls_along_a_cosine():
+    params = dataclasses.replace(SMALL, learning_rate=0.1, warmup_steps=10, max_steps=100)
+    steps = [0, 4, 9, 50, 75, 100, 150]
+    actual = run([optimizer.learning_rate(tf.constant(step, tf.int64), params) for step in steps])
+    warmup = [0.1, 0.5, 1, 1, 1, 1, 1]
+    expected = [
+        0.1 * w * (1 + math.cos(math.pi * min(step, 100) / 100)) / 2
+        for w, step in zip(warmup, steps)
+    ]
+    np.testing.assert_allclose(actual, expected, atol=1e-8)
+
+
+def test_gradients_are_clipped_by_their_global_norm_and_adam_steps_by_the_rate():
+    variable = tf.get_variable('w', initializer=[1.0, 1.0], use_resource=True)
+    params = dataclasses.replace(
+        SMALL, learning_rate=0.5, warmup_steps=0, max_gradient_norm=1.0
+    )
+    step = optimizer.training_step([tf.constant([3.0, -4.0])], params)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        norm, _ = session.run([step.gradient_norm, step.train_op])
+        after, moments = session.run(
+            [variable, [v for v in tf.global_variables() if v.name.endswith('Adam:0')]]
+        )
+        assert session.run(tf.train.get_global_step()) == 1
+    assert norm == pytest.approx(5.0)
+    # Adam's first step has the size of the rate; its first moment is (1 - 0.9) times the
+    # clipped gradient (0.6, -0.8).
+    np.testing.assert_allclose(after, [0.5, 1.5], rtol=1e-5)
+    np.testing.assert_allclose(moments[0], [0.06, -0.08], rtol=1e-5)
+
+
+def test_noise_is_a_function_of_seed_and_step():
+    from trainer.model import training_noise
+
+    noise = training_noise(images_of(SMALL), SMALL)
+    advance = tf.train.get_global_step().assign_add(1)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        first, again = session.run(noise), session.run(noise)
+        session.run(advance)
+        next_step = session.run(noise)
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - next_step).max() > 0.1
+
+
+@pytest.mark.parametrize('mode', [ModeKeys.TRAIN, ModeKeys.EVAL, ModeKeys.PREDICT])
+def test_each_mode_builds_what_it_needs(mode):
+    spec = model_fn({'images': images_of(SMALL)}, None, mode, SMALL)
+    variables = tf.global_variables()
+    has_optimizer = any(v.name.startswith('optimizer/') for v in variables)
+    assert has_optimizer == (mode == ModeKeys.TRAIN)
+    assert all('Resource' in type(v).__name__ for v in tf.trainable_variables())
+    if mode == ModeKeys.PREDICT:
+        assert spec.loss is None
+        assert spec.predictions['reconstruction'].shape.as_list()[1:] == [28, 28]
+    else:
+        assert spec.loss.shape.as_list() == []
+    if mode == ModeKeys.EVAL:
+        assert set(spec.eval_metric_ops) == set(ElboTerms._fields)
+
+
+def test_predictions_are_per_example_and_without_noise():
+    spec = model_fn({'images': images_of(SMALL)}, None, ModeKeys.PREDICT, SMALL)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        first, second = session.run(spec.predictions), session.run(spec.predictions)
+    for name, value in first.items():
+        assert len(value) == 6
+        np.testing.assert_array_equal(value, second[name])
+    np.testing.assert_allclose(
+        first['negative_elbo'], first['reconstruction_loss'] + first['kl_divergence'], rtol=1e-6
+    )
+
+
+def test_metrics_are_means_over_examples_not_over_batches():
+    placeholder = tf.placeholder(tf.float32, [None, 28, 28])
+    spec = model_fn({'images': placeholder}, None, ModeKeys.EVAL, SMALL)
+    value, update = spec.eval_metric_ops['kl_divergence']
+    kl = autoencode(placeholder, tf.zeros([tf.shape(placeholder)[0], 3]), SMALL)
+    pixels = np.random.RandomState(3).rand(7, 28, 28)
+    with tf.Session() as session:
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        for part in (pixels[:6], pixels[6:]):
+            session.run(update, {placeholder: part})
+        mean = session.run(value)
+        each = session.run(kl.terms.kl_divergence, {placeholder: pixels})
+    assert mean == pytest.approx(each.mean(), rel=1e-5)
+    assert abs(mean - (each[:6].mean() + each[6:].mean()) / 2) > 1e-5

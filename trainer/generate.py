@@ -1,0 +1,91 @@
+"""Draws images from a trained model: `python -m trainer.generate --model_dir=...`."""
+
+import os
+from typing import Optional
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from trainer import drawing, hparams, logs
+from trainer.errors import UserError
+from trainer.hparams import HParams
+from trainer.model import sample_prior
+
+_BATCH = 1000
+
+
+def decode(latents: np.ndarray, checkpoint_path: str, params: HParams) -> np.ndarray:
+    """Decodes latents with the weights of a checkpoint.
+
+    Args:
+      latents: float32 `[n, latent_size]`.
+
+    Returns:
+      Probabilities, float32 `[n, rows, columns, channels]` in [0, 1].
+    """
+    with tf.Graph().as_default():
+        noise = tf.placeholder(tf.float32, [None, params.latent_size])
+        images = sample_prior(noise, params).mean()
+        with tf.Session() as session:
+            tf.train.Saver().restore(session, checkpoint_path)
+            batches = [latents[start : start + _BATCH] for start in range(0, len(latents), _BATCH)]
+            decoded = [session.run(images, {noise: batch}) for batch in batches]
+    return np.concatenate(decoded).reshape((-1,) + params.image_shape)
+
+
+def draw_from_prior(
+    count: int, seed: int, checkpoint_path: str, params: HParams
+) -> np.ndarray:
+    """Decodes `count` draws from the prior N(0, I); returns as `decode` does."""
+    noise = np.random.RandomState(seed).standard_normal([count, params.latent_size])
+    return decode(noise.astype(np.float32), checkpoint_path, params)
+
+
+def grid_columns(count: int) -> int:
+    """Images in a row of a grid that is as square as can be: 10 for 100."""
+    return int(np.ceil(np.sqrt(count)))
+
+
+def write_new_images(
+    path: str, count: int, seed: int, checkpoint_path: str, params: HParams
+) -> str:
+    """Draws `count` images from the prior into one PNG grid; returns its path."""
+    images = draw_from_prior(count, seed, checkpoint_path, params)
+    return drawing.write_grid(path, images, grid_columns(count))
+
+
+def trained_model(model_dir: str) -> HParams:
+    """Returns the settings of the model in `model_dir`.
+
+    Raises:
+      UserError: there is no trained model of this trainer.
+    """
+    params: Optional[HParams] = hparams.load(model_dir)
+    if params is None or tf.train.latest_checkpoint(model_dir) is None:
+        raise UserError(
+            '--model_dir={} holds no trained model: give the folder of a run of '
+            'trainer.task.'.format(model_dir)
+        )
+    return params
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
+    hparams.define_flags(['num_images', 'seed'])
+    flags.DEFINE_string('output', None, 'PNG file. Default: new_images.png in model_dir.')
+
+
+def main(argv: list) -> None:
+    """Reads the flags, draws, says where to."""
+    del argv
+    values = flags.FLAGS
+    params = trained_model(values.model_dir)
+    path = values.output or os.path.join(values.model_dir, 'new_images.png')
+    checkpoint_path = tf.train.latest_checkpoint(values.model_dir)
+    print(write_new_images(path, values.num_images, values.seed, checkpoint_path, params))
+
+
+if __name__ == '__main__':
+    _define_flags()
+    logs.run(main)

@@ -1,0 +1,247 @@
+"""Every setting of a run in one frozen table: the only thing that flags become.
+
+The table is the single source of each setting's name, default, range and help text: `task.py`
+makes its flags from it, `model_fn` receives it as `params`, and `model_dir` keeps a copy of it.
+"""
+
+import dataclasses
+import math
+import os
+from typing import Any, Iterable, List, Optional, Tuple
+
+from absl import flags
+
+from trainer import files
+from trainer.errors import UserError
+
+FILE_NAME = 'hyper_parameters.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The values a number may take: `low` to `high`, both included unless `open_low`."""
+
+    low: float
+    high: float
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.open_low else self.low <= value) and (
+            value <= self.high and not math.isinf(value)
+        )
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return '{} {:g}'.format('above' if self.open_low else 'at least', self.low)
+        start = 'above {:g} and at most' if self.open_low else 'from {:g} to'
+        return '{} {:,}'.format(start.format(self.low), self.high)
+
+
+def _setting(default: Any, text: str, allowed: Optional[Range] = None, fixed: bool = True) -> Any:
+    """A row of the table; a `fixed` setting may not differ when a run is resumed."""
+    metadata = {'help': text, 'range': allowed, 'fixed': fixed}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+_COUNT = Range(1, 10**9)
+_SIZE = Range(1, 8192)
+
+
+@dataclasses.dataclass(frozen=True)
+class HParams:
+    """The settings of one run. Losses are in nats per example throughout."""
+
+    # What is modelled.
+    dataset: str = _setting('mnist', 'TFDS image dataset of one size, its sides divisible by 4.')
+    latent_size: int = _setting(64, 'Dimensions of the latent space.', _SIZE)
+    lstm_units: int = _setting(128, 'Units of the encoder LSTM.', _SIZE)
+    decoder_units: int = _setting(256, "Units of the decoder's first Dense layer.", _SIZE)
+    decoder_channels: int = _setting(
+        32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", _SIZE
+    )
+
+    # How it is trained.
+    batch_size: int = _setting(128, 'Images in a training step.', _COUNT)
+    max_steps: int = _setting(5000, 'Global step at which training ends.', _COUNT, fixed=False)
+    learning_rate: float = _setting(
+        4e-3,
+        'Peak learning rate of Adam, reached after warmup_steps, then falling along a cosine '
+        'to 0 at max_steps.',
+        Range(0, math.inf, open_low=True),
+    )
+    warmup_steps: int = _setting(
+        200, 'Steps over which the learning rate rises linearly.', Range(0, 10**9)
+    )
+    max_gradient_norm: float = _setting(
+        100.0,
+        'Gradients whose global norm (nats per unit of weight) is larger are scaled down to it.',
+        Range(0, math.inf, open_low=True),
+    )
+    seed: int = _setting(
+        1, 'Seed of the initial weights, the order of the images and all noise.', Range(0, 2**31 - 1)
+    )
+
+    # Where and how it runs: free to differ when a run is resumed.
+    model_dir: str = _setting(
+        '',
+        'Folder of checkpoints, event files, exports and pictures; a run that finds its own '
+        'checkpoint there goes on from it. Default: runs/<dataset>-z<latent_size>.',
+        fixed=False,
+    )
+    data_dir: str = _setting(
+        '', "Folder of prepared TFDS datasets. Default: TFDS's own.", fixed=False
+    )
+    idx_dir: str = _setting(
+        '',
+        'Folder with the four IDX files of the dataset, raw or .gz, from which it is prepared '
+        'instead of from the network.',
+        fixed=False,
+    )
+    save_checkpoints_steps: int = _setting(
+        0,
+        'Steps between checkpoints; each is evaluated on the validation images. '
+        '0: a fifth of max_steps.',
+        Range(0, 10**9),
+        fixed=False,
+    )
+    save_summary_steps: int = _setting(
+        100, 'Steps between training summaries for TensorBoard.', _COUNT, fixed=False
+    )
+    num_images: int = _setting(
+        100, 'Images drawn from the prior into new_images.png.', Range(1, 10000), fixed=False
+    )
+    num_threads: int = _setting(
+        0,
+        'Threads of a training step: the batch is cut into that many parts, computed in '
+        'parallel. 0: one for each core that this process may use.',
+        Range(0, 1024),
+        fixed=False,
+    )
+
+    # Taken from the dataset, not a flag: (rows, columns, channels).
+    image_shape: Tuple[int, int, int] = dataclasses.field(
+        default=(28, 28, 1), metadata={'range': None, 'fixed': True}
+    )
+
+    @property
+    def rows(self) -> int:
+        """Time steps of the LSTM."""
+        return self.image_shape[0]
+
+    @property
+    def row_features(self) -> int:
+        """Features of a time step: the pixels of a row times its channels."""
+        return self.image_shape[1] * self.image_shape[2]
+
+    @property
+    def served_shape(self) -> List[int]:
+        """Shape of an image as users know it: without the channel axis when there is one."""
+        return list(self.image_shape if self.image_shape[2] > 1 else self.image_shape[:2])
+
+    @property
+    def threads(self) -> int:
+        """`num_threads` resolved: at least 1, and no more than there are images in a batch."""
+        return min(self.num_threads or available_cores(), self.batch_size)
+
+    @property
+    def checkpoint_steps(self) -> int:
+        """`save_checkpoints_steps` resolved."""
+        return self.save_checkpoints_steps or int(math.ceil(self.max_steps / 5))
+
+
+def available_cores() -> int:
+    """Cores this process may use; inside a container that is less than the machine has."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _NumberParser(flags.ArgumentParser):
+    """Refuses a number outside of its setting's range, in a sentence that states the range."""
+
+    def __init__(self, kind: type, allowed: Range):
+        self._kind, self._allowed = kind, allowed
+        self.syntactic_help = 'a number {}'.format(allowed)
+
+    def parse(self, argument: Any) -> Any:
+        try:
+            value = self._kind(argument)
+        except (ValueError, OverflowError):
+            value = math.nan
+        if value not in self._allowed:
+            kind = 'a whole number' if self._kind is int else 'a finite number'
+            raise ValueError('it must be {} {}'.format(kind, self._allowed))
+        return value
+
+    def flag_type(self) -> str:
+        return self._kind.__name__
+
+
+def define_flags(names: Optional[Iterable[str]] = None) -> None:
+    """Defines an absl flag for each setting, or for those of `names`."""
+    for row in settings():
+        if names is not None and row.name not in names:
+            continue
+        if row.metadata['range'] is None:
+            flags.DEFINE_string(row.name, row.default, row.metadata['help'])
+        else:
+            parser = _NumberParser(type(row.default), row.metadata['range'])
+            serializer = flags.ArgumentSerializer()
+            flags.DEFINE(parser, row.name, row.default, row.metadata['help'], serializer=serializer)
+
+
+def settings() -> List[dataclasses.Field]:
+    """The rows of the table that a user may set, in order."""
+    return [row for row in dataclasses.fields(HParams) if 'help' in row.metadata]
+
+
+def from_flags(image_shape: Tuple[int, int, int]) -> HParams:
+    """Makes the table from the parsed flags and the dataset's `image_shape`."""
+    values = {row.name: getattr(flags.FLAGS, row.name) for row in settings()}
+    hparams = HParams(image_shape=tuple(image_shape), **values)
+    default = os.path.join('runs', '{}-z{}'.format(hparams.dataset, hparams.latent_size))
+    return dataclasses.replace(hparams, model_dir=hparams.model_dir or default)
+
+
+def save(hparams: HParams) -> str:
+    """Writes the table to its `model_dir`; returns the file's path."""
+    path = os.path.join(hparams.model_dir, FILE_NAME)
+    return files.write_json(path, dataclasses.asdict(hparams))
+
+
+def load(model_dir: str) -> Optional[HParams]:
+    """Reads the table that a run left in `model_dir`; None where there is none.
+
+    Raises:
+      UserError: the file is there, but is not such a table.
+    """
+    path = os.path.join(model_dir, FILE_NAME)
+    values = files.read_json(path)
+    if values is None:
+        return None
+    try:
+        values['image_shape'] = tuple(values['image_shape'])
+        return HParams(**values)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            '{} does not hold the settings of this trainer ({}): choose another '
+            '--model_dir.'.format(path, error)
+        ) from error
+
+
+def check_resumable(hparams: HParams, recorded: HParams) -> None:
+    """Refuses to go on with a run under settings other than its own.
+
+    Raises:
+      UserError: a fixed setting differs; the message holds each with both values.
+    """
+    differences = [
+        '--{}={} (was {})'.format(row.name, getattr(hparams, row.name), getattr(recorded, row.name))
+        for row in dataclasses.fields(HParams)
+        if row.metadata['fixed'] and getattr(hparams, row.name) != getattr(recorded, row.name)
+    ]
+    if differences:
+        raise UserError(
+            '--model_dir={} holds a run with other settings: {}; give the old values to go on with '
+            'it, or another --model_dir.'.format(hparams.model_dir, ', '.join(differences))
+        )

@@ -1,0 +1,134 @@
+"""What the user sees while a run goes on, and the clock of the training steps."""
+
+import sys
+import time
+from typing import List, Optional
+
+import tensorflow as tf
+import tqdm
+
+from trainer.hparams import HParams
+
+_SECONDS_BETWEEN_LINES = 10.0
+_BAR = (
+    'step {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}, {remaining} left'
+)
+
+
+def say(text: str) -> None:
+    """Prints one line to stderr, above a progress bar if there is one."""
+    tqdm.tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """Writes seconds as `1:02:03` or `2:03`."""
+    return tqdm.tqdm.format_interval(max(seconds, 0.0))
+
+
+class TrainingProgress(tf.train.SessionRunHook):
+    """Shows step, negative ELBO, rate and time left; measures the time spent in steps.
+
+    It has to stand before the CheckpointSaverHook among a session's hooks: what later hooks do
+    after a step (saving, evaluating, exporting) then falls outside of the measured steps.
+
+    Attributes:
+      first_step: global step before the first step, None if there was none.
+      elapsed_seconds: from the start of the first step to the end of the last.
+      step_seconds: the part of `elapsed_seconds` spent in training steps.
+    """
+
+    def __init__(self, params: HParams):
+        self._params = params
+        self._bar: Optional[tqdm.tqdm] = None
+        self.first_step: Optional[int] = None
+        self.elapsed_seconds = 0.0
+        self.step_seconds = 0.0
+
+    def begin(self) -> None:
+        # Estimator puts the loss of its EstimatorSpec here; model_fn's is the mean negative ELBO.
+        self._loss = tf.get_collection(tf.GraphKeys.LOSSES)[0]
+        self._global_step = tf.train.get_global_step()
+        self._writer = tf.summary.FileWriterCache.get(self._params.model_dir)
+
+    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
+        del coord
+        self._step = int(session.run(self._global_step))
+        self._start: Optional[float] = None
+        self._losses: List[float] = []
+        self._shown_at = time.perf_counter()
+        self._marked_at, self._marked_steps = 0.0, 0
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(
+                total=self._params.max_steps,
+                initial=self._step,
+                bar_format=_BAR,
+                desc='starting',
+                dynamic_ncols=True,
+                mininterval=0.0,
+                miniters=0,
+                file=sys.stderr,
+            )
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        del run_context
+        self._step_start = time.perf_counter()
+        if self._start is None:
+            self._start = self._step_start
+            self.first_step = self._step
+        return tf.train.SessionRunArgs(self._loss)
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        del run_context
+        now = time.perf_counter()
+        self.step_seconds += now - self._step_start
+        self.elapsed_seconds = now - self._start
+        self._step += 1
+        self._losses = self._losses[-99:] + [float(run_values.results)]
+        self._write_rate()
+        interval = 0.5 if self._bar is not None else _SECONDS_BETWEEN_LINES
+        if now - self._shown_at >= interval or self._step == self._params.max_steps:
+            self._shown_at = now
+            self._show()
+
+    def end(self, session: tf.Session) -> None:
+        del session
+        self.close()
+
+    def close(self) -> None:
+        """Leaves the bar as it is and goes on below it."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _rate(self) -> float:
+        """Examples per second of training steps alone."""
+        steps = self._step - self.first_step
+        return steps * self._params.batch_size / self.step_seconds
+
+    def _write_rate(self) -> None:
+        steps = self._step - self.first_step
+        if steps % self._params.save_summary_steps:
+            return
+        seconds = self.step_seconds - self._marked_at
+        rate = (steps - self._marked_steps) * self._params.batch_size / seconds
+        self._marked_at, self._marked_steps = self.step_seconds, steps
+        value = tf.Summary.Value(tag='examples_per_second', simple_value=rate)
+        self._writer.add_summary(tf.Summary(value=[value]), self._step)
+
+    def _show(self) -> None:
+        loss = sum(self._losses) / len(self._losses)
+        text = 'negative ELBO {:.2f} nats, {:,.0f} examples/s'.format(loss, self._rate())
+        left = (
+            (self._params.max_steps - self._step) * self.elapsed_seconds
+            / (self._step - self.first_step)
+        )
+        if self._bar is None:
+            say('step {:,}/{:,}: {}, {} left'.format(
+                self._step, self._params.max_steps, text, duration(left)
+            ))
+        else:
+            self._bar.n = self._step
+            self._bar.set_description_str(text)

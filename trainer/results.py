@@ -1,0 +1,109 @@
+"""The numbers of a run: in `results.json`, and as a table at its end."""
+
+import os
+import sys
+import time
+from typing import Any, Dict
+
+import numpy as np
+import psutil
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from trainer import files
+from trainer.elbo import ElboTerms
+from trainer.hparams import HParams
+from trainer.progress import TrainingProgress, duration, say
+
+FILE_NAME = 'results.json'
+METRICS = ElboTerms._fields
+_UNITS = (
+    'nats per example, summed over pixels and latents, mean over the images of a split; grey '
+    'levels as Bernoulli means; one posterior sample per image'
+)
+
+
+def collect(
+    measured: Dict[str, Any], progress: TrainingProgress, checkpoint_path: str, params: HParams
+) -> Dict[str, Any]:
+    """Joins the metrics with what the run took.
+
+    Times are of this process: a resumed run counts from its own start. A process that had nothing
+    left to train keeps the times of the one before it.
+    """
+    process = psutil.Process()
+    cpu = process.cpu_times()
+    times = {
+        'first_step': progress.first_step,
+        'training_seconds': progress.elapsed_seconds,
+        'training_time_share': (
+            progress.step_seconds / progress.elapsed_seconds if progress.elapsed_seconds else None
+        ),
+        'wall_seconds': time.time() - process.create_time(),
+        'cpu_seconds': cpu.user + cpu.system + cpu.children_user + cpu.children_system,
+    }
+    if progress.first_step is None:
+        before = files.read_json(os.path.join(params.model_dir, FILE_NAME)) or {}
+        times = {name: before.get(name) for name in times}
+    return dict(
+        measured,
+        global_step=int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP)),
+        parameters=count_parameters(checkpoint_path),
+        units=_UNITS,
+        versions={
+            'python': sys.version.split()[0],
+            'tensorflow': tf.__version__,
+            'tensorflow_datasets': tfds.__version__,
+            'numpy': np.__version__,
+        },
+        **times
+    )
+
+
+def count_parameters(checkpoint_path: str) -> int:
+    """Returns the number of trained weights in a checkpoint, the optimizer's own left out."""
+    shapes = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
+    return sum(
+        int(np.prod(shape))
+        for name, shape in shapes.items()
+        if name != tf.GraphKeys.GLOBAL_STEP and not name.startswith('optimizer/')
+    )
+
+
+def save(record: Dict[str, Any], params: HParams) -> str:
+    """Writes `results.json`; returns its path."""
+    return files.write_json(os.path.join(params.model_dir, FILE_NAME), record)
+
+
+def terms_text(metrics: Dict[str, float]) -> str:
+    """Writes the bound and its parts in one line."""
+    return '{negative_elbo:.2f} = {reconstruction_loss:.2f} + {kl_divergence:.2f}'.format(**metrics)
+
+
+def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
+    """Says how a checkpoint did on the validation images."""
+    say('step {:,}: validation negative ELBO {} (reconstruction + KL) nats{}'.format(
+        int(metrics['global_step']), terms_text(metrics), '; best so far' if is_best else ''
+    ))
+
+
+def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
+    """Prints the closing table to stdout."""
+    print('\nnats per example   negative ELBO = reconstruction + KL')
+    for split in ('train', 'validation', 'test'):
+        print('{:<18} {}'.format(split, terms_text(record[split])))
+    best = record.get('best')
+    if best and best['global_step'] != record['global_step']:
+        print('{:<18} {}  (best on validation, step {:,})'.format(
+            'test, best model', terms_text(best['test']), best['global_step']
+        ))
+    if record['training_seconds']:
+        print('\ntraining {}, of which {:.0%} in steps; wall {}, CPU {}'.format(
+            duration(record['training_seconds']),
+            record['training_time_share'],
+            duration(record['wall_seconds']),
+            duration(record['cpu_seconds']),
+        ))
+    print()
+    for name, path in sorted(artifacts.items()):
+        print('{:<18} {}'.format(name, path))

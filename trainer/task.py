@@ -1,0 +1,29 @@
+"""Trains, evaluates, exports and draws: `python -m trainer.task`."""
+
+from typing import List
+
+from absl import flags
+
+from trainer import hparams, logs, prepare_data, train
+
+
+def define_flags() -> None:
+    """Defines the flags of a run; `--job-dir`, as cloud services spell it, is `--model_dir`."""
+    hparams.define_flags()
+    flags.DEFINE_alias('job-dir', 'model_dir')
+    flags.DEFINE_alias('job_dir', 'model_dir')
+
+
+def main(argv: List[str]) -> None:
+    """Turns the flags into one table, checks it, and runs."""
+    del argv
+    values = flags.FLAGS
+    facts = prepare_data.dataset_facts(values.dataset, values.data_dir or None)
+    params = hparams.from_flags(facts.image_shape)
+    train.check(params, facts)
+    train.run(params)
+
+
+if __name__ == '__main__':
+    define_flags()
+    logs.run(main)

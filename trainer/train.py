@@ -1,0 +1,266 @@
+"""One run: data, `tf.estimator.train_and_evaluate`, the final evaluation and the artifacts."""
+
+import functools
+import os
+from typing import Any, Dict, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import drawing, export, files, generate, hparams, input, prepare_data, results
+from trainer.errors import UserError
+from trainer.hparams import HParams
+from trainer.model import model_fn
+from trainer.prepare_data import DatasetFacts, PreparedDataset
+from trainer.progress import TrainingProgress, say
+from trainer.summaries import FirstBatchSummaryHook
+
+_EVALUATION_BATCH = 1000
+_RECONSTRUCTION_COLUMNS = 10
+_MANIFOLD_SIDE = 20
+
+
+def check(params: HParams, facts: DatasetFacts) -> None:
+    """Refuses what cannot run, before any byte is fetched, folder made or graph built.
+
+    Raises:
+      UserError: a setting does not fit the dataset, or model_dir cannot hold this run.
+    """
+    if facts.num_examples and params.batch_size > facts.num_examples['train']:
+        raise UserError(
+            'flag --batch_size={} must be at most {:,}, the training images of {}.'.format(
+                params.batch_size, facts.num_examples['train'], params.dataset
+            )
+        )
+    _check_folder(params.model_dir)
+    recorded = hparams.load(params.model_dir)
+    if recorded is not None:
+        hparams.check_resumable(params, recorded)
+    elif tf.train.latest_checkpoint(params.model_dir) is not None:
+        raise UserError(
+            'flag --model_dir={} holds checkpoints of another model: choose another folder.'.format(
+                params.model_dir
+            )
+        )
+
+
+def _check_folder(model_dir: str) -> None:
+    if '://' in model_dir:
+        return
+    existing = os.path.abspath(model_dir)
+    while not os.path.lexists(existing):
+        existing = os.path.dirname(existing)
+    if not os.path.isdir(existing):
+        raise UserError('flag --model_dir={}: {} is not a folder.'.format(model_dir, existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError('flag --model_dir={}: {} is not writable.'.format(model_dir, existing))
+
+
+def run(params: HParams) -> Dict[str, Any]:
+    """Trains from the last checkpoint to `max_steps`; leaves every artifact in `model_dir`.
+
+    Returns:
+      What `results.json` holds.
+
+    Raises:
+      UserError: the data cannot be had, or training cannot go on.
+    """
+    data = prepare_data.prepare(params.dataset, params.data_dir or None, params.idx_dir or None)
+    check(params, data)
+    announce(params)
+    hparams.save(params)
+    estimator = make_estimator(params)
+    progress = TrainingProgress(params)
+    try:
+        train_and_evaluate(estimator, data, params, progress)
+    except tf.train.NanLossDuringTrainingError as error:
+        raise UserError(
+            'the negative ELBO is not a number any more: start again with a lower --learning_rate '
+            '(now {}) and another --model_dir.'.format(params.learning_rate)
+        ) from error
+    finally:
+        progress.close()
+    checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
+    artifacts = draw_and_export(estimator, data, checkpoint_path, params)
+    measured = final_evaluation(estimator, data, checkpoint_path, params)
+    record = results.collect(measured, progress, checkpoint_path, params)
+    artifacts['results'] = results.save(record, params)
+    results.show(record, artifacts)
+    return record
+
+
+def announce(params: HParams) -> None:
+    """Says what is about to happen: from which step to which, and where."""
+    step = start_step(params.model_dir)
+    if step >= params.max_steps:
+        say('{} has already reached step {:,} of {:,}: nothing to train.'.format(
+            params.model_dir, step, params.max_steps
+        ))
+        return
+    say('{} {} to step {:,} with batches of {}, on {} thread{}; learning rate {} after {} steps, '
+        'then falling to 0 at step {:,}.'.format(
+            'Resuming {} from step {:,}'.format(params.model_dir, step)
+            if step else 'Training {}'.format(params.model_dir),
+            '', params.max_steps, params.batch_size, params.threads,
+            's' if params.threads > 1 else '', params.learning_rate, params.warmup_steps,
+            params.max_steps,
+        ))
+
+
+def start_step(model_dir: str) -> int:
+    """Returns the global step of the last checkpoint, 0 where there is none."""
+    checkpoint_path = tf.train.latest_checkpoint(model_dir)
+    if checkpoint_path is None:
+        return 0
+    return int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP))
+
+
+def make_estimator(params: HParams) -> tf.estimator.Estimator:
+    """Returns the Estimator of a run, one core a thread and one thread an op."""
+    session_config = tf.ConfigProto(
+        intra_op_parallelism_threads=1,
+        inter_op_parallelism_threads=params.threads,
+        allow_soft_placement=True,
+    )
+    config = tf.estimator.RunConfig(
+        model_dir=params.model_dir,
+        tf_random_seed=params.seed,
+        save_summary_steps=params.save_summary_steps,
+        save_checkpoints_steps=params.checkpoint_steps,
+        # Its log lines and rate are TrainingProgress's work.
+        log_step_count_steps=None,
+        session_config=session_config,
+    )
+    return tf.estimator.Estimator(model_fn, config=config, params=params)
+
+
+def train_and_evaluate(
+    estimator: tf.estimator.Estimator,
+    data: PreparedDataset,
+    params: HParams,
+    progress: TrainingProgress,
+) -> None:
+    """Trains to `max_steps`, evaluating each checkpoint and exporting the best."""
+
+    def train_input_fn() -> tf.data.Dataset:
+        # Asked for at each start, so that a resumed run sees the images that come next.
+        return input.train_input_fn(
+            data, params.batch_size, params.seed, start_step(params.model_dir)
+        )
+
+    saver = tf.train.CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
+    tf.estimator.train_and_evaluate(
+        estimator,
+        tf.estimator.TrainSpec(
+            train_input_fn, max_steps=params.max_steps, hooks=[progress, saver]
+        ),
+        tf.estimator.EvalSpec(
+            functools.partial(input.eval_input_fn, data, 'validation', _EVALUATION_BATCH),
+            steps=None,
+            name='validation',
+            hooks=[FirstBatchSummaryHook(estimator.eval_dir('validation'))],
+            exporters=[export.BestExporter(params, results.report_evaluation)],
+            start_delay_secs=0,
+            throttle_secs=0,
+        ),
+    )
+
+
+def final_evaluation(
+    estimator: tf.estimator.Estimator, data: PreparedDataset, checkpoint_path: str, params: HParams
+) -> Dict[str, Any]:
+    """Evaluates the final weights on every split, the best ones on validation and test.
+
+    Returns:
+      The metrics by split and, under `best`, those of the best model on validation, which are the
+      final ones where no earlier checkpoint was better.
+    """
+
+    def evaluate(split: str, path: str, name: str) -> Dict[str, float]:
+        say('Evaluating the {} model on the {} images.'.format(name, split))
+        metrics = estimator.evaluate(
+            functools.partial(input.eval_input_fn, data, split, _EVALUATION_BATCH),
+            checkpoint_path=path,
+            name='{}_{}'.format(name, split),
+        )
+        return {key: float(metrics[key]) for key in results.METRICS}
+
+    measured: Dict[str, Any] = {
+        split: evaluate(split, checkpoint_path, 'final') for split in ('train', 'validation', 'test')
+    }
+    best = export.read_best(params.model_dir)
+    if best is not None:
+        measured['best'] = {'global_step': best['global_step']}
+        path = os.path.join(best['folder'], best['checkpoint'])
+        is_final = os.path.basename(path) == os.path.basename(checkpoint_path)
+        for split in ('validation', 'test'):
+            measured['best'][split] = (
+                measured[split] if is_final else evaluate(split, path, 'best')
+            )
+    return measured
+
+
+def draw_and_export(
+    estimator: tf.estimator.Estimator, data: PreparedDataset, checkpoint_path: str, params: HParams
+) -> Dict[str, str]:
+    """Writes pictures, weights and the final SavedModel; returns their paths by name."""
+
+    def path(name: str) -> str:
+        return os.path.join(params.model_dir, name)
+
+    say('Exporting the final model, drawing {} new images.'.format(params.num_images))
+    best = export.read_best(params.model_dir)
+    artifacts = {
+        'new images': generate.write_new_images(
+            path('new_images.png'), params.num_images, params.seed, checkpoint_path, params
+        ),
+        'reconstructions': drawing.write_grid(
+            path('reconstructions.png'),
+            reconstructions(estimator, data, checkpoint_path, params),
+            _RECONSTRUCTION_COLUMNS,
+        ),
+        'weights': export.save_weights(estimator, checkpoint_path, params),
+        'final export': export.export_saved_model(estimator, 'final', checkpoint_path, params),
+        'hyper-parameters': path(hparams.FILE_NAME),
+    }
+    if best is not None:
+        artifacts['best export'] = os.path.join(best['folder'], best['export'])
+    if params.latent_size == 2:
+        latents = drawing.manifold_latents(_MANIFOLD_SIDE)
+        artifacts['latent manifold'] = drawing.write_grid(
+            path('latent_manifold.png'),
+            generate.decode(latents, checkpoint_path, params),
+            _MANIFOLD_SIDE,
+        )
+    curves = drawing.write_training_curves(path('training_curves.png'), params.model_dir)
+    if curves is None:
+        say('training_curves.png needs matplotlib: pip install "vae-trainer[plots]".')
+    else:
+        artifacts['training curves'] = curves
+    return artifacts
+
+
+def reconstructions(
+    estimator: tf.estimator.Estimator, data: PreparedDataset, checkpoint_path: str, params: HParams
+) -> np.ndarray:
+    """Returns the first 50 validation images, each row of ten above its reconstructions.
+
+    Returns:
+      float32 `[100, rows, columns, channels]` in [0, 1].
+    """
+    count = 5 * _RECONSTRUCTION_COLUMNS
+
+    def input_fn() -> tf.data.Dataset:
+        return input.eval_input_fn(data, 'validation', count, num_examples=count)
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        images = session.run(input_fn().make_one_shot_iterator().get_next()['images'])
+    predicted = estimator.predict(
+        input_fn, predict_keys=['reconstruction'], checkpoint_path=checkpoint_path
+    )
+    shape = (-1,) + params.image_shape
+    return drawing.beside_each_other(
+        images.reshape(shape),
+        np.stack([row['reconstruction'] for row in predicted]).reshape(shape),
+        _RECONSTRUCTION_COLUMNS,
+    )
