@@ -1,0 +1,177 @@
+"""Small data sets that only the tests use.
+
+Run as a program it prepares a small MNIST in a process of its own, see `main`.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import gzip
+import hashlib
+import os
+import struct
+import time
+from unittest import mock
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import checksums
+from tensorflow_datasets.image import mnist as tfds_mnist
+
+from trainer import prepare_data
+
+NUM_TRAIN, NUM_TEST = 240, 24
+# Nothing listens on port 1: TFDS's own download fails at once.
+NOWHERE = 'http://127.0.0.1:1/'
+
+
+def numbered_images(count, shape, first=0):
+    """uint8 [count, *shape]: noise, with the image's number in its first two bytes."""
+    images = np.random.RandomState(first).randint(0, 256, (count,) + tuple(shape)).astype(np.uint8)
+    flat = images.reshape(count, -1)
+    numbers = np.arange(first, first + count)
+    flat[:, 0], flat[:, 1] = numbers // 256, numbers % 256
+    return images
+
+
+def numbers_of(images):
+    """The numbers of images that `numbered_images` made; any shape, uint8 or [0, 1]."""
+    flat = np.asarray(images).reshape(len(images), -1)
+    if flat.dtype != np.uint8:
+        flat = np.rint(flat * 255)
+    return (flat[:, 0].astype(int) * 256 + flat[:, 1].astype(int)).tolist()
+
+
+def write_prepared(folder, num_train=110, shape=(8, 8, 1)):
+    """A PreparedDataset of numbered images, written without TFDS."""
+    counts = {'train': num_train, 'validation': 10, 'test': 20}
+    paths, first = {}, 0
+    for split, count in counts.items():
+        paths[split] = os.path.join(str(folder), split + '.uint8')
+        numbered_images(count, shape, first).tofile(paths[split])
+        first += count
+    return prepare_data.PreparedDataset('numbered', '1.0.0', tuple(shape), paths, counts)
+
+
+def write_idx(folder, label=0, gzipped=False):
+    """Writes the four IDX files of a small MNIST whose labels are all `label`."""
+    os.makedirs(str(folder), exist_ok=True)
+    for prefix, count, first in (('train', NUM_TRAIN, 0), ('t10k', NUM_TEST, NUM_TRAIN)):
+        images = numbered_images(count, (28, 28), first).tobytes()
+        contents = {
+            '{}-images-idx3-ubyte': struct.pack('>IIII', 2051, count, 28, 28) + images,
+            '{}-labels-idx1-ubyte': struct.pack('>II', 2049, count) + bytes([label]) * count,
+        }
+        for name, content in contents.items():
+            path = os.path.join(str(folder), name.format(prefix))
+            with open(path + '.gz' * gzipped, 'wb') as f:
+                f.write(gzip.compress(content) if gzipped else content)
+    return str(folder)
+
+
+@contextlib.contextmanager
+def small_mnist(folder, url=NOWHERE, archives=None):
+    """Makes 'mnist' mean the raw IDX files in `folder`, which TFDS would download from `url`.
+
+    `archives` is the folder of the .gz files that `url` serves, for TFDS's list of checksums.
+    """
+    real = prepare_data.IDX_DATASETS['mnist']
+    contents = {name: _read(folder, name) for name in real.sha256}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    row = dataclasses.replace(real, sha256=digests, num_train=NUM_TRAIN, num_test=NUM_TEST)
+    registered = {}
+    for name, content in contents.items():
+        archive = _read(archives, name + '.gz') if archives else content
+        registered[url + name + '.gz'] = (len(archive), hashlib.sha256(archive).hexdigest())
+    with mock.patch.dict(prepare_data.IDX_DATASETS, mnist=row), \
+            mock.patch.multiple(tfds_mnist, _TRAIN_EXAMPLES=NUM_TRAIN, _TEST_EXAMPLES=NUM_TEST), \
+            mock.patch.object(tfds_mnist.MNIST, 'URL', url), \
+            mock.patch.dict(checksums.get_all_sizes_checksums(), registered):
+        yield
+
+
+def _read(folder, name):
+    with open(os.path.join(str(folder), name), 'rb') as f:
+        return f.read()
+
+
+class _Numbered(tfds.core.GeneratorBasedBuilder):
+    """Numbered images; the subclasses say of which shape."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    FEATURE = tfds.features.Image(shape=(32, 32, 3))
+    NAME = 'image'
+    SPLITS = ('train', 'test')
+    IN_DEVELOPMENT = True  # Keeps this base class itself out of TFDS's registry.
+
+    def _info(self):
+        features = tfds.features.FeaturesDict(
+            {self.NAME: self.FEATURE, 'label': tfds.features.ClassLabel(num_classes=10)})
+        return tfds.core.DatasetInfo(builder=self, description='Test images.', features=features)
+
+    def _split_generators(self, dl_manager):
+        return [tfds.core.SplitGenerator(name=split, num_shards=1, gen_kwargs={'first': 100 * i})
+                for i, split in enumerate(self.SPLITS)]
+
+    def _generate_examples(self, first):
+        shape = [side or 4 for side in self.FEATURE.shape]
+        images = numbered_images(48, shape, first).astype(self.FEATURE.dtype.as_numpy_dtype)
+        for i, image in enumerate(images):
+            yield i, {self.NAME: image, 'label': i % 10}
+
+
+class ColourSquares(_Numbered):
+    IN_DEVELOPMENT = False
+
+
+class OddSides(_Numbered):
+    IN_DEVELOPMENT = False
+    FEATURE = tfds.features.Image(shape=(30, 32, 1))
+
+
+class AnySize(_Numbered):
+    IN_DEVELOPMENT = False
+    FEATURE = tfds.features.Image(shape=(None, None, 3))
+
+
+class DeepPixels(_Numbered):
+    IN_DEVELOPMENT = False
+    FEATURE = tfds.features.Image(shape=(8, 8, 1), dtype=tf.uint16)
+
+
+class NoImages(_Numbered):
+    IN_DEVELOPMENT = False
+    NAME = 'picture'
+
+
+class TrainOnly(_Numbered):
+    IN_DEVELOPMENT = False
+    SPLITS = ('train',)
+
+
+def main():
+    """Prepares the small MNIST of an IDX folder, slowly where `--slow_at` says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('idx_dir')
+    parser.add_argument('data_dir')
+    parser.add_argument('--slow_at', choices=['records', 'decoded'])
+    parser.add_argument('--seconds', type=float, default=0)
+    args = parser.parse_args()
+
+    def slowly(function):
+        def wrapped(*positional, **named):
+            time.sleep(args.seconds)
+            return function(*positional, **named)
+        return wrapped
+
+    if args.slow_at == 'records':
+        tfds_mnist._extract_mnist_labels = slowly(tfds_mnist._extract_mnist_labels)
+    elif args.slow_at == 'decoded':
+        prepare_data._move_tail = slowly(prepare_data._move_tail)
+    with small_mnist(args.idx_dir):
+        print(prepare_data.prepare('mnist', args.data_dir, args.idx_dir).num_examples['train'])
+
+
+if __name__ == '__main__':
+    main()

