@@ -6,3 +6,8 @@ Data flows one way through the package:
     -> encoder, decoder, elbo, model (the graph) -> train (Estimator)
     -> export, drawing, results (what stays on disk)
 """
+
+from trainer import logs
+
+# Here, because every module of the package imports TensorFlow, and it has to come before.
+logs.silence_chatter()

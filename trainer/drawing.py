@@ -81,7 +81,9 @@ def read_curves(folder: str, tags: Sequence[str]) -> Dict[str, Curve]:
     A step seen twice, because a run was resumed from before it, has its later value.
     """
     points: Dict[str, Dict[int, Tuple[float, float]]] = {tag: {} for tag in tags}
-    for path in sorted(tf.gfile.Glob(os.path.join(folder, 'events.out.tfevents.*'))):
+    names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(folder) else []
+    for name in sorted(name for name in names if name.startswith('events.out.tfevents.')):
+        path = os.path.join(folder, name)
         try:
             for event in tf.train.summary_iterator(path):
                 for value in event.summary.value:
@@ -123,9 +125,10 @@ def write_training_curves(path: str, model_dir: str) -> Optional[str]:
         axis.set(title=title, xlabel='global step', ylabel='nats per example')
         axis.grid(alpha=0.3)
         axis.legend()
-    if train['negative_elbo'].values:
+    losses = train['negative_elbo'].values + validation['negative_elbo'].values
+    if losses:
         # The first losses, of hundreds of nats, would squeeze all the rest into one line.
-        low, high = np.percentile(train['negative_elbo'].values, [0, 90])
+        low, high = np.percentile(losses, [0, 90])
         axes[0].set_ylim(low - 3.0, max(1.5 * high - 0.5 * low, low + 10.0))
     figure.tight_layout()
     content = io.BytesIO()

@@ -177,17 +177,28 @@ class _NumberParser(flags.ArgumentParser):
         return self._kind.__name__
 
 
-def define_flags(names: Optional[Iterable[str]] = None) -> None:
-    """Defines an absl flag for each setting, or for those of `names`."""
+def define_flags(
+    names: Optional[Iterable[str]] = None, flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+    """Defines an absl flag in `flag_values` for each setting, or for those of `names`."""
     for row in settings():
         if names is not None and row.name not in names:
             continue
         if row.metadata['range'] is None:
-            flags.DEFINE_string(row.name, row.default, row.metadata['help'])
+            flags.DEFINE_string(
+                row.name, row.default, row.metadata['help'], flag_values=flag_values
+            )
         else:
             parser = _NumberParser(type(row.default), row.metadata['range'])
             serializer = flags.ArgumentSerializer()
-            flags.DEFINE(parser, row.name, row.default, row.metadata['help'], serializer=serializer)
+            flags.DEFINE(
+                parser,
+                row.name,
+                row.default,
+                row.metadata['help'],
+                flag_values=flag_values,
+                serializer=serializer,
+            )
 
 
 def settings() -> List[dataclasses.Field]:
@@ -195,9 +206,9 @@ def settings() -> List[dataclasses.Field]:
     return [row for row in dataclasses.fields(HParams) if 'help' in row.metadata]
 
 
-def from_flags(image_shape: Tuple[int, int, int]) -> HParams:
-    """Makes the table from the parsed flags and the dataset's `image_shape`."""
-    values = {row.name: getattr(flags.FLAGS, row.name) for row in settings()}
+def from_flags(flag_values: flags.FlagValues, image_shape: Tuple[int, int, int]) -> HParams:
+    """Makes the table from parsed flags and the dataset's `image_shape`."""
+    values = {row.name: getattr(flag_values, row.name) for row in settings()}
     hparams = HParams(image_shape=tuple(image_shape), **values)
     default = os.path.join('runs', '{}-z{}'.format(hparams.dataset, hparams.latent_size))
     return dataclasses.replace(hparams, model_dir=hparams.model_dir or default)

@@ -1,26 +1,39 @@
 """What reaches the terminal: real warnings and one-sentence errors, no chatter, no traceback."""
 
 import logging
+import os
 import sys
 from typing import Any, Callable, List
 
-import tensorflow as tf
 from absl import app
 
 from trainer.errors import UserError
 
 # TF 1.14 warns of its own deprecated calls, hundreds of lines that nobody here can act on.
-_CHATTER = ('is deprecated', 'are deprecated', 'was deprecated', 'Instructions for updating')
+_CHATTER = (
+    'is deprecated',
+    'are deprecated',
+    'was deprecated',
+    'Instructions for updating',
+    'contrib module will not be included in TensorFlow 2.0',
+)
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    return not any(part in message for part in _CHATTER)
+    return record.levelno >= logging.WARNING and not any(part in message for part in _CHATTER)
 
 
 def silence_chatter() -> None:
-    """Hides TF's deprecation notices and its INFO lines; warnings and errors still show."""
-    tf.logging.set_verbosity(tf.logging.WARN)
+    """Hides TF's deprecation notices and INFO lines; warnings and errors still show.
+
+    It has to be called before TensorFlow is imported: some notices come during the import, and the
+    runtime reads its log level then (0: INFO and above, 1: warnings and above).
+    """
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
+    # Without it, 1.14 warns in every process that it will not compile for the CPU. The flag only
+    # permits what no session here asks for.
+    os.environ.setdefault('TF_XLA_FLAGS', '--tf_xla_cpu_global_jit')
     tensorflow_logger = logging.getLogger('tensorflow')
     if _is_worth_reading not in tensorflow_logger.filters:
         tensorflow_logger.addFilter(_is_worth_reading)
@@ -30,7 +43,6 @@ def run(main: Callable[[List[str]], Any]) -> None:
     """Parses the flags, runs `main`, exits: 1 after a UserError, whose sentence is printed."""
 
     def guarded(argv: List[str]) -> Any:
-        silence_chatter()
         try:
             if len(argv) > 1:
                 raise UserError(
@@ -40,5 +52,8 @@ def run(main: Callable[[List[str]], Any]) -> None:
         except UserError as error:
             print('error: {}'.format(error), file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print('interrupted: the same command goes on from the last checkpoint.', file=sys.stderr)
+            return 130
 
     app.run(guarded)

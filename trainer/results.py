@@ -8,7 +8,6 @@ from typing import Any, Dict
 import numpy as np
 import psutil
 import tensorflow as tf
-import tensorflow_datasets as tfds
 
 from trainer import files
 from trainer.elbo import ElboTerms
@@ -31,6 +30,8 @@ def collect(
     Times are of this process: a resumed run counts from its own start. A process that had nothing
     left to train keeps the times of the one before it.
     """
+    import tensorflow_datasets as tfds  # A second to import, which trainer.generate can do without.
+
     process = psutil.Process()
     cpu = process.cpu_times()
     times = {

@@ -19,7 +19,7 @@ def main(argv: List[str]) -> None:
     del argv
     values = flags.FLAGS
     facts = prepare_data.dataset_facts(values.dataset, values.data_dir or None)
-    params = hparams.from_flags(facts.image_shape)
+    params = hparams.from_flags(values, facts.image_shape)
     train.check(params, facts)
     train.run(params)
 

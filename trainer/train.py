@@ -65,7 +65,11 @@ def run(params: HParams) -> Dict[str, Any]:
     Raises:
       UserError: the data cannot be had, or training cannot go on.
     """
-    data = prepare_data.prepare(params.dataset, params.data_dir or None, params.idx_dir or None)
+    # Prepared in a process of its own: TF 1.14 makes one thread pool for all sessions of a process,
+    # as the first one asks for, and that has to be the training session.
+    data = prepare_data.prepare(
+        params.dataset, params.data_dir or None, params.idx_dir or None, separate_process=True
+    )
     check(params, data)
     announce(params)
     hparams.save(params)
@@ -93,16 +97,20 @@ def announce(params: HParams) -> None:
     """Says what is about to happen: from which step to which, and where."""
     step = start_step(params.model_dir)
     if step >= params.max_steps:
-        say('{} has already reached step {:,} of {:,}: nothing to train.'.format(
+        say('{} has already reached step {:,} of {:,}: nothing left to train.'.format(
             params.model_dir, step, params.max_steps
         ))
         return
-    say('{} {} to step {:,} with batches of {}, on {} thread{}; learning rate {} after {} steps, '
-        'then falling to 0 at step {:,}.'.format(
-            'Resuming {} from step {:,}'.format(params.model_dir, step)
-            if step else 'Training {}'.format(params.model_dir),
-            '', params.max_steps, params.batch_size, params.threads,
-            's' if params.threads > 1 else '', params.learning_rate, params.warmup_steps,
+    say('{} to step {:,}: batches of {} on {} thread(s), learning rate {:g} after {} steps, then '
+        'falling to 0 at step {:,}.'.format(
+            'Resuming {} at step {:,}, going'.format(params.model_dir, step)
+            if step
+            else 'Training {}'.format(params.model_dir),
+            params.max_steps,
+            params.batch_size,
+            params.threads,
+            params.learning_rate,
+            params.warmup_steps,
             params.max_steps,
         ))
 

@@ -1,0 +1,174 @@
+"""The settings: flags and their ranges, the copy in model_dir, what may differ on resume."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from trainer import hparams
+from trainer.errors import UserError
+from trainer.hparams import HParams
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+BAD_VALUES = [
+    ('max_steps', '0', 'from 1 to'),
+    ('max_steps', '-5', 'from 1 to'),
+    ('max_steps', 'many', 'a whole number'),
+    ('max_steps', '1.5', 'a whole number'),
+    ('batch_size', '0', 'from 1 to'),
+    ('batch_size', '-128', 'from 1 to'),
+    ('latent_size', '0', 'from 1 to'),
+    ('latent_size', '100000', 'from 1 to'),
+    ('lstm_units', '-1', 'from 1 to'),
+    ('decoder_units', '0', 'from 1 to'),
+    ('decoder_channels', '0', 'from 1 to'),
+    ('learning_rate', '0', 'above 0'),
+    ('learning_rate', '-0.1', 'above 0'),
+    ('learning_rate', 'nan', 'a finite number'),
+    ('learning_rate', 'inf', 'a finite number'),
+    ('max_gradient_norm', 'nan', 'a finite number'),
+    ('warmup_steps', '-1', 'from 0 to'),
+    ('seed', '-1', 'from 0 to'),
+    ('seed', str(2**31), 'from 0 to'),
+    ('save_checkpoints_steps', '-1', 'from 0 to'),
+    ('save_summary_steps', '0', 'from 1 to'),
+    ('num_images', '0', 'from 1 to'),
+    ('num_images', '10001', 'from 1 to'),
+    ('num_threads', '-2', 'from 0 to'),
+]
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    hparams.define_flags(flag_values=values)
+    values(['program'] + list(arguments))
+    return values
+
+
+@pytest.mark.parametrize('name, value, allowed', BAD_VALUES)
+def test_bad_value_is_refused_with_name_value_and_range(name, value, allowed):
+    with pytest.raises(flags.Error) as error:
+        parse('--{}={}'.format(name, value))
+    assert '--{}={}'.format(name, value) in str(error.value)
+    assert allowed in str(error.value)
+
+
+def test_defaults_are_those_of_the_table():
+    params = hparams.from_flags(parse(), (28, 28, 1))
+    assert dataclasses.replace(params, model_dir='') == HParams()
+    assert params.model_dir == os.path.join('runs', 'mnist-z{}'.format(params.latent_size))
+
+
+def test_every_setting_becomes_a_flag_with_help():
+    values = parse('--latent_size=2', '--learning_rate=1e-3', '--model_dir=here')
+    params = hparams.from_flags(values, (32, 32, 3))
+    assert (params.latent_size, params.learning_rate, params.model_dir) == (2, 0.001, 'here')
+    assert (params.rows, params.row_features) == (32, 96)
+    for row in hparams.settings():
+        assert values[row.name].help
+
+
+def test_checkpoint_steps_default_to_a_fifth_rounded_up():
+    assert HParams(max_steps=5000).checkpoint_steps == 1000
+    assert HParams(max_steps=11).checkpoint_steps == 3
+    assert HParams(max_steps=11, save_checkpoints_steps=7).checkpoint_steps == 7
+
+
+def test_threads_are_the_cores_allowed_and_no_more_than_images():
+    assert HParams().threads == min(len(os.sched_getaffinity(0)), HParams().batch_size)
+    assert HParams(num_threads=3).threads == 3
+    assert HParams(num_threads=8, batch_size=2).threads == 2
+
+
+def test_table_comes_back_as_it_was_saved(tmp_path):
+    params = HParams(model_dir=str(tmp_path / 'run'), learning_rate=1e-3, image_shape=(32, 32, 3))
+    hparams.save(params)
+    assert hparams.load(params.model_dir) == params
+    assert hparams.load(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize('content', ['{"dataset": ', '{"dataset": "mnist"}', '[]', '{"a": 1}'])
+def test_a_file_that_is_no_such_table_is_named(tmp_path, content):
+    (tmp_path / hparams.FILE_NAME).write_text(content)
+    with pytest.raises(UserError, match=hparams.FILE_NAME):
+        hparams.load(str(tmp_path))
+
+
+def test_resume_refuses_another_model_with_names_and_values():
+    recorded = HParams(model_dir='x')
+    with pytest.raises(UserError) as error:
+        hparams.check_resumable(dataclasses.replace(recorded, latent_size=2, seed=9), recorded)
+    assert '--latent_size=2 (was {})'.format(recorded.latent_size) in str(error.value)
+    assert '--seed=9 (was 1)' in str(error.value)
+
+
+def test_resume_allows_cadence_paths_threads_and_length_to_differ():
+    recorded = HParams(model_dir='x')
+    hparams.check_resumable(
+        dataclasses.replace(
+            recorded, max_steps=9, save_checkpoints_steps=3, save_summary_steps=2, model_dir='y',
+            data_dir='d', idx_dir='i', num_images=4, num_threads=1,
+        ),
+        recorded,
+    )
+
+
+def run_task(*arguments):
+    return subprocess.run(
+        [sys.executable, '-m', 'trainer.task'] + list(arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+        timeout=120,
+    )
+
+
+def refused(arguments, *parts):
+    done = run_task(*arguments)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert 'Traceback' not in output
+    assert 'WARNING' not in output
+    for part in parts:
+        assert part in output
+    return output
+
+
+def test_task_refuses_a_bad_value_and_makes_nothing(tmp_path):
+    target = tmp_path / 'run'
+    refused(
+        ['--model_dir={}'.format(target), '--learning_rate=nan', '--data_dir={}'.format(target)],
+        '--learning_rate=nan',
+        'a finite number above 0',
+    )
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_task_refuses_what_does_not_fit_and_makes_nothing(tmp_path):
+    a_file = tmp_path / 'file'
+    a_file.write_text('mine')
+    other = tmp_path / 'other'
+    other.mkdir()
+    (other / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-7"\n')
+    (other / 'model.ckpt-7.index').write_text('')
+    before = sorted(os.listdir(str(tmp_path)))
+    data = '--data_dir={}'.format(tmp_path / 'data')
+    fresh = '--model_dir={}'.format(tmp_path / 'run')
+    cases = [
+        ([fresh, '--batch_size=55001'], ['--batch_size=55001', '55,000']),
+        (['--job-dir={}'.format(a_file)], ['--model_dir={}'.format(a_file), 'not a folder']),
+        (['--model_dir={}/x'.format(a_file)], ['--model_dir', 'not a folder']),
+        ([fresh, '--dataset=no_such_dataset'], ['--dataset=no_such_dataset']),
+        (['--model_dir={}'.format(other)], [str(other), 'another model']),
+        ([fresh, 'stray'], ['stray']),
+        ([fresh, '--no_such_flag=1'], ['no_such_flag']),
+    ]
+    for arguments, parts in cases:
+        refused(arguments + [data], *parts)
+    assert sorted(os.listdir(str(tmp_path))) == before
+    assert a_file.read_text() == 'mine'

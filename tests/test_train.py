@@ -1,0 +1,169 @@
+"""Training in this process: repetition, resumption, and what is refused."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import hparams, input, train
+from trainer.errors import UserError
+from trainer.hparams import HParams
+from trainer.prepare_data import DatasetFacts, PreparedDataset
+from trainer.progress import TrainingProgress
+
+FACTS = DatasetFacts('tiny', '1.0.0', (8, 4, 3), {'train': 50, 'validation': 10, 'test': 10})
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data')
+    random = np.random.RandomState(0)
+    paths = {}
+    for split, count in FACTS.num_examples.items():
+        paths[split] = str(folder / split)
+        random.randint(0, 256, [count, 8, 4, 3]).astype(np.uint8).tofile(paths[split])
+    return PreparedDataset('tiny', '1.0.0', (8, 4, 3), paths, FACTS.num_examples)
+
+
+def params_in(folder, **changes):
+    small = HParams(
+        dataset='tiny', image_shape=(8, 4, 3), latent_size=2, lstm_units=4, decoder_units=8,
+        decoder_channels=2, batch_size=20, max_steps=6, warmup_steps=2, save_checkpoints_steps=3,
+        num_threads=1, model_dir=str(folder),
+    )  # fmt: skip
+    return dataclasses.replace(small, **changes)
+
+
+def trained(data, params):
+    """Trains to max_steps; returns every variable, the optimizer's included."""
+    progress = TrainingProgress(params)
+    train.train_and_evaluate(train.make_estimator(params), data, params, progress)
+    reader = tf.train.load_checkpoint(params.model_dir)
+    names = reader.get_variable_to_shape_map()
+    return {name: reader.get_tensor(name) for name in names}, progress
+
+
+def assert_same(one, other):
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+def test_a_run_repeats_exactly_and_a_resumed_one_ends_where_an_unbroken_one_does(
+    data, tmp_path, threads
+):
+    unbroken, progress = trained(data, params_in(tmp_path / 'a', num_threads=threads))
+    assert unbroken['global_step'] == 6
+    assert (progress.first_step, progress.elapsed_seconds > progress.step_seconds > 0) == (0, True)
+
+    params = params_in(tmp_path / 'b', num_threads=threads)
+    repeated, _ = trained(data, params)
+    assert_same(unbroken, repeated)
+
+    # As if killed after step 3: what came later is not there.
+    for name in tf.gfile.Glob(os.path.join(params.model_dir, 'model.ckpt-6*')):
+        os.remove(name)
+    with open(os.path.join(params.model_dir, 'checkpoint'), 'w') as f:
+        f.write('model_checkpoint_path: "model.ckpt-3"\n')
+    resumed, progress = trained(data, params)
+    assert progress.first_step == 3
+    assert_same(unbroken, resumed)
+
+
+def test_a_resumed_run_sees_the_images_that_come_next(data):
+    def batches(start_step, count):
+        with tf.Graph().as_default(), tf.Session() as session:
+            dataset = input.train_input_fn(data, 20, seed=1, start_step=start_step)
+            images = dataset.make_one_shot_iterator().get_next()['images']
+            return [session.run(images) for _ in range(count)]
+
+    unbroken = batches(0, 6)
+    np.testing.assert_array_equal(batches(4, 2), unbroken[4:])
+    assert not np.array_equal(batches(4, 1)[0], unbroken[0])
+
+
+def test_a_finished_run_trains_no_further(data, tmp_path):
+    before, _ = trained(data, params_in(tmp_path))
+    after, progress = trained(data, params_in(tmp_path))
+    assert progress.first_step is None
+    assert_same(before, after)
+
+
+def test_evaluations_come_with_each_checkpoint_and_write_pictures_once(data, tmp_path):
+    params = params_in(tmp_path)
+    trained(data, params)
+    events = []
+    for name in tf.gfile.Glob(os.path.join(params.model_dir, 'eval_validation', 'events*')):
+        events += [
+            (event.step, value.tag)
+            for event in tf.train.summary_iterator(name)
+            for value in event.summary.value
+        ]
+    for tag in ('negative_elbo', 'reconstruction_loss', 'kl_divergence', 'prior_samples/image/0'):
+        assert sorted(step for step, name in events if name == tag) == [3, 6]
+    assert (6, 'reconstructions/image/0') in events
+
+
+def test_training_summaries_hold_the_promised_scalars(data, tmp_path):
+    params = params_in(tmp_path, save_summary_steps=2)
+    trained(data, params)
+    tags = set()
+    for name in tf.gfile.Glob(os.path.join(params.model_dir, 'events*')):
+        for event in tf.train.summary_iterator(name):
+            tags |= {value.tag for value in event.summary.value}
+    assert {
+        'negative_elbo', 'reconstruction_loss', 'kl_divergence', 'learning_rate', 'gradient_norm',
+        'examples_per_second',
+    } <= tags  # fmt: skip
+
+
+def test_final_evaluation_is_the_mean_over_all_images_of_each_split(data, tmp_path):
+    params = params_in(tmp_path)
+    trained(data, params)
+    estimator = train.make_estimator(params)
+    checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
+    once = train.final_evaluation(estimator, data, checkpoint_path, params)
+    again = train.final_evaluation(estimator, data, checkpoint_path, params)
+    assert once == again
+    assert {'train', 'validation', 'test', 'best'} == set(once)
+    for split in ('train', 'validation', 'test'):
+        metrics = once[split]
+        assert metrics['negative_elbo'] == pytest.approx(
+            metrics['reconstruction_loss'] + metrics['kl_divergence'], rel=1e-5
+        )
+        predicted = estimator.predict(
+            lambda split=split: input.eval_input_fn(data, split, 7), checkpoint_path=checkpoint_path
+        )
+        kl = [row['kl_divergence'] for row in predicted]
+        assert len(kl) == FACTS.num_examples[split]
+        assert metrics['kl_divergence'] == pytest.approx(np.mean(kl), rel=1e-5)
+
+
+def test_check_passes_what_can_run(tmp_path):
+    train.check(params_in(tmp_path / 'deep' / 'down'), FACTS)
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_check_refuses_other_settings_than_the_recorded(tmp_path):
+    params = params_in(tmp_path)
+    hparams.save(params)
+    train.check(dataclasses.replace(params, max_steps=99), FACTS)
+    with pytest.raises(UserError, match=r'--lstm_units=9 \(was 4\)'):
+        train.check(dataclasses.replace(params, lstm_units=9), FACTS)
+
+
+def test_check_refuses_a_read_only_folder(tmp_path, monkeypatch):
+    # As os.access answers on a read-only file system, for root too.
+    monkeypatch.setattr(os, 'access', lambda path, mode: not mode & os.W_OK)
+    with pytest.raises(UserError, match='not writable'):
+        train.check(params_in(tmp_path), FACTS)
+
+
+def test_nan_is_refused_in_one_sentence(data, tmp_path, monkeypatch):
+    params = params_in(tmp_path, learning_rate=float('inf'))
+    monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
+    with pytest.raises(UserError, match='lower --learning_rate'):
+        train.run(params)
