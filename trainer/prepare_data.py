@@ -804,6 +804,7 @@ def _fetch_idx(
             paths = source.fetch(list(row.sha256), folder, stall_seconds)
         except _SourceFailed as error:
             reasons.append('{}: {}'.format(source.name, error))
+            _say('{}: {}.'.format(place.name, reasons[-1]))
             continue
         _place_idx(row, paths, urls, downloads, source)
         return
@@ -976,8 +977,9 @@ def _fill(place: _Place, idx_dir: Optional[str], stall_seconds: float) -> None:
 def _fill_in_child(place: _Place, idx_dir: Optional[str], stall_seconds: float) -> None:
     """`_fill` in a new process.
 
-    The first session of a process fixes the size of TF 1.14's thread pools for all later ones, and
-    TFDS opens sessions to encode PNGs: training would run with pools of a size it did not choose.
+    The first session of a process fixes the size of TF 1.14's thread pools, whatever the later
+    ones ask for, and TFDS opens sessions to encode PNGs: a training after it in the same process
+    would not run with the numbers of threads it chose.
 
     Raises:
       UserError: as `_fill`, or the child died.
