@@ -1,0 +1,79 @@
+"""Writes scripts/requirements.lock anew from setup.py: ./scripts/run python scripts/lock.py
+
+Takes the newest release of every package that setup.py's limits allow on Python 3.7, and of each
+the files that pip would install on Linux x86-64, with a new C library and with one of 2014, and on
+macOS x86-64.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
+
+HEADER = """\
+# All packages of the environment, with the hashes of their files. Do not edit; made by
+#     ./scripts/run python scripts/lock.py
+# scripts/run tells its sections by their '# ---' lines: `fetch` is used only where no Python 3.7
+# is found; `build` is installed first, so that nothing else is needed to build the `rest`.
+"""
+FETCH = ['uv==0.5.0']  # the last that offers Python 3.7.9
+BUILD = ['pip', 'setuptools', 'wheel']
+LINUX = ['manylinux2014_x86_64', 'manylinux_2_17_x86_64']
+MACOS = ['macosx_11_0_x86_64']
+
+
+def resolve(requirements, platforms=()):
+    """A dict of (name, version) to the file's (sha256, whether it is for any platform)."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = os.path.join(folder, 'report.json')
+        command = [sys.executable, '-Im', 'pip', '--disable-pip-version-check', 'install']
+        command += ['--quiet', '--dry-run', '--ignore-installed', '--report', report]
+        if platforms:
+            command += ['--no-deps', '--only-binary=:all:', '--target', folder]
+            # uv itself runs on a later Python than the one it fetches.
+            command += ['--ignore-requires-python', '--python-version=3.7', '--implementation=cp']
+            command += [f'--platform={platform}' for platform in platforms]
+            command += ['--abi=cp37m', '--abi=abi3', '--abi=none']
+        subprocess.run([*command, *requirements], check=True, cwd=ROOT)
+        with open(report) as file:
+            installs = json.load(file)['install']
+    found = {}
+    for install in installs:
+        download = install['download_info']
+        if 'archive_info' not in download:  # the checkout itself
+            continue
+        key = install['metadata']['name'], install['metadata']['version']
+        digest = download['archive_info']['hashes']['sha256']
+        portable = download['url'].endswith(('-none-any.whl', '.tar.gz', '.zip'))
+        found[key] = digest, portable
+    return found
+
+
+def section(title, found, *others):
+    lines = [f'# --- {title}']
+    for key in sorted(found, key=lambda key: key[0].lower()):
+        hashes = {files[key][0] for files in (found, *others) if key in files}
+        lines.append(' \\\n    --hash=sha256:'.join(['=='.join(key), *sorted(hashes)]))
+    return '\n'.join(lines) + '\n'
+
+
+def main():
+    build = resolve(BUILD)
+    rest = {key: file for key, file in resolve(['.[plots,tests]']).items() if key not in build}
+    # The versions are the same everywhere; only files made for one platform differ.
+    pins = ['=='.join(key) for key, (_, portable) in rest.items() if not portable]
+    text = HEADER
+    text += section('fetch', resolve(FETCH, LINUX), resolve(FETCH, MACOS))
+    text += section('build', build)
+    text += section('rest', rest, resolve(pins, LINUX), resolve(pins, MACOS))
+    with open(LOCK + '.new', 'w') as file:
+        file.write(text)
+    os.replace(LOCK + '.new', LOCK)
+
+
+if __name__ == '__main__':
+    main()
