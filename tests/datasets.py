@@ -103,6 +103,7 @@ class _Numbered(tfds.core.GeneratorBasedBuilder):
     FEATURE = tfds.features.Image(shape=(32, 32, 3))
     NAME = 'image'
     SPLITS = ('train', 'test')
+    NUM_SHARDS = 1
     IN_DEVELOPMENT = True  # Keeps this base class itself out of TFDS's registry.
 
     def _info(self):
@@ -111,8 +112,9 @@ class _Numbered(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(builder=self, description='Test images.', features=features)
 
     def _split_generators(self, dl_manager):
-        return [tfds.core.SplitGenerator(name=split, num_shards=1, gen_kwargs={'first': 100 * i})
-                for i, split in enumerate(self.SPLITS)]
+        return [tfds.core.SplitGenerator(
+            name=split, num_shards=self.NUM_SHARDS, gen_kwargs={'first': 100 * i})
+            for i, split in enumerate(self.SPLITS)]
 
     def _generate_examples(self, first):
         shape = [side or 4 for side in self.FEATURE.shape]
@@ -123,6 +125,14 @@ class _Numbered(tfds.core.GeneratorBasedBuilder):
 
 class ColourSquares(_Numbered):
     IN_DEVELOPMENT = False
+
+
+class OldShards(_Numbered):
+    """Of TFDS's old format, as cifar10's default: several files, and no counts in the books."""
+
+    IN_DEVELOPMENT = False
+    VERSION = tfds.core.Version('1.0.0', experiments={tfds.core.Experiment.S3: False})
+    NUM_SHARDS = 3
 
 
 class OddSides(_Numbered):

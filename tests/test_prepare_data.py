@@ -400,6 +400,18 @@ def test_colour_dataset(tmp_path):
     assert facts.num_examples == prepared.num_examples
 
 
+def test_dataset_of_the_old_format_in_several_files(tmp_path):
+    prepared = prepare_data.prepare('old_shards', str(tmp_path))
+    assert len(glob.glob(str(tmp_path / 'old_shards/1.0.0/*train*'))) == 3
+    assert prepared.num_examples == {'train': 44, 'validation': 4, 'test': 48}
+    assert sorted(_numbers(prepared, 'train') + _numbers(prepared, 'validation')) == list(range(48))
+    assert prepare_data.dataset_facts('old_shards', str(tmp_path)).num_examples is None
+    os.remove(str(tmp_path / 'old_shards/1.0.0/old_shards-test.tfrecord-00001-of-00003'))
+    shutil.rmtree(os.path.dirname(prepared.files['test']))
+    with pytest.raises(UserError, match='the test split are broken .a file is missing'):
+        prepare_data.prepare('old_shards', str(tmp_path))
+
+
 # Damage.
 
 

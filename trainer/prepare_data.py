@@ -886,7 +886,8 @@ def _decode_split(place: _Place, builder: Any, split: str, path: str, expected: 
     Raises:
       UserError: a record is damaged, or there are not `expected` of them (0: not known).
     """
-    pattern = os.path.join(place.records, '{}-{}.tfrecord*'.format(builder.name, split))
+    pattern = os.path.join(place.records, '{}-{}.tfrecord-*-of-*'.format(builder.name, split))
+    paths = sorted(tf.gfile.Glob(pattern))
     feature = builder.info.features['image']
     shape = list(feature.shape)
 
@@ -898,7 +899,7 @@ def _decode_split(place: _Place, builder: Any, split: str, path: str, expected: 
     config = tf.ConfigProto(device_count={'GPU': 0})
     count, damage = 0, ''
     with open(path, 'wb') as f, tf.Graph().as_default(), tf.Session(config=config) as session:
-        records = tf.data.TFRecordDataset(sorted(tf.gfile.Glob(pattern)), buffer_size=8 << 20)
+        records = tf.data.TFRecordDataset(paths, buffer_size=8 << 20)
         images = records.map(image, num_parallel_calls=2).batch(256).prefetch(4)
         batch = images.make_one_shot_iterator().get_next()
         try:
@@ -910,6 +911,9 @@ def _decode_split(place: _Place, builder: Any, split: str, path: str, expected: 
             pass
         except tf.errors.OpError as error:
             damage = _first_line(error)
+    # TFDS names its files name-split.tfrecord-00000-of-00003.
+    if len(paths) != (int(paths[0][-5:]) if paths else 1):
+        damage = 'a file is missing'
     if not damage and count != (expected or count):
         damage = '{} images, not {}'.format(count, expected)
     if damage:
