@@ -8,9 +8,8 @@ from trainer import drawing
 
 
 def read_png(path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        with open(str(path), 'rb') as f:
-            return session.run(tf.image.decode_png(f.read()))
+    with tf.Graph().as_default(), tf.Session() as session, open(str(path), 'rb') as f:
+        return session.run(tf.image.decode_png(f.read()))
 
 
 def test_grid_lays_images_out_row_by_row_and_fills_up_with_black(tmp_path):
@@ -46,9 +45,7 @@ def test_manifold_latents_are_scipys_quantiles():
 def write_events(folder, values):
     writer = tf.summary.FileWriter(str(folder))
     for step, value in values:
-        summary = tf.Summary(
-            value=[tf.Summary.Value(tag='negative_elbo', simple_value=value)]
-        )
+        summary = tf.Summary(value=[tf.Summary.Value(tag='negative_elbo', simple_value=value)])
         writer.add_event(tf.Event(wall_time=1000.0 + value, step=step, summary=summary))
     writer.close()
     return writer
@@ -56,7 +53,7 @@ def write_events(folder, values):
 
 def test_curves_keep_the_later_value_of_a_step_and_survive_a_cut_file(tmp_path):
     write_events(tmp_path, [(1, 1.0), (2, 2.0), (3, 3.0)])
-    first = [p for p in tmp_path.iterdir()][0]
+    (first,) = tmp_path.iterdir()
     whole = first.read_bytes()
     first.rename(tmp_path / 'events.out.tfevents.1.first')
     write_events(tmp_path, [(2, 20.0), (4, 40.0)])

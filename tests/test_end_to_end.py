@@ -80,9 +80,8 @@ def run(tmp_path_factory, mnist_data_dir):
 
 
 def png(path):
-    with tf.Graph().as_default(), tf.Session() as session:
-        with open(path, 'rb') as f:
-            return session.run(tf.image.decode_png(f.read()))
+    with tf.Graph().as_default(), tf.Session() as session, open(path, 'rb') as f:
+        return session.run(tf.image.decode_png(f.read()))
 
 
 def test_killed_run_resumes_and_ends_at_max_steps(run):

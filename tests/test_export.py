@@ -115,9 +115,7 @@ def test_new_model_ckpt_restores_and_leaves_the_checkpoint_file_alone(trained):
     with open(state_file) as f:
         assert f.read() == before
     names = {name for name in os.listdir(params.model_dir) if name.startswith('new_model')}
-    assert names == {
-        'new_model.ckpt' + end for end in ('.meta', '.index', '.data-00000-of-00001')
-    }
+    assert names == {'new_model.ckpt' + end for end in ('.meta', '.index', '.data-00000-of-00001')}
     with tf.Graph().as_default(), tf.Session() as session:
         saver = tf.train.import_meta_graph(prefix + '.meta')
         saver.restore(session, prefix)

@@ -110,8 +110,15 @@ def test_resume_allows_cadence_paths_threads_and_length_to_differ():
     recorded = HParams(model_dir='x')
     hparams.check_resumable(
         dataclasses.replace(
-            recorded, max_steps=9, save_checkpoints_steps=3, save_summary_steps=2, model_dir='y',
-            data_dir='d', idx_dir='i', num_images=4, num_threads=1,
+            recorded,
+            max_steps=9,
+            save_checkpoints_steps=3,
+            save_summary_steps=2,
+            model_dir='y',
+            data_dir='d',
+            idx_dir='i',
+            num_images=4,
+            num_threads=1,
         ),
         recorded,
     )
@@ -120,9 +127,8 @@ def test_resume_allows_cadence_paths_threads_and_length_to_differ():
 def run_task(*arguments):
     return subprocess.run(
         [sys.executable, '-m', 'trainer.task'] + list(arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        universal_newlines=True,
+        capture_output=True,
+        text=True,
         env=dict(os.environ, PYTHONPATH=ROOT),
         timeout=120,
     )

@@ -89,9 +89,7 @@ def test_towers_give_the_gradients_of_the_whole_batch(towers):
 
     one, in_one = optimizer.in_towers(terms_fn, tensors, 1)
     several, in_several = optimizer.in_towers(terms_fn, tensors, towers)
-    plain = tf.gradients(
-        tf.reduce_mean(terms_fn(*tensors).negative_elbo), tf.trainable_variables()
-    )
+    plain = tf.gradients(tf.reduce_mean(terms_fn(*tensors).negative_elbo), tf.trainable_variables())
     one, several, in_one, in_several, plain = run([one, several, in_one, in_several, plain])
     np.testing.assert_allclose(several.negative_elbo, one.negative_elbo, rtol=1e-5)
     for a, b, c in zip(in_one, in_several, plain):
@@ -113,9 +111,7 @@ def test_learning_rate_warms_up_then_falls_along_a_cosine():
 
 def test_gradients_are_clipped_by_their_global_norm_and_adam_steps_by_the_rate():
     variable = tf.get_variable('w', initializer=[1.0, 1.0], use_resource=True)
-    params = dataclasses.replace(
-        SMALL, learning_rate=0.5, warmup_steps=0, max_gradient_norm=1.0
-    )
+    params = dataclasses.replace(SMALL, learning_rate=0.5, warmup_steps=0, max_gradient_norm=1.0)
     step = optimizer.training_step([tf.constant([3.0, -4.0])], params)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())

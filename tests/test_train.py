@@ -142,6 +142,27 @@ def test_final_evaluation_is_the_mean_over_all_images_of_each_split(data, tmp_pa
         assert metrics['kl_divergence'] == pytest.approx(np.mean(kl), rel=1e-5)
 
 
+def test_a_colour_run_leaves_every_artifact(data, tmp_path, monkeypatch, capsys):
+    params = params_in(tmp_path / 'run', max_steps=3, num_images=7)
+    monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
+    record = train.run(params)
+    table = capsys.readouterr().out
+    for name in (
+        'new_images.png', 'reconstructions.png', 'latent_manifold.png', 'training_curves.png',
+        'results.json', 'hyper_parameters.json', 'new_model.ckpt.meta',
+    ):  # fmt: skip
+        assert os.path.getsize(os.path.join(params.model_dir, name)) > 0
+        assert os.path.join(params.model_dir, name).replace('.meta', '') in table
+    with tf.Graph().as_default(), tf.Session() as session:
+        content = tf.read_file(os.path.join(params.model_dir, 'new_images.png'))
+        assert session.run(tf.image.decode_png(content)).shape == (3 * 8, 3 * 4, 3)
+    # Counted by hand: LSTM (12 + 4) x 16 + 16, posterior 2 x (8 x 2 + 2), decoder Dense
+    # 2 x 8 + 8, 8 x 8 + 8 and 8 x 4 + 4, transpose convolutions 3 x 3 x 2 x 2 + 2 and
+    # 4 x 4 x 2 x 3 + 3.
+    assert record['parameters'] == 272 + 36 + 24 + 72 + 36 + 38 + 99
+    assert record['global_step'] == 3
+
+
 def test_check_passes_what_can_run(tmp_path):
     train.check(params_in(tmp_path / 'deep' / 'down'), FACTS)
     assert os.listdir(str(tmp_path)) == []

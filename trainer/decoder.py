@@ -1,5 +1,6 @@
 """The decoder: from latents to a distribution over images."""
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.distributions import Bernoulli
@@ -24,12 +25,10 @@ def decoder(latents: tf.Tensor, params: HParams) -> Bernoulli:
     rows, columns, channels = params.image_shape
     quarter = [rows // 4, columns // 4, params.decoder_channels]
     with tf.variable_scope('decoder'):
-        hidden = tf.layers.dense(
-            latents, params.decoder_units, activation=tf.nn.elu, name='dense_1'
-        )
-        hidden = tf.layers.dense(
-            hidden, quarter[0] * quarter[1] * quarter[2], activation=tf.nn.elu, name='dense_2'
-        )
+        hidden = latents
+        for number, units in enumerate([params.decoder_units] * 2 + [int(np.prod(quarter))]):
+            name = f'dense_{number + 1}'
+            hidden = tf.layers.dense(hidden, units, activation=tf.nn.elu, name=name)
         hidden = tf.reshape(hidden, [-1] + quarter)
         hidden = tf.layers.conv2d_transpose(
             hidden,

@@ -43,9 +43,9 @@ class DiagonalGaussian:
           float32 `[batch]`, never negative but for rounding.
         """
         with tf.name_scope('kl_divergence'):
-            per_dimension = (
-                0.5 * (tf.square(self.mean) + tf.square(self.scale) - 1.0) - tf.math.log(self.scale)
-            )
+            per_dimension = 0.5 * (
+                tf.square(self.mean) + tf.square(self.scale) - 1.0
+            ) - tf.math.log(self.scale)
             return tf.reduce_sum(per_dimension, axis=-1)
 
 

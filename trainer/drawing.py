@@ -56,9 +56,7 @@ def beside_each_other(images: np.ndarray, reconstructions: np.ndarray, columns: 
       `[2 * n, rows, columns, channels]`.
     """
     shape = images.shape[1:]
-    pairs = np.stack(
-        [x.reshape((-1, columns) + shape) for x in (images, reconstructions)], axis=1
-    )
+    pairs = np.stack([x.reshape((-1, columns) + shape) for x in (images, reconstructions)], axis=1)
     return pairs.reshape((-1,) + shape)
 
 

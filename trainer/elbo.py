@@ -18,9 +18,7 @@ class ElboTerms(NamedTuple):
     kl_divergence: tf.Tensor
 
 
-def elbo_terms(
-    images: tf.Tensor, posterior: DiagonalGaussian, likelihood: Bernoulli
-) -> ElboTerms:
+def elbo_terms(images: tf.Tensor, posterior: DiagonalGaussian, likelihood: Bernoulli) -> ElboTerms:
     """Returns -ELBO = -log p(x | z) + KL(q(z | x) || p(z)) for one posterior sample z.
 
     Kingma & Welling 2014 (arXiv:1312.6114), equation 7 with L = 1 and the KL in closed form. The
@@ -34,6 +32,4 @@ def elbo_terms(
     with tf.name_scope('elbo'):
         reconstruction_loss = -likelihood.log_prob(images)
         kl_divergence = posterior.kl_divergence()
-        return ElboTerms(
-            reconstruction_loss + kl_divergence, reconstruction_loss, kl_divergence
-        )
+        return ElboTerms(reconstruction_loss + kl_divergence, reconstruction_loss, kl_divergence)

@@ -136,9 +136,7 @@ def save_weights(estimator: tf.estimator.Estimator, checkpoint_path: str, params
     with tf.Graph().as_default():
         tf.train.create_global_step()
         receiver = serving_input_receiver_fn(params)()
-        estimator.model_fn(
-            receiver.features, None, tf.estimator.ModeKeys.PREDICT, estimator.config
-        )
+        estimator.model_fn(receiver.features, None, tf.estimator.ModeKeys.PREDICT, estimator.config)
         saver = tf.train.Saver(save_relative_paths=True)
         with tf.Session(config=estimator.config.session_config) as session:
             saver.restore(session, checkpoint_path)

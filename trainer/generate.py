@@ -5,7 +5,7 @@ from typing import Optional
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
 from trainer import drawing, hparams, logs
 from trainer.errors import UserError
@@ -34,9 +34,7 @@ def decode(latents: np.ndarray, checkpoint_path: str, params: HParams) -> np.nda
     return np.concatenate(decoded).reshape((-1,) + params.image_shape)
 
 
-def draw_from_prior(
-    count: int, seed: int, checkpoint_path: str, params: HParams
-) -> np.ndarray:
+def draw_from_prior(count: int, seed: int, checkpoint_path: str, params: HParams) -> np.ndarray:
     """Decodes `count` draws from the prior N(0, I); returns as `decode` does."""
     noise = np.random.RandomState(seed).standard_normal([count, params.latent_size])
     return decode(noise.astype(np.float32), checkpoint_path, params)
@@ -72,7 +70,9 @@ def trained_model(model_dir: str) -> HParams:
 
 def _define_flags() -> None:
     flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
-    hparams.define_flags(['num_images', 'seed'])
+    hparams.define_flags(['num_images'])
+    flags.adopt_module_key_flags(hparams)
+    flags.DEFINE_integer('seed', 1, 'Seed of the noise.', lower_bound=0, upper_bound=2**32 - 1)
     flags.DEFINE_string('output', None, 'PNG file. Default: new_images.png in model_dir.')
 
 

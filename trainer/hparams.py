@@ -53,16 +53,16 @@ class HParams:
 
     # What is modelled.
     dataset: str = _setting('mnist', 'TFDS image dataset of one size, its sides divisible by 4.')
-    latent_size: int = _setting(64, 'Dimensions of the latent space.', _SIZE)
-    lstm_units: int = _setting(128, 'Units of the encoder LSTM.', _SIZE)
-    decoder_units: int = _setting(256, "Units of the decoder's first Dense layer.", _SIZE)
+    latent_size: int = _setting(32, 'Dimensions of the latent space.', _SIZE)
+    lstm_units: int = _setting(96, 'Units of the encoder LSTM.', _SIZE)
+    decoder_units: int = _setting(256, "Units of each of the decoder's first two Dense layers.", _SIZE)
     decoder_channels: int = _setting(
         32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", _SIZE
     )
 
     # How it is trained.
     batch_size: int = _setting(128, 'Images in a training step.', _COUNT)
-    max_steps: int = _setting(5000, 'Global step at which training ends.', _COUNT, fixed=False)
+    max_steps: int = _setting(6500, 'Global step at which training ends.', _COUNT, fixed=False)
     learning_rate: float = _setting(
         4e-3,
         'Peak learning rate of Adam, reached after warmup_steps, then falling along a cosine '
@@ -78,7 +78,9 @@ class HParams:
         Range(0, math.inf, open_low=True),
     )
     seed: int = _setting(
-        1, 'Seed of the initial weights, the order of the images and all noise.', Range(0, 2**31 - 1)
+        1,
+        'Seed of the initial weights, the order of the images and all noise.',
+        Range(0, 2**31 - 1),
     )
 
     # Where and how it runs: free to differ when a run is resumed.
@@ -209,7 +211,7 @@ def settings() -> List[dataclasses.Field]:
 def from_flags(flag_values: flags.FlagValues, image_shape: Tuple[int, int, int]) -> HParams:
     """Makes the table from parsed flags and the dataset's `image_shape`."""
     values = {row.name: getattr(flag_values, row.name) for row in settings()}
-    hparams = HParams(image_shape=tuple(image_shape), **values)
+    hparams = HParams(image_shape=image_shape, **values)
     default = os.path.join('runs', '{}-z{}'.format(hparams.dataset, hparams.latent_size))
     return dataclasses.replace(hparams, model_dir=hparams.model_dir or default)
 

@@ -53,7 +53,9 @@ def run(main: Callable[[List[str]], Any]) -> None:
             print('error: {}'.format(error), file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print('interrupted: the same command goes on from the last checkpoint.', file=sys.stderr)
+            print(
+                'interrupted: the same command goes on from the last checkpoint.', file=sys.stderr
+            )
             return 130
 
     app.run(guarded)

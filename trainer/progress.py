@@ -10,9 +10,7 @@ import tqdm
 from trainer.hparams import HParams
 
 _SECONDS_BETWEEN_LINES = 10.0
-_BAR = (
-    'step {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}, {remaining} left'
-)
+_BAR = 'step {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}, {remaining} left'
 
 
 def say(text: str) -> None:
@@ -54,10 +52,10 @@ class TrainingProgress(tf.train.SessionRunHook):
     def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
         del coord
         self._step = int(session.run(self._global_step))
-        self._start: Optional[float] = None
         self._losses: List[float] = []
         self._shown_at = time.perf_counter()
-        self._marked_at, self._marked_steps = 0.0, 0
+        self._steps_done = 0
+        self._rate_written_at = (0, 0.0)  # steps done, seconds spent in them
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(
                 total=self._params.max_steps,
@@ -73,7 +71,7 @@ class TrainingProgress(tf.train.SessionRunHook):
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
         del run_context
         self._step_start = time.perf_counter()
-        if self._start is None:
+        if self._steps_done == 0:
             self._start = self._step_start
             self.first_step = self._step
         return tf.train.SessionRunArgs(self._loss)
@@ -86,6 +84,7 @@ class TrainingProgress(tf.train.SessionRunHook):
         self.step_seconds += now - self._step_start
         self.elapsed_seconds = now - self._start
         self._step += 1
+        self._steps_done += 1
         self._losses = self._losses[-99:] + [float(run_values.results)]
         self._write_rate()
         interval = 0.5 if self._bar is not None else _SECONDS_BETWEEN_LINES
@@ -103,32 +102,24 @@ class TrainingProgress(tf.train.SessionRunHook):
             self._bar.close()
             self._bar = None
 
-    def _rate(self) -> float:
-        """Examples per second of training steps alone."""
-        steps = self._step - self.first_step
-        return steps * self._params.batch_size / self.step_seconds
-
     def _write_rate(self) -> None:
-        steps = self._step - self.first_step
-        if steps % self._params.save_summary_steps:
+        """Adds the examples per second since the last summary; time between steps is left out."""
+        if self._steps_done % self._params.save_summary_steps:
             return
-        seconds = self.step_seconds - self._marked_at
-        rate = (steps - self._marked_steps) * self._params.batch_size / seconds
-        self._marked_at, self._marked_steps = self.step_seconds, steps
+        steps, seconds = self._rate_written_at
+        examples = (self._steps_done - steps) * self._params.batch_size
+        rate = examples / (self.step_seconds - seconds)
+        self._rate_written_at = (self._steps_done, self.step_seconds)
         value = tf.Summary.Value(tag='examples_per_second', simple_value=rate)
         self._writer.add_summary(tf.Summary(value=[value]), self._step)
 
     def _show(self) -> None:
         loss = sum(self._losses) / len(self._losses)
-        text = 'negative ELBO {:.2f} nats, {:,.0f} examples/s'.format(loss, self._rate())
-        left = (
-            (self._params.max_steps - self._step) * self.elapsed_seconds
-            / (self._step - self.first_step)
-        )
-        if self._bar is None:
-            say('step {:,}/{:,}: {}, {} left'.format(
-                self._step, self._params.max_steps, text, duration(left)
-            ))
-        else:
+        rate = self._steps_done * self._params.batch_size / self.step_seconds
+        text = f'negative ELBO {loss:.2f} nats, {rate:,.0f} examples/s'
+        if self._bar is not None:
             self._bar.n = self._step
             self._bar.set_description_str(text)
+            return
+        left = (self._params.max_steps - self._step) * self.elapsed_seconds / self._steps_done
+        say(f'step {self._step:,}/{self._params.max_steps:,}: {text}, {duration(left)} left')

@@ -57,7 +57,7 @@ def collect(
             'tensorflow_datasets': tfds.__version__,
             'numpy': np.__version__,
         },
-        **times
+        **times,
     )
 
 
@@ -83,9 +83,11 @@ def terms_text(metrics: Dict[str, float]) -> str:
 
 def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
     """Says how a checkpoint did on the validation images."""
-    say('step {:,}: validation negative ELBO {} (reconstruction + KL) nats{}'.format(
-        int(metrics['global_step']), terms_text(metrics), '; best so far' if is_best else ''
-    ))
+    say(
+        'step {:,}: validation negative ELBO {} (reconstruction + KL) nats{}'.format(
+            int(metrics['global_step']), terms_text(metrics), '; best so far' if is_best else ''
+        )
+    )
 
 
 def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
@@ -95,16 +97,20 @@ def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
         print('{:<18} {}'.format(split, terms_text(record[split])))
     best = record.get('best')
     if best and best['global_step'] != record['global_step']:
-        print('{:<18} {}  (best on validation, step {:,})'.format(
-            'test, best model', terms_text(best['test']), best['global_step']
-        ))
+        print(
+            '{:<18} {}  (best on validation, step {:,})'.format(
+                'test, best model', terms_text(best['test']), best['global_step']
+            )
+        )
     if record['training_seconds']:
-        print('\ntraining {}, of which {:.0%} in steps; wall {}, CPU {}'.format(
-            duration(record['training_seconds']),
-            record['training_time_share'],
-            duration(record['wall_seconds']),
-            duration(record['cpu_seconds']),
-        ))
+        print(
+            '\ntraining {}, of which {:.0%} in steps; wall {}, CPU {}'.format(
+                duration(record['training_seconds']),
+                record['training_time_share'],
+                duration(record['wall_seconds']),
+                duration(record['cpu_seconds']),
+            )
+        )
     print()
     for name, path in sorted(artifacts.items()):
         print('{:<18} {}'.format(name, path))

@@ -10,6 +10,7 @@ from trainer import hparams, logs, prepare_data, train
 def define_flags() -> None:
     """Defines the flags of a run; `--job-dir`, as cloud services spell it, is `--model_dir`."""
     hparams.define_flags()
+    flags.adopt_module_key_flags(hparams)  # Else --help leaves them out.
     flags.DEFINE_alias('job-dir', 'model_dir')
     flags.DEFINE_alias('job_dir', 'model_dir')
 

@@ -2,12 +2,12 @@
 
 import functools
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Union
 
 import numpy as np
 import tensorflow as tf
 
-from trainer import drawing, export, files, generate, hparams, input, prepare_data, results
+from trainer import drawing, export, generate, hparams, input, prepare_data, results
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.model import model_fn
@@ -20,7 +20,7 @@ _RECONSTRUCTION_COLUMNS = 10
 _MANIFOLD_SIDE = 20
 
 
-def check(params: HParams, facts: DatasetFacts) -> None:
+def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
     """Refuses what cannot run, before any byte is fetched, folder made or graph built.
 
     Raises:
@@ -97,11 +97,14 @@ def announce(params: HParams) -> None:
     """Says what is about to happen: from which step to which, and where."""
     step = start_step(params.model_dir)
     if step >= params.max_steps:
-        say('{} has already reached step {:,} of {:,}: nothing left to train.'.format(
-            params.model_dir, step, params.max_steps
-        ))
+        say(
+            '{} has already reached step {:,} of {:,}: nothing left to train.'.format(
+                params.model_dir, step, params.max_steps
+            )
+        )
         return
-    say('{} to step {:,}: batches of {} on {} thread(s), learning rate {:g} after {} steps, then '
+    say(
+        '{} to step {:,}: batches of {} on {} thread(s), learning rate {:g} after {} steps, then '
         'falling to 0 at step {:,}.'.format(
             'Resuming {} at step {:,}, going'.format(params.model_dir, step)
             if step
@@ -112,7 +115,8 @@ def announce(params: HParams) -> None:
             params.learning_rate,
             params.warmup_steps,
             params.max_steps,
-        ))
+        )
+    )
 
 
 def start_step(model_dir: str) -> int:
@@ -159,9 +163,7 @@ def train_and_evaluate(
     saver = tf.train.CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
     tf.estimator.train_and_evaluate(
         estimator,
-        tf.estimator.TrainSpec(
-            train_input_fn, max_steps=params.max_steps, hooks=[progress, saver]
-        ),
+        tf.estimator.TrainSpec(train_input_fn, max_steps=params.max_steps, hooks=[progress, saver]),
         tf.estimator.EvalSpec(
             functools.partial(input.eval_input_fn, data, 'validation', _EVALUATION_BATCH),
             steps=None,
@@ -194,7 +196,8 @@ def final_evaluation(
         return {key: float(metrics[key]) for key in results.METRICS}
 
     measured: Dict[str, Any] = {
-        split: evaluate(split, checkpoint_path, 'final') for split in ('train', 'validation', 'test')
+        split: evaluate(split, checkpoint_path, 'final')
+        for split in ('train', 'validation', 'test')
     }
     best = export.read_best(params.model_dir)
     if best is not None:
@@ -202,9 +205,7 @@ def final_evaluation(
         path = os.path.join(best['folder'], best['checkpoint'])
         is_final = os.path.basename(path) == os.path.basename(checkpoint_path)
         for split in ('validation', 'test'):
-            measured['best'][split] = (
-                measured[split] if is_final else evaluate(split, path, 'best')
-            )
+            measured['best'][split] = measured[split] if is_final else evaluate(split, path, 'best')
     return measured
 
 
