@@ -171,6 +171,9 @@ def test_check_passes_what_can_run(tmp_path):
 def test_check_refuses_other_settings_than_the_recorded(tmp_path):
     params = params_in(tmp_path)
     hparams.save(params)
+    train.check(dataclasses.replace(params, lstm_units=9), FACTS)  # nothing trained so far
+    (tmp_path / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-7"\n')
+    (tmp_path / 'model.ckpt-7.index').write_text('')
     train.check(dataclasses.replace(params, max_steps=99), FACTS)
     with pytest.raises(UserError, match=r'--lstm_units=9 \(was 4\)'):
         train.check(dataclasses.replace(params, lstm_units=9), FACTS)

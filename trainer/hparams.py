@@ -55,7 +55,7 @@ class HParams:
     dataset: str = _setting('mnist', 'TFDS image dataset of one size, its sides divisible by 4.')
     latent_size: int = _setting(32, 'Dimensions of the latent space.', _SIZE)
     lstm_units: int = _setting(96, 'Units of the encoder LSTM.', _SIZE)
-    decoder_units: int = _setting(256, "Units of each of the decoder's first two Dense layers.", _SIZE)
+    decoder_units: int = _setting(256, "Units of the decoder's first two Dense layers.", _SIZE)
     decoder_channels: int = _setting(
         32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", _SIZE
     )

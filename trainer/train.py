@@ -34,14 +34,14 @@ def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
         )
     _check_folder(params.model_dir)
     recorded = hparams.load(params.model_dir)
-    if recorded is not None:
-        hparams.check_resumable(params, recorded)
-    elif tf.train.latest_checkpoint(params.model_dir) is not None:
+    if tf.train.latest_checkpoint(params.model_dir) is None:
+        return  # Nothing was trained yet that other settings could spoil.
+    if recorded is None:
         raise UserError(
-            'flag --model_dir={} holds checkpoints of another model: choose another folder.'.format(
-                params.model_dir
-            )
+            f'flag --model_dir={params.model_dir} holds checkpoints of another model: choose '
+            'another folder.'
         )
+    hparams.check_resumable(params, recorded)
 
 
 def _check_folder(model_dir: str) -> None:
