@@ -156,10 +156,10 @@ def test_a_colour_run_leaves_every_artifact(data, tmp_path, monkeypatch, capsys)
     with tf.Graph().as_default(), tf.Session() as session:
         content = tf.read_file(os.path.join(params.model_dir, 'new_images.png'))
         assert session.run(tf.image.decode_png(content)).shape == (3 * 8, 3 * 4, 3)
-    # Counted by hand: LSTM (12 + 4) x 16 + 16, posterior 2 x (8 x 2 + 2), decoder Dense
+    # Counted by hand: LSTM (12 + 4) x 16 + 16, posterior 2 x (16 x 2 + 2), decoder Dense
     # 2 x 8 + 8, 8 x 8 + 8 and 8 x 4 + 4, transpose convolutions 3 x 3 x 2 x 2 + 2 and
     # 4 x 4 x 2 x 3 + 3.
-    assert record['parameters'] == 272 + 36 + 24 + 72 + 36 + 38 + 99
+    assert record['parameters'] == 272 + 68 + 24 + 72 + 36 + 38 + 99
     assert record['global_step'] == 3
 
 

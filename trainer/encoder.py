@@ -13,9 +13,8 @@ _SCALE_FLOOR = 1e-4
 def encoder(images: tf.Tensor, params: HParams) -> DiagonalGaussian:
     """Reads each image row by row with a single-layer LSTM; returns its posterior q(z | x).
 
-    Two Dense layers, for mean and scale, read the LSTM's last hidden state and the mean of its
-    hidden states over the rows: the last one alone keeps less of the upper rows, which cost about
-    one nat.
+    Two Dense layers, for mean and scale, read the LSTM's hidden states after each quarter of the
+    rows. The last state alone keeps less of the upper rows: more than a nat of the default run.
 
     Args:
       images: float32 `[batch, rows, features]` in [0, 1]; a row is a time step.
@@ -25,8 +24,8 @@ def encoder(images: tf.Tensor, params: HParams) -> DiagonalGaussian:
       The posterior, with mean and scale `[batch, latent_size]`.
     """
     with tf.variable_scope('encoder'):
-        hidden = lstm(images, params.lstm_units)
-        summary = tf.concat([hidden[-1], tf.add_n(hidden) / len(hidden)], axis=1)
+        quarters = [params.rows * quarter // 4 for quarter in (1, 2, 3, 4)]
+        summary = tf.concat(lstm(images, params.lstm_units, at=quarters), axis=1)
         with tf.variable_scope('posterior'):
             mean = tf.layers.dense(summary, params.latent_size, name='mean')
             raw_scale = tf.layers.dense(summary, params.latent_size, name='raw_scale')

@@ -5,7 +5,7 @@ projections of all time steps are one matrix product, and so is each weight grad
 them. Only standard ops are used, so an exported graph loads in other runtimes.
 """
 
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 from tensorflow.python.ops import gen_math_ops
@@ -21,7 +21,7 @@ class _Step(NamedTuple):
     hidden: tf.Tensor
 
 
-def lstm(inputs: tf.Tensor, units: int) -> List[tf.Tensor]:
+def lstm(inputs: tf.Tensor, units: int, at: Sequence[int]) -> List[tf.Tensor]:
     """Runs a single-layer LSTM over `inputs`, starting from zero states.
 
     Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000 and no peepholes:
@@ -37,9 +37,10 @@ def lstm(inputs: tf.Tensor, units: int) -> List[tf.Tensor]:
     Args:
       inputs: float32 `[batch, time, features]`; time and features static.
       units: size of the hidden and of the cell state.
+      at: the time steps, counted from 1 and ending with the last, whose hidden state is wanted.
 
     Returns:
-      The hidden states h_1 ... h_time, each float32 `[batch, units]`.
+      h_t for each t of `at`, float32 `[batch, units]`.
     """
     _, time, features = inputs.shape.as_list()
     with tf.variable_scope('lstm'):
@@ -52,7 +53,9 @@ def lstm(inputs: tf.Tensor, units: int) -> List[tf.Tensor]:
         input_kernel, hidden_kernel = tf.split(tf.convert_to_tensor(kernel), [features, units])
         time_major = tf.transpose(inputs, [1, 0, 2])
         flat_inputs = tf.reshape(time_major, [-1, features])
-        return _unrolled(flat_inputs, input_kernel, hidden_kernel, tf.convert_to_tensor(bias), time)
+        return _unrolled(
+            flat_inputs, input_kernel, hidden_kernel, tf.convert_to_tensor(bias), time, at
+        )
 
 
 def _forget_bias_initializer(shape, dtype=None, partition_info=None) -> tf.Tensor:
@@ -63,7 +66,12 @@ def _forget_bias_initializer(shape, dtype=None, partition_info=None) -> tf.Tenso
 
 
 def _unrolled(
-    inputs: tf.Tensor, input_kernel: tf.Tensor, hidden_kernel: tf.Tensor, bias: tf.Tensor, time: int
+    inputs: tf.Tensor,
+    input_kernel: tf.Tensor,
+    hidden_kernel: tf.Tensor,
+    bias: tf.Tensor,
+    time: int,
+    at: Sequence[int],
 ) -> List[tf.Tensor]:
     """Joins the forward and the backward pass; `inputs` is `[time * batch, features]`."""
 
@@ -71,10 +79,11 @@ def _unrolled(
     def run(inputs, input_kernel, hidden_kernel, bias):
         steps = _forward(inputs, input_kernel, hidden_kernel, bias, time)
 
-        def gradient(*hidden_gradients):
-            return _backward(inputs, input_kernel, hidden_kernel, steps, hidden_gradients)
+        def gradient(*output_gradients):
+            by_step = {t - 1: gradient for t, gradient in zip(at, output_gradients)}
+            return _backward(inputs, input_kernel, hidden_kernel, steps, by_step)
 
-        return [step.hidden for step in steps], gradient
+        return [steps[t - 1].hidden for t in at], gradient
 
     return run(inputs, input_kernel, hidden_kernel, bias)
 
@@ -109,7 +118,7 @@ def _backward(
     input_kernel: tf.Tensor,
     hidden_kernel: tf.Tensor,
     steps: List[_Step],
-    hidden_gradients: Tuple[tf.Tensor, ...],
+    output_gradients: Dict[int, tf.Tensor],
 ) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
     """Back-propagation through time, with one product for each weight gradient.
 
@@ -117,7 +126,8 @@ def _backward(
     TanhGrad kernels each fuse what would be three element-wise ops.
 
     Args:
-      hidden_gradients: d loss / d h_t from outside the layer, for each time step.
+      output_gradients: d loss / d h_t from outside the layer, by index into `steps`; the last
+        step has one.
 
     Returns:
       The gradients of inputs, input_kernel, hidden_kernel and bias.
@@ -127,9 +137,9 @@ def _backward(
     for t in reversed(range(len(steps))):
         gates, candidate, previous_cell, squashed_cell, _ = steps[t]
         input_gate, forget_gate, output_gate = tf.split(gates, 3, axis=1)
-        d_hidden = hidden_gradients[t]
-        if hidden_carry is not None:
-            d_hidden += hidden_carry
+        d_hidden = hidden_carry
+        if t in output_gradients:
+            d_hidden = output_gradients[t] if d_hidden is None else d_hidden + output_gradients[t]
         d_cell = gen_math_ops.tanh_grad(squashed_cell, d_hidden * output_gate)
         if cell_carry is not None:
             d_cell += cell_carry
