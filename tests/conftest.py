@@ -5,15 +5,11 @@ import sys
 
 # `pytest` alone, unlike `python -m pytest`, does not put the project's folder on the path.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import pytest  # noqa: E402
-import tensorflow as tf  # noqa: E402
 
 from trainer import prepare_data  # noqa: E402
 from trainer.errors import UserError  # noqa: E402
-
-tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
 
 
 @pytest.fixture(scope='session')

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.image import mnist as tfds_mnist
 
-from trainer import prepare_data
+from trainer import decoded_copy, idx_files, prepare_data
 
 NUM_TRAIN, NUM_TEST = 240, 24
 # Nothing listens on port 1: TFDS's own download fails at once.
@@ -51,7 +51,7 @@ def write_prepared(folder, num_train=110, shape=(8, 8, 1)):
         paths[split] = os.path.join(str(folder), split + '.uint8')
         numbered_images(count, shape, first).tofile(paths[split])
         first += count
-    return prepare_data.PreparedDataset('numbered', '1.0.0', tuple(shape), paths, counts)
+    return decoded_copy.PreparedDataset('numbered', '1.0.0', tuple(shape), paths, counts)
 
 
 def write_idx(folder, label=0, gzipped=False):
@@ -76,7 +76,7 @@ def small_mnist(folder, url=NOWHERE, archives=None):
 
     `archives` is the folder of the .gz files that `url` serves, for TFDS's list of checksums.
     """
-    real = prepare_data.IDX_DATASETS['mnist']
+    real = idx_files.IDX_DATASETS['mnist']
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     row = dataclasses.replace(real, sha256=digests, num_train=NUM_TRAIN, num_test=NUM_TEST)
@@ -84,10 +84,11 @@ def small_mnist(folder, url=NOWHERE, archives=None):
     for name, content in contents.items():
         archive = _read(archives, name + '.gz') if archives else content
         registered[url + name + '.gz'] = (len(archive), hashlib.sha256(archive).hexdigest())
-    with mock.patch.dict(prepare_data.IDX_DATASETS, mnist=row), \
-            mock.patch.multiple(tfds_mnist, _TRAIN_EXAMPLES=NUM_TRAIN, _TEST_EXAMPLES=NUM_TEST), \
-            mock.patch.object(tfds_mnist.MNIST, 'URL', url), \
-            mock.patch.dict(checksums.get_all_sizes_checksums(), registered):
+    with mock.patch.dict(idx_files.IDX_DATASETS, mnist=row), mock.patch.multiple(
+        tfds_mnist, _TRAIN_EXAMPLES=NUM_TRAIN, _TEST_EXAMPLES=NUM_TEST
+    ), mock.patch.object(tfds_mnist.MNIST, 'URL', url), mock.patch.dict(
+        checksums.get_all_sizes_checksums(), registered
+    ):
         yield
 
 
@@ -108,13 +109,17 @@ class _Numbered(tfds.core.GeneratorBasedBuilder):
 
     def _info(self):
         features = tfds.features.FeaturesDict(
-            {self.NAME: self.FEATURE, 'label': tfds.features.ClassLabel(num_classes=10)})
+            {self.NAME: self.FEATURE, 'label': tfds.features.ClassLabel(num_classes=10)}
+        )
         return tfds.core.DatasetInfo(builder=self, description='Test images.', features=features)
 
     def _split_generators(self, dl_manager):
-        return [tfds.core.SplitGenerator(
-            name=split, num_shards=self.NUM_SHARDS, gen_kwargs={'first': 100 * i})
-            for i, split in enumerate(self.SPLITS)]
+        return [
+            tfds.core.SplitGenerator(
+                name=split, num_shards=self.NUM_SHARDS, gen_kwargs={'first': 100 * i}
+            )
+            for i, split in enumerate(self.SPLITS)
+        ]
 
     def _generate_examples(self, first):
         shape = [side or 4 for side in self.FEATURE.shape]
@@ -173,12 +178,13 @@ def main():
         def wrapped(*positional, **named):
             time.sleep(args.seconds)
             return function(*positional, **named)
+
         return wrapped
 
     if args.slow_at == 'records':
         tfds_mnist._extract_mnist_labels = slowly(tfds_mnist._extract_mnist_labels)
     elif args.slow_at == 'decoded':
-        prepare_data._move_tail = slowly(prepare_data._move_tail)
+        decoded_copy._move_tail = slowly(decoded_copy._move_tail)
     with small_mnist(args.idx_dir):
         print(prepare_data.prepare('mnist', args.data_dir, args.idx_dir).num_examples['train'])
 

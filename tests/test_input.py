@@ -39,13 +39,16 @@ def _numbered(tmp_path):
 
 
 def _train_numbers(prepared, count, seed=1, start_step=0, batch_size=20, graph_seed=None):
-    return _numbers(_batches(
-        lambda: input.train_input_fn(prepared, batch_size, seed, start_step), count, graph_seed))
+    return _numbers(
+        _batches(
+            lambda: input.train_input_fn(prepared, batch_size, seed, start_step), count, graph_seed
+        )
+    )
 
 
 def test_pixels_become_rows_of_features_between_0_and_1(tmp_path):
     prepared = datasets.write_prepared(tmp_path, shape=(4, 8, 3))
-    batch, = _batches(lambda: input.eval_input_fn(prepared, 'train', 110))
+    (batch,) = _batches(lambda: input.eval_input_fn(prepared, 'train', 110))
     pixels = np.fromfile(prepared.files['train'], np.uint8).reshape(110, 4, 8 * 3)
     assert batch.dtype == np.float32
     np.testing.assert_allclose(batch, pixels / 255, rtol=1e-6)
@@ -63,7 +66,7 @@ def test_static_shapes(numbered):
 
 def test_every_epoch_shows_every_image_once_in_a_new_order(numbered):
     stream = list(itertools.chain(*_train_numbers(numbered, 22)))
-    epochs = [stream[start:start + 110] for start in range(0, 440, 110)]
+    epochs = [stream[start : start + 110] for start in range(0, 440, 110)]
     assert all(sorted(epoch) == list(range(110)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
     # The shuffle covers the split: the first images come from all over it.
@@ -71,7 +74,7 @@ def test_every_epoch_shows_every_image_once_in_a_new_order(numbered):
 
 
 def test_batch_larger_than_the_split(numbered):
-    batch, = _train_numbers(numbered, 1, batch_size=250)
+    (batch,) = _train_numbers(numbered, 1, batch_size=250)
     assert sorted(batch[:110]) == sorted(batch[110:220]) == list(range(110))
 
 
@@ -85,12 +88,12 @@ def test_same_seed_same_order_whatever_the_graph_seed(numbered):
 def test_resumed_run_goes_on_where_an_unbroken_one_would_be(numbered, start_step):
     unbroken = _train_numbers(numbered, 20, start_step=max(0, start_step - 10))
     resumed = _train_numbers(numbered, 10, start_step=start_step)
-    assert resumed == unbroken[min(10, start_step):][:10]
+    assert resumed == unbroken[min(10, start_step) :][:10]
     assert resumed != _train_numbers(numbered, 10)
 
 
 def test_any_64_bit_seed_serves(numbered):
-    assert _train_numbers(numbered, 2, seed=-2**63) != _train_numbers(numbered, 2, seed=2**63 - 1)
+    assert _train_numbers(numbered, 2, seed=-(2**63)) != _train_numbers(numbered, 2, seed=2**63 - 1)
 
 
 def test_evaluation_sees_every_image_once_in_stored_order(numbered):

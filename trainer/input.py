@@ -15,7 +15,7 @@ from typing import Dict, Optional
 
 import tensorflow as tf
 
-from trainer.prepare_data import PreparedDataset
+from trainer.decoded_copy import PreparedDataset
 
 # Batches ready in advance. The longest gap is the new permutation at an epoch's end, shorter than
 # one training step; four also cover a reader that is not scheduled on busy cores.
@@ -93,7 +93,9 @@ def _permutation(seed: int, epoch: tf.Tensor, size: int) -> tf.Tensor:
     index first, so it is a permutation still.
     """
     keys = tf.random.stateless_uniform(
-        [size], seed=tf.stack([tf.constant(seed, tf.int64), epoch]), maxval=tf.int64.max,
+        [size],
+        seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
+        maxval=tf.int64.max,
         dtype=tf.int64,
     )
     return tf.nn.top_k(keys, k=size).indices

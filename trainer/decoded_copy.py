@@ -1,0 +1,194 @@
+"""The copy of a dataset that training reads: plain files of bytes, verified at each start."""
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from typing import Any, Dict, List, Optional, Tuple
+
+import tensorflow as tf
+
+from trainer import files, quiet_tfds
+from trainer.dataset_folder import DatasetFolder, three_splits
+from trainer.errors import UserError
+from trainer.progress import say
+
+SPLITS = ('train', 'validation', 'test')
+SIDECAR = 'decoded.json'
+# Raised whenever the files' meaning changes; copies of another format are decoded anew.
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedDataset:
+    """Images ready for training.
+
+    Attributes:
+      name: TFDS name, with `/config` where the dataset has configurations.
+      version: TFDS version of the records that the files were decoded from.
+      image_shape: (rows, columns, channels) of every image.
+      files: for each of SPLITS the path of a headerless file of uint8 pixels, one image of
+        rows x columns x channels bytes after the other.
+      num_examples: images in each of SPLITS.
+    """
+
+    name: str
+    version: str
+    image_shape: Tuple[int, int, int]
+    files: Dict[str, str]
+    num_examples: Dict[str, int]
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        rows, columns, channels = self.image_shape
+        return rows * columns * channels
+
+
+def write(source: DatasetFolder, folder: str) -> None:
+    """Decodes TFDS's records to the new local `folder`, its sidecar last.
+
+    Raises:
+      UserError: the records are broken, or a split is missing or empty.
+    """
+    builder = quiet_tfds.builder(source.request, source.data_dir)
+    known = quiet_tfds.split_counts(builder, source.dataset)
+    say('{}: decoding its images once.'.format(source.name))
+    os.mkdir(folder)
+    paths = _paths(folder)
+    num_train, num_test = (
+        _write_split(builder, source, split, paths[split], expected or known[split])
+        for split, expected in (('train', source.num_train), ('test', source.num_test))
+    )
+    num_examples = three_splits(num_train, num_test)
+    if not all(num_examples.values()):
+        raise UserError(
+            '--dataset={}: its {} train and {} test images are too few; name a larger one.'.format(
+                source.dataset, num_train, num_test
+            )
+        )
+    rows, columns, channels = source.image_shape
+    start = num_examples['train'] * rows * columns * channels
+    _move_tail(paths['train'], paths['validation'], start)
+    facts = {
+        'format': _FORMAT,
+        'name': source.name,
+        'version': source.version,
+        'tfds_version': '1.2.0',
+        'image_shape': source.image_shape,
+        'num_examples': num_examples,
+        'sha256': {split: _sha256(path) for split, path in paths.items()},
+    }
+    files.write_json(os.path.join(folder, SIDECAR), facts)
+
+
+def load(folder: str) -> Tuple[Optional[PreparedDataset], str]:
+    """Reads and verifies a decoded copy; returns it, or None and why ('' where there is none)."""
+    try:
+        facts = files.read_json(os.path.join(folder, SIDECAR))
+        if facts is None:
+            return None, 'no ' + SIDECAR if tf.gfile.Exists(folder) else ''
+        if facts['format'] != _FORMAT:
+            return None, 'of another format'
+        rows, columns, channels = facts['image_shape']
+        prepared = PreparedDataset(
+            name=facts['name'],
+            version=facts['version'],
+            image_shape=(rows, columns, channels),
+            files=_paths(folder),
+            num_examples={split: facts['num_examples'][split] for split in SPLITS},
+        )
+        for split, path in prepared.files.items():
+            size = prepared.num_examples[split] * prepared.image_bytes
+            if tf.gfile.Stat(path).length != size or _sha256(path) != facts['sha256'][split]:
+                return None, '{} does not have the bytes that were written'.format(path)
+    except (UserError, KeyError, TypeError, ValueError, tf.errors.NotFoundError) as error:
+        reason = quiet_tfds.first_line(error)
+        return None, '{} or a file it names is broken ({})'.format(SIDECAR, reason)
+    return prepared, ''
+
+
+def load_written(folder: str) -> PreparedDataset:
+    """Reads and verifies a decoded copy that has just been written.
+
+    Raises:
+      UserError: it is not what was written.
+    """
+    prepared, reason = load(folder)
+    if prepared is None:
+        raise UserError(
+            '{}: {}, though it was written just now: check the disk.'.format(
+                folder, reason or 'missing'
+            )
+        )
+    return prepared
+
+
+def _paths(folder: str) -> Dict[str, str]:
+    return {split: os.path.join(folder, split + '.uint8') for split in SPLITS}
+
+
+def _write_split(builder: Any, source: DatasetFolder, split: str, path: str, expected: int) -> int:
+    """Writes the pixels of a TFDS split to `path` in the order of the records; returns the count.
+
+    The record files are read one after the other, and only the image of each record: TFDS's own
+    reader interleaves files and parses the labels too.
+
+    Raises:
+      UserError: a record is damaged, or there are not `expected` of them (0: not known).
+    """
+    pattern = os.path.join(source.records, '{}-{}.tfrecord-*-of-*'.format(builder.name, split))
+    records = sorted(tf.gfile.Glob(pattern))
+    count, damage = _write_pixels(records, builder.info.features['image'], path)
+    # TFDS names its files name-split.tfrecord-00000-of-00003.
+    if len(records) != (int(records[0][-5:]) if records else 1):
+        damage = 'a file is missing'
+    if not damage and count != (expected or count):
+        damage = '{} images, not {}'.format(count, expected)
+    if damage:
+        raise UserError(
+            "{}: TFDS's records of the {} split are broken ({}): move this folder away and start "
+            'again.'.format(source.records, split, damage)
+        )
+    return count
+
+
+def _write_pixels(records: List[str], feature: Any, path: str) -> Tuple[int, str]:
+    """Writes the images of the files `records` to `path`; returns their count and what is wrong."""
+
+    def image(record: tf.Tensor) -> tf.Tensor:
+        encoded = tf.parse_single_example(record, {'image': tf.FixedLenFeature([], tf.string)})
+        return tf.ensure_shape(feature.decode_example(encoded['image']), feature.shape)
+
+    # GPUs are left alone: a session that saw one would take all of its memory.
+    config = tf.ConfigProto(device_count={'GPU': 0})
+    count = 0
+    with open(path, 'wb') as f, tf.Graph().as_default(), tf.Session(config=config) as session:
+        dataset = tf.data.TFRecordDataset(records, buffer_size=8 << 20)
+        dataset = dataset.map(image, num_parallel_calls=2).batch(256).prefetch(4)
+        batch = dataset.make_one_shot_iterator().get_next()
+        try:
+            while True:
+                pixels = session.run(batch)
+                f.write(pixels.tobytes())
+                count += len(pixels)
+        except tf.errors.OutOfRangeError:
+            return count, ''
+        except tf.errors.OpError as error:
+            return count, quiet_tfds.first_line(error)
+
+
+def _move_tail(source: str, target: str, start: int) -> None:
+    """Moves the bytes from `start` on out of the file `source` into the new file `target`."""
+    with open(source, 'r+b') as f, open(target, 'wb') as tail:
+        f.seek(start)
+        shutil.copyfileobj(f, tail)
+        f.truncate(start)
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    with tf.gfile.GFile(path, 'rb') as f:
+        for block in iter(lambda: f.read(1 << 22), b''):
+            digest.update(block)
+    return digest.hexdigest()

