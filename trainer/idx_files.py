@@ -187,17 +187,16 @@ class _TfdsDownload:
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core.download import download_manager, downloader
 
-        paths = {
-            name: os.path.join(self.downloads, _archive_name(self.urls[name])) for name in names
-        }
-        paths = {name: path for name, path in paths.items() if tf.gfile.Exists(path)}
-        wanted = {name: self.urls[name] for name in names if name not in paths}
-        if not wanted:
-            return paths
+        paths = {}
         try:
             with quiet_tfds.quiet(), quiet_tfds.download_timeout(stall_seconds):
                 manager = tfds.download.DownloadManager(download_dir=os.path.join(folder, 'tfds'))
-                paths.update(manager.download(wanted))
+                # One by one: TFDS would go on with the other files after the first one failed.
+                for name in names:
+                    url = self.urls[name]
+                    paths[name] = os.path.join(self.downloads, _archive_name(url))
+                    if not tf.gfile.Exists(paths[name]):
+                        paths[name] = manager.download(url)
         except download_manager.NonMatchingChecksumError as error:
             raise _SourceFailed('the archive has a wrong sha256') from error
         except (requests.exceptions.RequestException, downloader.DownloadError) as error:
