@@ -62,7 +62,7 @@ class HParams:
 
     # How it is trained.
     batch_size: int = _setting(128, 'Images in a training step.', _COUNT)
-    max_steps: int = _setting(6000, 'Global step at which training ends.', _COUNT, fixed=False)
+    max_steps: int = _setting(5500, 'Global step at which training ends.', _COUNT, fixed=False)
     learning_rate: float = _setting(
         4e-3,
         'Peak learning rate of Adam, reached after warmup_steps, then falling along a cosine '
