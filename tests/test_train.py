@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from trainer import hparams, input, train
+from trainer import progress as train_progress
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.prepare_data import DatasetFacts, PreparedDataset
@@ -161,6 +163,15 @@ def test_a_colour_run_leaves_every_artifact(data, tmp_path, monkeypatch, capsys)
     # 4 x 4 x 2 x 3 + 3.
     assert record['parameters'] == 272 + 68 + 24 + 72 + 36 + 38 + 99
     assert record['global_step'] == 3
+
+
+def test_a_terminal_shows_a_bar_with_loss_rate_and_time_left(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_progress, '_has_terminal', lambda: True)
+    trained(data, params_in(tmp_path))
+    last = capsys.readouterr().err.split('\r')[-1]
+    assert re.search(
+        r'step 6/6 100% \|.*\| negative ELBO [\d.]+ nats, \d+ examples/s, 00:00 left', last
+    )
 
 
 def test_check_passes_what_can_run(tmp_path):

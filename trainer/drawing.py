@@ -1,6 +1,7 @@
 """Pictures for the eye: grids of images as PNG, and the curves of training."""
 
 import io
+import logging
 import os
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -107,6 +108,8 @@ def write_training_curves(path: str, model_dir: str) -> Optional[str]:
       `path`, or None where matplotlib is not installed.
     """
     try:
+        # Its first start in a home folder tells of the font list that it makes.
+        logging.getLogger('matplotlib').setLevel(logging.WARNING)
         import matplotlib
 
         matplotlib.use('Agg')

@@ -1,5 +1,6 @@
 """What the user sees while a run goes on, and the clock of the training steps."""
 
+import os
 import sys
 import time
 from typing import List, Optional
@@ -22,6 +23,14 @@ def say(text: str) -> None:
 def duration(seconds: float) -> str:
     """Writes seconds as `1:02:03` or `2:03`."""
     return tqdm.tqdm.format_interval(max(seconds, 0.0))
+
+
+def _has_terminal() -> bool:
+    """Whether stderr is a terminal that tells its width; a bar of no width shows nothing."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
 
 
 class TrainingProgress(tf.train.SessionRunHook):
@@ -56,7 +65,7 @@ class TrainingProgress(tf.train.SessionRunHook):
         self._shown_at = time.perf_counter()
         self._steps_done = 0
         self._rate_written_at = (0, 0.0)  # steps done, seconds spent in them
-        if sys.stderr.isatty():
+        if _has_terminal():
             self._bar = tqdm.tqdm(
                 total=self._params.max_steps,
                 initial=self._step,
