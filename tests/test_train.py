@@ -1,6 +1,7 @@
 """Training in this process: repetition, resumption, and what is refused."""
 
 import dataclasses
+import json
 import os
 import re
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import hparams, input, train
+from tests import datasets  # noqa: F401  (registers colour_squares)
+from trainer import export, hparams, input, prepare_data, train
 from trainer import progress as train_progress
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -94,6 +96,17 @@ def test_a_finished_run_trains_no_further(data, tmp_path):
     assert_same(before, after)
 
 
+def test_a_new_run_does_not_inherit_the_best_of_one_whose_checkpoints_are_gone(data, tmp_path):
+    params = params_in(tmp_path)
+    folder = tmp_path / 'export' / 'best'
+    folder.mkdir(parents=True)
+    (folder / 'model.ckpt-9.index').write_text('')
+    state = {'negative_elbo': 0.0, 'global_step': 9, 'checkpoint': 'model.ckpt-9', 'export': '1'}
+    (folder / 'best.json').write_text(json.dumps(state))
+    trained(data, params)
+    assert export.read_best(params.model_dir)['global_step'] == 6
+
+
 def test_evaluations_come_with_each_checkpoint_and_write_pictures_once(data, tmp_path):
     params = params_in(tmp_path)
     trained(data, params)
@@ -144,9 +157,15 @@ def test_final_evaluation_is_the_mean_over_all_images_of_each_split(data, tmp_pa
         assert metrics['kl_divergence'] == pytest.approx(np.mean(kl), rel=1e-5)
 
 
-def test_a_colour_run_leaves_every_artifact(data, tmp_path, monkeypatch, capsys):
-    params = params_in(tmp_path / 'run', max_steps=3, num_images=7)
-    monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
+def test_a_run_on_a_colour_dataset_of_tfds_leaves_every_artifact(tmp_path, capsys):
+    data_dir = str(tmp_path / 'data')
+    # Here, because the process that train.run would start does not know the tests' dataset.
+    facts = prepare_data.prepare('colour_squares', data_dir)
+    assert facts.image_shape == (32, 32, 3)
+    params = params_in(
+        tmp_path / 'run', dataset='colour_squares', image_shape=facts.image_shape, max_steps=3,
+        data_dir=data_dir, num_images=7,
+    )  # fmt: skip
     record = train.run(params)
     table = capsys.readouterr().out
     for name in (
@@ -157,11 +176,11 @@ def test_a_colour_run_leaves_every_artifact(data, tmp_path, monkeypatch, capsys)
         assert os.path.join(params.model_dir, name).replace('.meta', '') in table
     with tf.Graph().as_default(), tf.Session() as session:
         content = tf.read_file(os.path.join(params.model_dir, 'new_images.png'))
-        assert session.run(tf.image.decode_png(content)).shape == (3 * 8, 3 * 4, 3)
-    # Counted by hand: LSTM (12 + 4) x 16 + 16, posterior 2 x (16 x 2 + 2), decoder Dense
-    # 2 x 8 + 8, 8 x 8 + 8 and 8 x 4 + 4, transpose convolutions 3 x 3 x 2 x 2 + 2 and
+        assert session.run(tf.image.decode_png(content)).shape == (3 * 32, 3 * 32, 3)
+    # Counted by hand: LSTM (96 + 4) x 16 + 16, posterior 2 x (16 x 2 + 2), decoder Dense
+    # 2 x 8 + 8, 8 x 8 + 8 and 8 x 128 + 128, transpose convolutions 3 x 3 x 2 x 2 + 2 and
     # 4 x 4 x 2 x 3 + 3.
-    assert record['parameters'] == 272 + 68 + 24 + 72 + 36 + 38 + 99
+    assert record['parameters'] == 1616 + 68 + 24 + 72 + 1152 + 38 + 99
     assert record['global_step'] == 3
 
 

@@ -96,6 +96,13 @@ def read_best(model_dir: str) -> Optional[Dict[str, Any]]:
     return dict(state, folder=folder)
 
 
+def forget_best(model_dir: str) -> None:
+    """Removes the state of an earlier run in `model_dir`, so that it is not taken for this one's."""
+    path = os.path.join(model_dir, 'export', BestExporter.name, _STATE_FILE)
+    if tf.gfile.Exists(path):
+        tf.gfile.Remove(path)
+
+
 def keep_checkpoint(checkpoint_path: str, folder: str) -> str:
     """Copies a checkpoint to where no later one replaces it; returns its name in `folder`.
 

@@ -16,7 +16,6 @@ from trainer.progress import TrainingProgress, say
 from trainer.summaries import FirstBatchSummaryHook
 
 _EVALUATION_BATCH = 1000
-_RECONSTRUCTION_COLUMNS = 10
 _MANIFOLD_SIDE = 20
 
 
@@ -28,7 +27,7 @@ def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
     """
     if facts.num_examples and params.batch_size > facts.num_examples['train']:
         raise UserError(
-            'flag --batch_size={} must be at most {:,}, the training images of {}.'.format(
+            '--batch_size={} must be at most {:,}, the training images of {}.'.format(
                 params.batch_size, facts.num_examples['train'], params.dataset
             )
         )
@@ -38,7 +37,7 @@ def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
         return  # Nothing was trained yet that other settings could spoil.
     if recorded is None:
         raise UserError(
-            f'flag --model_dir={params.model_dir} holds checkpoints of another model: choose '
+            f'--model_dir={params.model_dir} holds checkpoints of another model: choose '
             'another folder.'
         )
     hparams.check_resumable(params, recorded)
@@ -51,9 +50,9 @@ def _check_folder(model_dir: str) -> None:
     while not os.path.lexists(existing):
         existing = os.path.dirname(existing)
     if not os.path.isdir(existing):
-        raise UserError('flag --model_dir={}: {} is not a folder.'.format(model_dir, existing))
+        raise UserError('--model_dir={}: {} is not a folder.'.format(model_dir, existing))
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError('flag --model_dir={}: {} is not writable.'.format(model_dir, existing))
+        raise UserError('--model_dir={}: {} is not writable.'.format(model_dir, existing))
 
 
 def run(params: HParams) -> Dict[str, Any]:
@@ -72,7 +71,12 @@ def run(params: HParams) -> Dict[str, Any]:
     )
     check(params, data)
     announce(params)
-    hparams.save(params)
+    try:
+        hparams.save(params)
+    except tf.errors.OpError as error:
+        raise UserError(
+            f'--model_dir={params.model_dir} cannot be written ({error.message}).'
+        ) from error
     estimator = make_estimator(params)
     progress = TrainingProgress(params)
     try:
@@ -160,6 +164,8 @@ def train_and_evaluate(
             data, params.batch_size, params.seed, start_step(params.model_dir)
         )
 
+    if start_step(params.model_dir) == 0:
+        export.forget_best(params.model_dir)
     saver = tf.train.CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
     tf.estimator.train_and_evaluate(
         estimator,
@@ -223,10 +229,8 @@ def draw_and_export(
         'new images': generate.write_new_images(
             path('new_images.png'), params.num_images, params.seed, checkpoint_path, params
         ),
-        'reconstructions': drawing.write_grid(
-            path('reconstructions.png'),
-            reconstructions(estimator, data, checkpoint_path, params),
-            _RECONSTRUCTION_COLUMNS,
+        'reconstructions': write_reconstructions(
+            path('reconstructions.png'), estimator, data, checkpoint_path, params
         ),
         'weights': export.save_weights(estimator, checkpoint_path, params),
         'final export': export.export_saved_model(estimator, 'final', checkpoint_path, params),
@@ -243,21 +247,26 @@ def draw_and_export(
         )
     curves = drawing.write_training_curves(path('training_curves.png'), params.model_dir)
     if curves is None:
-        say('training_curves.png needs matplotlib: pip install "vae-trainer[plots]".')
+        say("training_curves.png needs matplotlib: pip install 'matplotlib<=3.4.3'")
     else:
         artifacts['training curves'] = curves
     return artifacts
 
 
-def reconstructions(
-    estimator: tf.estimator.Estimator, data: PreparedDataset, checkpoint_path: str, params: HParams
-) -> np.ndarray:
-    """Returns the first 50 validation images, each row of ten above its reconstructions.
+def write_reconstructions(
+    path: str,
+    estimator: tf.estimator.Estimator,
+    data: PreparedDataset,
+    checkpoint_path: str,
+    params: HParams,
+) -> str:
+    """Draws the first 50 validation images, each row of ten above its reconstructions.
 
-    Returns:
-      float32 `[100, rows, columns, channels]` in [0, 1].
+    A smaller validation split gives as many whole rows as it has.
     """
-    count = 5 * _RECONSTRUCTION_COLUMNS
+    columns = min(10, data.num_examples['validation'])
+    count = min(50, data.num_examples['validation'])
+    count -= count % columns
 
     def input_fn() -> tf.data.Dataset:
         return input.eval_input_fn(data, 'validation', count, num_examples=count)
@@ -267,9 +276,7 @@ def reconstructions(
     predicted = estimator.predict(
         input_fn, predict_keys=['reconstruction'], checkpoint_path=checkpoint_path
     )
-    shape = (-1,) + params.image_shape
-    return drawing.beside_each_other(
-        images.reshape(shape),
-        np.stack([row['reconstruction'] for row in predicted]).reshape(shape),
-        _RECONSTRUCTION_COLUMNS,
-    )
+    shape = (count,) + params.image_shape
+    reconstructed = np.stack([row['reconstruction'] for row in predicted]).reshape(shape)
+    pairs = drawing.beside_each_other(images.reshape(shape), reconstructed, columns)
+    return drawing.write_grid(path, pairs, columns)
