@@ -97,7 +97,7 @@ def read_best(model_dir: str) -> Optional[Dict[str, Any]]:
 
 
 def forget_best(model_dir: str) -> None:
-    """Removes the state of an earlier run in `model_dir`, so that it is not taken for this one's."""
+    """Removes what an earlier run in `model_dir` left: it is not this one's best."""
     path = os.path.join(model_dir, 'export', BestExporter.name, _STATE_FILE)
     if tf.gfile.Exists(path):
         tf.gfile.Remove(path)
