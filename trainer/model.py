@@ -50,8 +50,8 @@ def model_fn(
         loss = tf.reduce_mean(result.terms.negative_elbo)
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
 
-    posterior_mean = tf.zeros([tf.shape(images)[0], params.latent_size])
-    predictions = predictions_of(autoencode(images, posterior_mean, params), params)
+    no_noise = tf.zeros([tf.shape(images)[0], params.latent_size])
+    predictions = predictions_of(autoencode(images, no_noise, params), params)
     return tf.estimator.EstimatorSpec(
         mode, predictions=predictions, export_outputs=export.signatures(predictions)
     )
