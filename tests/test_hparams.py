@@ -78,10 +78,21 @@ def test_checkpoint_steps_default_to_a_fifth_rounded_up():
     assert HParams(max_steps=11, save_checkpoints_steps=7).checkpoint_steps == 7
 
 
-def test_threads_are_the_cores_allowed_and_no_more_than_images():
-    assert HParams().threads == min(len(os.sched_getaffinity(0)), HParams().batch_size)
-    assert HParams(num_threads=3).threads == 3
+def test_threads_are_the_cores_allowed_while_each_has_images_enough(monkeypatch):
+    for cores, batch_size, expected in [(1, 128, 1), (2, 128, 2), (64, 128, 4), (64, 16, 1)]:
+        monkeypatch.setattr(hparams, 'available_cores', lambda cores=cores: cores)
+        assert HParams(batch_size=batch_size).threads == expected
+    assert HParams(num_threads=3, batch_size=16).threads == 3
     assert HParams(num_threads=8, batch_size=2).threads == 2
+
+
+def test_available_cores_are_those_of_the_affinity():
+    script = (
+        'import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); '
+        'from trainer import hparams; print(hparams.available_cores())'
+    )
+    environment = dict(os.environ, PYTHONPATH=ROOT)
+    assert subprocess.check_output([sys.executable, '-c', script], env=environment) == b'1\n'
 
 
 def test_table_comes_back_as_it_was_saved(tmp_path):

@@ -43,6 +43,8 @@ def _setting(default: Any, text: str, allowed: Optional[Range] = None, fixed: bo
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# Matrix products of fewer rows keep no core busy, and each part is a copy of the graph to build.
+_IMAGES_PER_THREAD = 32
 _COUNT = Range(1, 10**9)
 _SIZE = Range(1, 8192)
 
@@ -115,7 +117,8 @@ class HParams:
     num_threads: int = _setting(
         0,
         'Threads of a training step: the batch is cut into that many parts, computed in '
-        'parallel. 0: one for each core that this process may use.',
+        'parallel. 0: one for each core that this process may use, as long as each part has 32 '
+        'images.',
         Range(0, 1024),
         fixed=False,
     )
@@ -143,7 +146,9 @@ class HParams:
     @property
     def threads(self) -> int:
         """`num_threads` resolved: at least 1, and no more than there are images in a batch."""
-        return min(self.num_threads or available_cores(), self.batch_size)
+        if self.num_threads:
+            return min(self.num_threads, self.batch_size)
+        return max(1, min(available_cores(), self.batch_size // _IMAGES_PER_THREAD))
 
     @property
     def checkpoint_steps(self) -> int:
