@@ -19,12 +19,10 @@ one that --torch_env names.
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from typing import Any, Callable, Dict, List
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -33,6 +31,7 @@ sys.path.insert(0, ROOT)
 import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
 
+from scripts.turns import serve_steps  # noqa: E402
 from trainer import decoded_copy, hparams, input, model, prepare_data, train  # noqa: E402
 from trainer.hparams import HParams  # noqa: E402
 
@@ -64,23 +63,6 @@ def training_flops(params: HParams) -> int:
 
 
 # The contestants: each a process that runs as many steps as a line of its stdin says.
-
-
-def serve_steps(step: Callable[[], Any]) -> None:
-    """Answers each number on stdin with the milliseconds of that many steps, as JSON."""
-    for line in sys.stdin:
-        milliseconds = []
-        cpu = time.process_time()
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            step()
-            milliseconds.append(1e3 * (time.perf_counter() - start))
-        answer = {
-            'milliseconds': milliseconds,
-            'cpu_seconds': time.process_time() - cpu,
-            'peak_megabytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-        print(json.dumps(answer), flush=True)
 
 
 def run_ours(params: HParams, data: decoded_copy.PreparedDataset) -> None:

@@ -4,14 +4,13 @@ python benchmark_torch.py torch_eager|torch_compiled SETTINGS_AS_JSON
 """
 
 import json
-import resource
 import sys
-import time
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from turns import serve_steps
 
 
 class Autoencoder(nn.Module):
@@ -66,19 +65,7 @@ def main():
         nn.utils.clip_grad_norm_(network.parameters(), settings['max_gradient_norm'])
         optimizer.step()
 
-    for line in sys.stdin:
-        milliseconds = []
-        cpu = time.process_time()
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            step()
-            milliseconds.append(1e3 * (time.perf_counter() - start))
-        answer = {
-            'milliseconds': milliseconds,
-            'cpu_seconds': time.process_time() - cpu,
-            'peak_megabytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-        print(json.dumps(answer), flush=True)
+    serve_steps(step)
 
 
 if __name__ == '__main__':

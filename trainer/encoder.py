@@ -14,7 +14,7 @@ def encoder(images: tf.Tensor, params: HParams) -> DiagonalGaussian:
     """Reads each image row by row with a single-layer LSTM; returns its posterior q(z | x).
 
     Two Dense layers, for mean and scale, read the LSTM's hidden states after each quarter of the
-    rows. The last state alone keeps less of the upper rows: more than a nat of the default run.
+    rows: the last state alone keeps less of the upper ones.
 
     Args:
       images: float32 `[batch, rows, features]` in [0, 1]; a row is a time step.
