@@ -1,10 +1,13 @@
 """The decoder: from latents to a distribution over images."""
 
+from typing import Callable, Optional
+
 import numpy as np
 import tensorflow as tf
 
 from trainer.distributions import Bernoulli
 from trainer.hparams import HParams
+from trainer.transpose_convolution import transpose_convolution
 
 
 def decoder(latents: tf.Tensor, params: HParams) -> Bernoulli:
@@ -30,21 +33,22 @@ def decoder(latents: tf.Tensor, params: HParams) -> Bernoulli:
             name = f'dense_{number + 1}'
             hidden = tf.layers.dense(hidden, units, activation=tf.nn.elu, name=name)
         hidden = tf.reshape(hidden, [-1] + quarter)
-        hidden = tf.layers.conv2d_transpose(
-            hidden,
-            filters=params.decoder_channels,
-            kernel_size=3,
-            strides=2,
-            padding='same',
-            activation=tf.nn.elu,
-            name='transpose_convolution_1',
-        )
-        logits = tf.layers.conv2d_transpose(
-            hidden,
-            filters=channels,
-            kernel_size=4,
-            strides=2,
-            padding='same',
-            name='transpose_convolution_2',
-        )
+        name = 'transpose_convolution_1'
+        hidden = _doubled(hidden, 3, params.decoder_channels, name, activation=tf.nn.elu)
+        logits = _doubled(hidden, 4, channels, 'transpose_convolution_2')
         return Bernoulli(tf.reshape(logits, [-1, rows, columns * channels]))
+
+
+def _doubled(
+    inputs: tf.Tensor,
+    size: int,
+    channels: int,
+    name: str,
+    activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None,
+) -> tf.Tensor:
+    """A transpose convolution layer of stride 2 with `size` x `size` kernels and a bias."""
+    with tf.variable_scope(name):
+        kernel = tf.get_variable('kernel', [size, size, channels, inputs.shape.as_list()[3]])
+        bias = tf.get_variable('bias', [channels], initializer=tf.zeros_initializer())
+        outputs = tf.nn.bias_add(transpose_convolution(inputs, kernel), bias)
+        return activation(outputs) if activation else outputs
