@@ -186,7 +186,7 @@ def run_startup(bench: Bench) -> Rows:
     """From the start of the process to the end of its first training step."""
     rounds = 2 if bench.quick else 5
     row = runs.startup(bench.params, bench.data, bench.torch_python(), rounds)
-    print('start-up: seconds from the process to the end of its first training step, imports too')
+    print('from the start of a process to the end of its first training step, imports included')
     contest.show(row, ['ours', 'torch'])
     return [row]
 

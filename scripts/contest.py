@@ -200,16 +200,8 @@ def _p99(values: List[float]) -> Optional[float]:
 def show(row: Dict[str, Any], columns: List[str]) -> None:
     """Prints a line for each column: milliseconds of a step, CPU, memory, ratio to the first."""
     line = '  {:<34} {:>9} {:>7} {:>7} {:>7} {:>7} {:>8} {:>10} {:>8}'
-    heading = [
-        'median ms',
-        'mean',
-        '10th %',
-        '99th %',
-        'CPU',
-        'peak MB',
-        '/ ' + columns[0],
-        '99th %',
-    ]
+    heading = ['median ms', 'mean', '10th %', '99th %', 'CPU ms', 'peak MB']
+    heading += ['/ ' + columns[0], '99th %']
     print(line.format('', *heading))
     for column in columns:
         numbers = ('median_ms', 'mean_ms', 'p10_ms', 'p99_ms', 'cpu_ms')
