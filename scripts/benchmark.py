@@ -29,12 +29,12 @@ from absl import flags
 
 from scripts import contest, runs, scale
 from scripts.contest import PEAK, Comparison
+from scripts.contestants import GEMM_SIZE
 from trainer import files, hparams, logs, prepare_data
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import say
 
-_GEMM_SIZE = 2048  # as in contestants.py
 _QUICK_SECTIONS = ['training', 'estimator']
 Rows = List[Dict[str, Any]]
 
@@ -107,16 +107,16 @@ class Bench:
         self.data, self.folder, self.quick = data, folder, values.quick
         self.params = HParams(data_dir=values.data_dir, model_dir=os.path.join(folder, 'model'))
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019  (there is one Bench)
     def torch_python(self) -> str:
+        """Returns the Python that has PyTorch; its environment is made at the first call."""
         folder = flags.FLAGS.torch_env or os.path.join(self.folder, 'torch')
         return contest.make_torch_environment(folder)
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019
     def make_model(self) -> None:
         """Leaves a checkpoint and an export in `params.model_dir`, for those who start from one."""
-        say('  making a model')
-        runs.run_task(self.params.model_dir, self.params.data_dir, max_steps=1)
+        if not os.path.exists(self.params.model_dir):
+            say('  making a model')
+            runs.run_task(self.params.model_dir, self.params.data_dir, max_steps=1)
 
 
 def run_comparison(name: str, bench: Bench) -> Rows:
@@ -156,7 +156,7 @@ def quicker(comparison: Comparison) -> Comparison:
 
 def share_of_peak(row: Dict[str, Any], params: HParams) -> Dict[str, float]:
     """Returns the rate of the matrix product, and the share of it that training reaches."""
-    peak = 2 * _GEMM_SIZE**3 / (1e-3 * row['gemm_median_ms'])
+    peak = 2 * GEMM_SIZE**3 / (1e-3 * row['gemm_median_ms'])
     rate = training_flops(params) / (1e-3 * row['ours_median_ms'])
     return {'gemm_gflops': peak / 1e9, 'gemm_share': rate / peak}
 
