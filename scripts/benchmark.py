@@ -22,6 +22,7 @@ import datetime
 import functools
 import os
 import statistics
+import sys
 import tempfile
 from typing import Any, Callable, Dict, List
 
@@ -256,6 +257,7 @@ def main(argv: List[str]) -> None:
     values = flags.FLAGS
     names = chosen_sections(values)
     data = prepare_data.prepare('mnist', values.data_dir, separate_process=True)
+    sys.stdout.reconfigure(line_buffering=True)  # in a file too, tables come as they are ready
     record: Dict[str, Any] = runs.machine()
     print(
         '{date}, {cores} cores of {cpu}; "/ x": how many times the time of x it takes'.format(
