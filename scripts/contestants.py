@@ -19,9 +19,6 @@ import tensorflow as tf
 
 from scripts.turns import serve_steps, turns
 from trainer import decoded_copy, export, generate, input, model, optimizer, train
-from trainer.decoder import decoder
-from trainer.distributions import DiagonalGaussian
-from trainer.elbo import elbo_terms
 from trainer.hparams import HParams
 from trainer.progress import TrainingProgress
 
@@ -65,16 +62,7 @@ def run_plain(params: HParams, data: Data) -> None:
     """Trains the same network as a first TensorFlow program would."""
     tf.train.create_global_step()
     images = tf.placeholder(tf.float32, [None, params.rows, params.row_features])
-    cell = tf.nn.rnn_cell.BasicLSTMCell(params.lstm_units)
-    hidden, _ = tf.nn.static_rnn(cell, tf.unstack(images, axis=1), dtype=tf.float32)
-    quarters = [params.rows * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
-    summary = tf.concat([hidden[row] for row in quarters], axis=1)
-    mean = tf.layers.dense(summary, params.latent_size)
-    posterior = DiagonalGaussian(
-        mean, tf.layers.dense(summary, params.latent_size, tf.nn.softplus) + 1e-4
-    )
-    likelihood = decoder(posterior.sample(tf.random.normal(tf.shape(mean))), params)
-    loss = tf.reduce_mean(elbo_terms(images, posterior, likelihood).negative_elbo)
+    loss = tf.reduce_mean(_plain_negative_elbo(images, params))
     gradients = tf.gradients(loss, tf.trainable_variables())
     train_op = optimizer.training_step(gradients, params).train_op
     pixels = np.fromfile(data.files['train'], np.uint8)
@@ -88,6 +76,29 @@ def run_plain(params: HParams, data: Data) -> None:
             session.run([train_op, loss], {images: batch / 255.0})
 
         serve_steps(step)
+
+
+def _plain_negative_elbo(images: tf.Tensor, params: HParams) -> tf.Tensor:
+    """Returns the loss [batch] by the layers of `tf.nn` and `tf.layers` alone."""
+    rows, columns, channels = params.image_shape
+    maps = params.decoder_channels
+    cell = tf.nn.rnn_cell.BasicLSTMCell(params.lstm_units)
+    hidden, _ = tf.nn.static_rnn(cell, tf.unstack(images, axis=1), dtype=tf.float32)
+    quarters = [params.rows * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+    summary = tf.concat([hidden[row] for row in quarters], axis=1)
+    mean = tf.layers.dense(summary, params.latent_size)
+    scale = tf.layers.dense(summary, params.latent_size, tf.nn.softplus) + 1e-4
+    layer = mean + scale * tf.random.normal(tf.shape(mean))
+    for units in [params.decoder_units] * 2 + [rows // 4 * (columns // 4) * maps]:
+        layer = tf.layers.dense(layer, units, tf.nn.elu)
+    layer = tf.reshape(layer, [-1, rows // 4, columns // 4, maps])
+    layer = tf.layers.conv2d_transpose(layer, maps, 3, 2, 'same', activation=tf.nn.elu)
+    logits = tf.layers.conv2d_transpose(layer, channels, 4, 2, 'same')
+    cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(
+        labels=images, logits=tf.reshape(logits, tf.shape(images))
+    )
+    divergence = 0.5 * (tf.square(mean) + tf.square(scale) - 1.0) - tf.math.log(scale)
+    return tf.reduce_sum(cross_entropy, [1, 2]) + tf.reduce_sum(divergence, 1)
 
 
 def run_gemm(params: HParams, data: Data) -> None:
