@@ -149,7 +149,7 @@ def chosen(*arguments):
 
 def test_sections_are_all_or_the_quick_or_the_named_ones():
     assert chosen() == list(benchmark.SECTIONS)
-    assert chosen('--quick') == ['training', 'estimator']
+    assert chosen('--quick') == ['training', 'constant', 'estimator']
     assert chosen('--only=scale,input') == ['input', 'scale']
     assert chosen('--quick', '--only=export') == ['export']
 
