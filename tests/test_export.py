@@ -59,7 +59,7 @@ def served(folder, signature):
 @pytest.mark.parametrize('signature', ['serving_default', 'encode'])
 def test_served_outputs_are_those_of_predict(trained, signature):
     estimator, params = trained
-    folder = export.export_saved_model(estimator, 'final', checkpoint(estimator, 4), params)
+    folder = export.export_saved_model('final', checkpoint(estimator, 4), params)
     expected, actual = predicted(estimator), served(folder, signature)
     assert {'mean', 'scale'} <= set(actual)
     assert ('reconstruction' in actual) == (signature == 'serving_default')
