@@ -8,11 +8,11 @@ clamp, and a NaN may leave them as a plausible number.
 
 from typing import Dict, List, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
+from trainer.elbo import ElboTerms
 from trainer.hparams import HParams
-from trainer.model import autoencode, predictions_of, sample_prior
+from trainer.model import Autoencoded, autoencode, predictions_of, sample_prior
 
 DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 NAMES = (
@@ -61,8 +61,9 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
       own because TF Serving and TF 2 have no optional inputs.
     * `reconstruct_png`: `image_bytes`, strings `[n]`, each an encoded PNG or JPEG image of the
       model's size -> as `serving_default`.
-    * `interpolate`: `images`, `steps` an int32 scalar -> `images` `[n - 1, steps, ...]`: between
-      each image and the next, decoded from equidistant points on the line between their means.
+    * `interpolate`: `images`, `steps` an int32 scalar -> `interpolations` `[n - 1, steps, ...]`:
+      from each image to the next, decoded from equidistant points on the line between their means.
+      (tf2onnx 1.17 fails where an output has an input's name.)
     """
     images = tf.placeholder(tf.float32, [None] + params.served_shape, name='images')
     by_images = _reconstruct(_checked_images(images, params), params)
@@ -84,8 +85,20 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
 def _reconstruct(images: _Checked, params: HParams) -> Tensors:
     by_row = tf.reshape(images.values, [-1, params.rows, params.row_features])
     no_noise = tf.zeros([tf.shape(by_row)[0], params.latent_size])
-    predictions = predictions_of(autoencode(by_row, no_noise, params), params)
+    result = autoencode(by_row, no_noise, params)
+    predictions = predictions_of(result, params)
+    predictions.update(_exportable_loss(by_row, result)._asdict())
     return {name: _marked(value, images.nan_if_bad) for name, value in predictions.items()}
+
+
+def _exportable_loss(by_row: tf.Tensor, result: Autoencoded) -> ElboTerms:
+    """The same loss without the Log1p in TF's own cross-entropy, which tf2onnx 1.17 cannot convert.
+
+    -log p(x) = softplus(logits) - x * logits for each pixel.
+    """
+    logits, kl_divergence = result.likelihood.logits, result.terms.kl_divergence
+    loss = tf.reduce_sum(tf.nn.softplus(logits) - by_row * logits, axis=[1, 2])
+    return ElboTerms(loss + kl_divergence, loss, kl_divergence)
 
 
 def _decode(params: HParams) -> Signature:
@@ -147,12 +160,13 @@ def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signatu
     steps = tf.placeholder(tf.int32, [], name='steps')
     checks = [_assert_scalar(steps, 'steps'), _assert_between(steps, 2, MAX_STEPS, 'steps')]
     with tf.control_dependencies(checks):
-        share = tf.linspace(0.0, 1.0, steps)[tf.newaxis, :, tf.newaxis]
+        share = tf.cast(tf.range(steps), tf.float32) / tf.cast(steps - 1, tf.float32)
     start, end = mean[:-1, tf.newaxis], mean[1:, tf.newaxis]
-    latents = tf.reshape(start + share * (end - start), [-1, params.latent_size])
-    shape = tf.concat([[tf.shape(start)[0], steps], params.served_shape], axis=0)
+    latents = start + share[:, tf.newaxis] * (end - start)
+    shape = tf.concat([tf.shape(latents)[:2], params.served_shape], axis=0)
+    latents = tf.reshape(latents, [-1, params.latent_size])
     return Signature(
-        {'images': images, 'steps': steps}, {'images': _decoded(latents, shape, params)}
+        {'images': images, 'steps': steps}, {'interpolations': _decoded(latents, shape, params)}
     )
 
 
@@ -177,8 +191,9 @@ def _checked(values: tf.Tensor, example_shape: List[int], is_valid, message: str
             valid = tf.reduce_all(is_valid(tf.identity(values)), axis=axes)
         with tf.control_dependencies([tf.Assert(tf.reduce_all(valid), [message])]):
             values = tf.identity(values)
-        zeros = tf.zeros_like(valid, tf.float32)
-        return _Checked(values, tf.where(valid, zeros, zeros + np.float32(np.nan)))
+        # The square root of 0 or -1. tf2onnx 1.17 makes multiplications of a tf.where, after which
+        # everything would be NaN.
+        return _Checked(values, tf.sqrt(tf.cast(valid, tf.float32) - 1.0))
 
 
 def _marked(output: tf.Tensor, nan_if_bad: tf.Tensor) -> tf.Tensor:

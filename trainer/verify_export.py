@@ -10,6 +10,7 @@ the runtime cannot run is a failure unless `--signatures` leaves it out. Exit co
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -56,17 +57,21 @@ def load_tensorflow_2(args):
 def load_onnx(args):
     import onnxruntime
 
-    def caller(session):
+    def caller(path):
+        @functools.lru_cache(maxsize=None)
+        def session():  # When it is called, so that only this signature fails where it cannot load.
+            return onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+
         def call(inputs):
-            names = [output.name for output in session.get_outputs()]
-            return dict(zip(names, session.run(names, inputs)))
+            names = [output.name for output in session().get_outputs()]
+            return dict(zip(names, session().run(names, inputs)))
 
         return call
 
     if not args.onnx:
         raise SystemExit('--runtime=onnx needs --onnx, the folder of the <signature>.onnx files.')
     return {
-        name[: -len('.onnx')]: caller(onnxruntime.InferenceSession(os.path.join(args.onnx, name)))
+        name[: -len('.onnx')]: caller(os.path.join(args.onnx, name))
         for name in sorted(os.listdir(args.onnx))
         if name.endswith('.onnx')
     }
@@ -199,7 +204,7 @@ def main():
     results = {name: check(calls.get(name), golden[name], args.tolerance) for name in names}
     for name, result in results.items():
         text = result.get('error') or 'ok, largest difference {:.1e}'.format(result['difference'])
-        print('%-12s %-24s %s' % (runtime, name, text))
+        print('{:<12} {:<24} {}'.format(runtime, name, text))
     if args.json:
         with open(args.json, 'w') as f:
             json.dump(results, f)
