@@ -12,6 +12,8 @@ from typing import Any, Dict, List, NamedTuple, Optional
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.grappler import tf_optimizer
+from tensorflow.tools.graph_transforms import TransformGraph
 
 from trainer import drawing, files, serving
 from trainer.errors import UserError
@@ -82,7 +84,7 @@ def write(
         else:
             _write_graph(folder, session, signatures, served.saver)
     extra = os.path.join(folder, 'assets.extra')
-    files.write_bytes(os.path.join(extra, 'golden.npz'), _npz(golden))
+    files.write_bytes(os.path.join(extra, 'golden.npz'), npz(golden))
     files.write_bytes(os.path.join(extra, 'verify_export.py'), _verify_program())
     card = _model_card(signatures, checkpoint_path, params, evaluation)
     files.write_bytes(os.path.join(extra, 'README.md'), card.encode('utf-8'))
@@ -145,6 +147,8 @@ def _write_frozen(
     graph_def = tf.graph_util.convert_variables_to_constants(
         session, session.graph.as_graph_def(), names
     )
+    if optimize:
+        graph_def = _folded(graph_def, names)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name='')
         frozen = {
@@ -158,6 +162,24 @@ def _write_frozen(
         }
         with tf.Session(graph=graph) as frozen_session:
             _write_graph(folder, frozen_session, frozen, tf.train.Saver(allow_empty=True))
+
+
+def _folded(graph_def: tf.GraphDef, names: List[str]) -> tf.GraphDef:
+    """Computes what depends on constants alone; then keeps one of equal constants.
+
+    Without that last step the weights would be there once for each signature that uses them.
+    Grappler does the folding, because `fold_constants` of `graph_transforms` 1.14 makes required
+    placeholders of those with a default.
+    """
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name='')
+        meta_graph = tf.train.export_meta_graph(graph=graph)
+    meta_graph.collection_def['train_op'].node_list.value.extend(names)  # What it has to keep.
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.min_graph_nodes = -1
+    config.graph_options.rewrite_options.optimizers.extend(['constfold', 'dependency'])
+    folded = tf_optimizer.OptimizeGraph(config, meta_graph)
+    return TransformGraph(folded, [], names, ['merge_duplicate_nodes'])
 
 
 def _golden(
@@ -192,7 +214,8 @@ def _golden(
     return dict(drawn, **run([name for name in signatures if name != 'generate']))
 
 
-def _npz(golden: Dict[str, Golden]) -> bytes:
+def npz(golden: Dict[str, Golden]) -> bytes:
+    """Returns the `.npz` file of arrays `<signature>/<inputs|outputs>/<name>`."""
     arrays = {}
     for signature, example in golden.items():
         for kind, values in example._asdict().items():
