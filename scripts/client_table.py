@@ -7,12 +7,14 @@ and the same weights, not with the export itself. Where a signature cannot work 
 cell has a reason, and the client has failed with just that error: any other failure ends the
 program with code 1.
 
-TensorFlow 2, KServe, tf2onnx, ONNX Runtime and OpenVINO, the newest on the registry, need a Python 3.11 or
-later; their environment is made in a temporary folder, or kept in the one that --clients_env names.
+TensorFlow 2, KServe, tf2onnx, ONNX Runtime and OpenVINO, the newest on the registry, need a Python
+3.11 or later. Their environment is made in a temporary folder, or kept in the one that
+--clients_env names. The exports are made in a temporary folder too.
 """
 
 import base64
 import contextlib
+import dataclasses
 import functools
 import glob
 import io
@@ -543,11 +545,12 @@ def main(argv: List[str]) -> int:
     golden = reference(
         test_images(params, values.data_dir or params.data_dir or None), checkpoint_path, params
     )
-    export_dir = export.export_saved_model('final', checkpoint_path, params)
     with tempfile.TemporaryDirectory() as folder:
+        elsewhere = dataclasses.replace(params, model_dir=folder)
+        export_dir = export.export_saved_model('final', checkpoint_path, elsewhere)
         clients = Clients(values.clients_env or os.path.join(folder, 'env'))
         results = in_this_process(export_dir, golden)
-        exports = by_signature(export_dir, checkpoint_path, params)
+        exports = by_signature(export_dir, checkpoint_path, elsewhere)
         results.update(in_other_runtimes(clients, exports, golden))
         versions = clients.versions()
     text = table(results)

@@ -101,6 +101,11 @@ def _served_graph(params: HParams) -> _Served:
 
 def _restore(saver: tf.train.Saver, session: tf.Session, checkpoint_path: str) -> None:
     try:
+        # Resource variables of 1.14 take a value of any shape.
+        found = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
+        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
+            if found.get(variable.op.name) != variable.shape.as_list():
+                raise ValueError('its {} is missing or of another shape'.format(variable.op.name))
         saver.restore(session, checkpoint_path)
     except (tf.errors.OpError, ValueError) as error:
         reason = str(error).strip().split('\n')[0]

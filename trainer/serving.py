@@ -122,7 +122,7 @@ def _generate(params: HParams) -> Dict[str, Signature]:
         _assert_scalar(seed, 'seed'),
         _assert_scalar(temperature, 'temperature'),
         _assert_between(count, 0, MAX_COUNT, 'count'),
-        _assert_between(temperature, 0.0, 1e6, 'temperature'),
+        _assert_between(temperature, 0, 10**6, 'temperature'),
     ]
     with tf.control_dependencies(checks):
         noise = tf.random.stateless_normal([count, params.latent_size], tf.stack([seed, 0]))

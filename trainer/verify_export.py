@@ -29,13 +29,14 @@ def load_tensorflow_1(args):
     session = tf.compat.v1.Session(graph=tf.Graph())
     with session.graph.as_default():
         loaded = tf.compat.v1.saved_model.load(session, ['serve'], args.export_dir)
-    return {
-        name: lambda inputs, definition=definition: session.run(
-            {key: info.name for key, info in definition.outputs.items()},
-            {definition.inputs[key].name: value for key, value in inputs.items()},
-        )
-        for name, definition in loaded.signature_def.items()
-    }
+
+    def caller(definition):
+        # Plain dicts: a protobuf map would make up what is missing.
+        feeds = {key: info.name for key, info in definition.inputs.items()}
+        fetches = {key: info.name for key, info in definition.outputs.items()}
+        return lambda inputs: session.run(fetches, {feeds[key]: inputs[key] for key in inputs})
+
+    return {name: caller(definition) for name, definition in loaded.signature_def.items()}
 
 
 def load_tensorflow_2(args):
