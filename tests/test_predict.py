@@ -101,9 +101,10 @@ def test_scores_are_printed_and_everything_saved(
     for name in ('negative_elbo', 'mean', 'scale'):
         values = [row[name] for row in results]
         np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-4)
+    with open(results[2]['reconstruction_file'], 'rb') as f:
+        content = f.read()
     with tf.Graph().as_default(), tf.Session() as session:
-        with open(results[2]['reconstruction_file'], 'rb') as f:
-            picture = session.run(tf.image.decode_png(f.read()))
+        picture = session.run(tf.image.decode_png(content))
     np.testing.assert_allclose(picture[..., 0] / 255, expected['reconstruction'][2], atol=0.003)
 
 
