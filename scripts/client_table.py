@@ -71,7 +71,7 @@ class Impossible(NamedTuple):
 
 
 _ROWS = 'one instance is one row of every input, and a scalar has none'
-_NO_STRINGS = 'no strings, and so no op that reads PNG'
+_NO_STRINGS = 'no TensorArray of strings'
 _NO_RANDOM = 'no StatelessRandomNormal op'
 IMPOSSIBLE = {
     'TF Serving REST, rows': {
@@ -325,7 +325,7 @@ class Clients:
 
     def versions(self) -> List[str]:
         """Returns the packages with their versions, `name==version`."""
-        frozen = _run([self.python, '-m', 'pip', 'freeze'], 'pip freeze').split()
+        frozen = _run([self.python, '-m', 'pip', 'freeze'], 'pip freeze').replace('_', '-').split()
         return [line for line in frozen if line.split('==')[0] in PACKAGES]
 
     def verify(self, export_dir: str, golden_path: str, *arguments: str) -> Results:
@@ -414,7 +414,10 @@ def served(url: str, export_dir: str) -> Dict[str, Call]:
 
     def call(name: str, inputs: Dict[str, Any]) -> Dict[str, np.ndarray]:
         request = request_of(name, inputs, by_row=False)
-        answer = requests.post(url + ':predict', json=request, timeout=60).json()
+        try:
+            answer = requests.post(url + ':predict', json=request, timeout=60).json()
+        except requests.exceptions.InvalidJSONError as error:
+            raise ValueError('JSON has only finite numbers') from error
         if 'outputs' not in answer:
             raise ValueError(answer)
         return arrays_of(answer, outputs[name])
@@ -521,7 +524,8 @@ def table(results: Dict[str, Results]) -> str:
             if cell != 'ok':
                 if cell not in reasons:
                     reasons.append(cell)
-                cell = 'not possible ({})'.format(1 + reasons.index(cell))
+                word = 'FAILED' if cell.startswith('FAILED') else 'not possible'
+                cell = '{} ({})'.format(word, 1 + reasons.index(cell))
             cells.append(cell)
         lines.append('| {} | {} |'.format(client, ' | '.join(cells)))
     lines.append('')

@@ -117,16 +117,10 @@ def _generate(params: HParams) -> Dict[str, Signature]:
     count = tf.placeholder(tf.int32, [], name='count')
     seed = tf.placeholder(tf.int32, [], name='seed')
     temperature = tf.placeholder_with_default(1.0, [], name='temperature')
-    checks = [
-        _assert_scalar(count, 'count'),
-        _assert_scalar(seed, 'seed'),
-        _assert_scalar(temperature, 'temperature'),
-        _assert_between(count, 0, MAX_COUNT, 'count'),
-        _assert_between(temperature, 0, 10**6, 'temperature'),
-    ]
-    with tf.control_dependencies(checks):
-        noise = tf.random.stateless_normal([count, params.latent_size], tf.stack([seed, 0]))
-    images = _decoded(temperature * noise, [-1] + params.served_shape, params)
+    seeds = tf.stack([_checked_scalar(seed, tf.int32.min, tf.int32.max), 0])
+    size = [_checked_scalar(count, 0, MAX_COUNT), params.latent_size]
+    noise = _checked_scalar(temperature, 0, 10**6) * tf.random.stateless_normal(size, seeds)
+    images = _decoded(noise, [-1] + params.served_shape, params)
     inputs = {'count': count, 'seed': seed}
     return {
         'generate': Signature(inputs, {'images': images}),
@@ -158,9 +152,8 @@ def _reconstruct_png(params: HParams) -> Signature:
 
 def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signature:
     steps = tf.placeholder(tf.int32, [], name='steps')
-    checks = [_assert_scalar(steps, 'steps'), _assert_between(steps, 2, MAX_STEPS, 'steps')]
-    with tf.control_dependencies(checks):
-        share = tf.cast(tf.range(steps), tf.float32) / tf.cast(steps - 1, tf.float32)
+    number = _checked_scalar(steps, 2, MAX_STEPS)
+    share = tf.cast(tf.range(number), tf.float32) / tf.cast(number - 1, tf.float32)
     start, end = mean[:-1, tf.newaxis], mean[1:, tf.newaxis]
     latents = start + share[:, tf.newaxis] * (end - start)
     shape = tf.concat([tf.shape(latents)[:2], params.served_shape], axis=0)
@@ -218,15 +211,19 @@ def _assert_shape(values: tf.Tensor, example_shape: List[int], name: str) -> tf.
     )
 
 
-def _assert_scalar(value: tf.Tensor, name: str) -> tf.Operation:
-    return tf.Assert(tf.equal(tf.size(_fed_shape(value)), 0), ['{} must be a scalar'.format(name)])
-
-
-def _assert_between(value: tf.Tensor, low, high, name: str) -> tf.Operation:
-    return tf.Assert(
-        tf.reduce_all(tf.logical_and(value >= low, value <= high)),
+def _checked_scalar(value: tf.Tensor, low: int, high: int) -> tf.Tensor:
+    name = value.op.name
+    is_scalar = tf.Assert(
+        tf.equal(tf.size(_fed_shape(value)), 0), ['{} must be a scalar'.format(name)]
+    )
+    with tf.control_dependencies([is_scalar]):
+        value = tf.identity(value)
+    in_range = tf.Assert(
+        tf.logical_and(value >= low, value <= high),
         ['{} must be from {:,} to {:,}'.format(name, low, high)],
     )
+    with tf.control_dependencies([in_range]):
+        return tf.identity(value)
 
 
 def _named(name: str, signature: Signature) -> Signature:
