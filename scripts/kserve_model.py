@@ -7,6 +7,7 @@ is only what it leaves to a model: from a JSON request to the tensors of a signa
 """
 
 import base64
+import json
 import os
 
 
@@ -90,6 +91,8 @@ def main():
 
         def predict(self, payload, headers=None, response_headers=None):
             try:
+                if isinstance(payload, bytes):  # As curl sends it, without a content type of JSON.
+                    payload = json.loads(payload)
                 name = payload.get('signature_name', 'serving_default')
                 if name not in self.model.signatures:
                     raise ValueError('there is no signature {!r}'.format(name))
