@@ -89,16 +89,10 @@ def load_openvino(args):
         return core.compile_model(core.read_model(args.export_dir), 'CPU', settings)
 
     def call(inputs):
-        ports = compiled().inputs
-        outputs = compiled()({_openvino_name(ports, key): inputs[key] for key in inputs})
+        outputs = compiled()(inputs)
         return {name: outputs[port] for port in compiled().outputs for name in port.get_names()}
 
     return {'serving_default': call}
-
-
-def _openvino_name(ports, key):
-    names = [name for port in ports for name in port.get_names()]
-    return key if key in names else key + ':0'
 
 
 RUNTIMES = {
