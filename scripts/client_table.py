@@ -75,9 +75,9 @@ _NO_STRINGS = 'no TensorArray of strings'
 _NO_RANDOM = 'no StatelessRandomNormal op'
 IMPOSSIBLE = {
     'TF Serving REST, rows': {
-        'generate': Impossible(_ROWS, "'count:0', which has shape '()'"),
-        'generate_at_temperature': Impossible(_ROWS, "'count:0', which has shape '()'"),
-        'interpolate': Impossible(_ROWS, "'steps:0', which has shape '()'"),
+        'generate': Impossible(_ROWS, 'must be a scalar'),
+        'generate_at_temperature': Impossible(_ROWS, 'must be a scalar'),
+        'interpolate': Impossible(_ROWS, 'must be a scalar'),
     },
     'ONNX Runtime (tf2onnx)': {
         'generate': Impossible(_NO_RANDOM, 'StatelessRandomNormal'),

@@ -55,7 +55,10 @@ def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(clients, model):
         assert 'divide bytes by 255' in refusal('encode', (2 * images + 1).tolist())
         assert 'shape [n, 28, 28]' in refusal('encode', images.reshape([2, 14, 56]).tolist())
         assert 'shape [n, 28, 28]' in refusal('encode', images.reshape([2, 784]).tolist())
-        assert 'count must be a scalar' in refusal('generate', {'count': [3], 'seed': [1]})
+        assert 'count must be a scalar' in refusal('generate', {'count': [3], 'seed': 1})
+        assert 'steps must be a scalar' in refusal(
+            'interpolate', {'images': images.tolist(), 'steps': [3]}
+        )
         assert "no signature 'other'" in refusal('other', images.tolist())
         assert 'seed' in refusal('generate', {'count': 3})
         assert refusal('encode', [['a']])

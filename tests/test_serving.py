@@ -114,6 +114,9 @@ RANGE = 'images must hold numbers in [0, 1]: divide bytes by 255'
         ('encode', {'images': np.full([2, 8, 12], -0.1)}, RANGE),
         ('reconstruct', {'images': np.full([2, 8, 12], np.nan)}, RANGE),
         ('decode', {'latents': np.full([2, 3], np.inf)}, 'latents must be finite numbers'),
+        ('generate', {'count': [3], 'seed': 1}, 'count must be a scalar'),
+        ('generate', {'count': 3, 'seed': [[1]]}, 'seed must be a scalar'),
+        ('interpolate', {'images': np.zeros([2, 8, 12]), 'steps': [3]}, 'steps must be a scalar'),
         ('generate', {'count': -1, 'seed': 1}, 'count must be from 0 to 10,000'),
         ('generate', {'count': 10001, 'seed': 1}, 'count must be from 0 to 10,000'),
         (

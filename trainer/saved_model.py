@@ -140,6 +140,9 @@ def _signature_def(signature: Signature) -> Any:
         {name: tf.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
         for tensors in signature
     ]
+    for info in inputs.values():
+        if info.tensor_shape.unknown_rank:
+            info.tensor_shape.CopyFrom(tf.TensorShape([]).as_proto())
     return tf.saved_model.build_signature_def(inputs, outputs, tf.saved_model.PREDICT_METHOD_NAME)
 
 
@@ -294,12 +297,16 @@ def _card_row(name: str, signature: Signature) -> str:
             '`{}` {} {}'.format(
                 key,
                 tensor.dtype.name,
-                str([size or 'n' for size in tensor.shape.as_list()]).replace("'", ''),
+                str([size or 'n' for size in _shape(tensor)]).replace("'", ''),
             )
             for key, tensor in sorted(tensors.items())
         )
 
     return '| `{}` | {} | {} |'.format(name, listed(signature.inputs), listed(signature.outputs))
+
+
+def _shape(tensor: tf.Tensor) -> List[Optional[int]]:
+    return [] if tensor.shape.ndims is None else tensor.shape.as_list()
 
 
 _CARD = """\

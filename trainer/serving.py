@@ -31,7 +31,11 @@ Tensors = Dict[str, tf.Tensor]
 
 
 class Signature(NamedTuple):
-    """The tensors that a client feeds and fetches, by the names that it uses."""
+    """The tensors that a client feeds and fetches, by the names that it uses.
+
+    Inputs of unknown static shape are scalars: the optimiser of TF 2 would take the assertion of a
+    static one for true.
+    """
 
     inputs: Tensors
     outputs: Tensors
@@ -114,9 +118,9 @@ def _decode(params: HParams) -> Signature:
 
 
 def _generate(params: HParams) -> Dict[str, Signature]:
-    count = tf.placeholder(tf.int32, [], name='count')
-    seed = tf.placeholder(tf.int32, [], name='seed')
-    temperature = tf.placeholder_with_default(1.0, [], name='temperature')
+    count = tf.placeholder(tf.int32, name='count')
+    seed = tf.placeholder(tf.int32, name='seed')
+    temperature = tf.placeholder_with_default(1.0, None, name='temperature')
     seeds = tf.stack([_checked_scalar(seed, tf.int32.min, tf.int32.max), 0])
     size = [_checked_scalar(count, 0, MAX_COUNT), params.latent_size]
     noise = _checked_scalar(temperature, 0, 10**6) * tf.random.stateless_normal(size, seeds)
@@ -151,7 +155,7 @@ def _reconstruct_png(params: HParams) -> Signature:
 
 
 def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signature:
-    steps = tf.placeholder(tf.int32, [], name='steps')
+    steps = tf.placeholder(tf.int32, name='steps')
     number = _checked_scalar(steps, 2, MAX_STEPS)
     share = tf.cast(tf.range(number), tf.float32) / tf.cast(number - 1, tf.float32)
     start, end = mean[:-1, tf.newaxis], mean[1:, tf.newaxis]
@@ -211,13 +215,12 @@ def _assert_shape(values: tf.Tensor, example_shape: List[int], name: str) -> tf.
     )
 
 
-def _checked_scalar(value: tf.Tensor, low: int, high: int) -> tf.Tensor:
-    name = value.op.name
-    is_scalar = tf.Assert(
-        tf.equal(tf.size(_fed_shape(value)), 0), ['{} must be a scalar'.format(name)]
-    )
+def _checked_scalar(fed: tf.Tensor, low: int, high: int) -> tf.Tensor:
+    """Asserts that `fed`, of unknown static shape, is a scalar, and its range."""
+    name = fed.op.name
+    is_scalar = tf.Assert(tf.equal(tf.rank(fed), 0), ['{} must be a scalar'.format(name)])
     with tf.control_dependencies([is_scalar]):
-        value = tf.identity(value)
+        value = tf.reshape(fed, [])
     in_range = tf.Assert(
         tf.logical_and(value >= low, value <= high),
         ['{} must be from {:,} to {:,}'.format(name, low, high)],
