@@ -73,6 +73,7 @@ class Impossible(NamedTuple):
 _ROWS = 'one instance is one row of every input, and a scalar has none'
 _NO_STRINGS = 'no TensorArray of strings'
 _NO_RANDOM = 'no StatelessRandomNormal op'
+_NO_RANK = 'no input of unknown rank; `steps` is one, so that a wrong rank can be refused elsewhere'
 IMPOSSIBLE = {
     'TF Serving REST, rows': {
         'generate': Impossible(_ROWS, 'must be a scalar'),
@@ -88,6 +89,7 @@ IMPOSSIBLE = {
         'generate': Impossible(_NO_RANDOM, 'StatelessRandomNormal'),
         'generate_at_temperature': Impossible(_NO_RANDOM, 'StatelessRandomNormal'),
         'reconstruct_png': Impossible(_NO_STRINGS, 'Unknown type'),
+        'interpolate': Impossible(_NO_RANK, 'dynamic rank'),
     },
 }
 
