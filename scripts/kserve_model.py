@@ -65,6 +65,12 @@ def _without_base64(value):
     return value
 
 
+def reason_of(error):
+    """Returns the line that says what is wrong; TensorFlow puts lines of the server's code above."""
+    before_node = str(error).split('[[')[0].strip()
+    return before_node.split('\n')[-1]
+
+
 def newest(folder):
     """Returns the export itself, or the newest of the numbered ones in `folder`."""
     if os.path.exists(os.path.join(folder, 'saved_model.pb')):
@@ -104,7 +110,7 @@ def main():
                 tensors = {key: tf.constant(inputs[key], specs[key].dtype) for key in specs}
                 outputs = signature(**tensors)
             except (ValueError, TypeError, AttributeError, tf.errors.OpError) as error:
-                raise InvalidInput(str(error)) from error
+                raise InvalidInput(reason_of(error)) from error
             return response_of({key: value.numpy() for key, value in outputs.items()}, by_row)
 
     parser = argparse.ArgumentParser(parents=[kserve.model_server.parser])
