@@ -66,7 +66,7 @@ def _without_base64(value):
 
 
 def reason_of(error):
-    """Returns the line that says what is wrong; TensorFlow puts lines of the server's code above."""
+    """Returns the line that says what is wrong: TensorFlow has lines of the code above it."""
     before_node = str(error).split('[[')[0].strip()
     return before_node.split('\n')[-1]
 

@@ -173,7 +173,6 @@ def test_json_forms_are_those_that_tensorflow_serving_documents():
 def test_only_the_reason_of_an_error_is_answered():
     error = 'Graph execution error:\n\nDetected at node A defined at:\n File "/x.py"\n\nassertion '
     error += 'failed: [n must be 1]\n\t [[{{node A/Assert}}]] [Op:__inference_pruned_1]'
-    # Brackets of the assertion's own text end before the node's.
     assert kserve_model.reason_of(error) == 'assertion failed: [n must be 1]'
     assert kserve_model.reason_of(ValueError('no signature')) == 'no signature'
 
