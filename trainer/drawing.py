@@ -41,9 +41,13 @@ def image_grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 def write_grid(path: str, images: np.ndarray, columns: int) -> str:
     """Writes `image_grid(images, columns)` as PNG with TF's own encoder; returns `path`."""
+    return files.write_bytes(path, encode_png(image_grid(images, columns)[np.newaxis])[0])
+
+
+def encode_png(images: np.ndarray) -> List[bytes]:
+    """Encodes uint8 `[n, rows, columns, channels]`, each as a PNG file, with TF's own encoder."""
     with tf.Graph().as_default(), tf.Session() as session:
-        content = session.run(tf.image.encode_png(tf.constant(image_grid(images, columns))))
-    return files.write_bytes(path, content)
+        return session.run([tf.image.encode_png(tf.constant(image)) for image in images])
 
 
 def beside_each_other(images: np.ndarray, reconstructions: np.ndarray, columns: int) -> np.ndarray:

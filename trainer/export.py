@@ -1,25 +1,22 @@
-"""What a run leaves behind for others to load: SavedModels and plain weights."""
+"""What a run leaves behind for others to load: SavedModels and plain weights.
+
+`python -m trainer.export --model_dir=...` exports a trained model again, or otherwise.
+"""
 
 import os
-from typing import Any, Callable, Dict, Optional
+import time
+import uuid
+from typing import Any, Callable, Dict, List, Optional
 
 import tensorflow as tf
+from absl import flags
 
-from trainer import files
+from trainer import files, hparams, logs, saved_model, serving
+from trainer.errors import UserError
 from trainer.hparams import HParams
 
-SIGNATURE = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 _STATE_FILE = 'best.json'
 WEIGHTS_NAME = 'new_model.ckpt'
-
-
-def signatures(predictions: Dict[str, tf.Tensor]) -> Dict[str, tf.estimator.export.PredictOutput]:
-    """Returns the served signatures: everything by default, or the posterior alone."""
-    posterior = {name: predictions[name] for name in ('mean', 'scale')}
-    return {
-        SIGNATURE: tf.estimator.export.PredictOutput(predictions),
-        'encode': tf.estimator.export.PredictOutput(posterior),
-    }
 
 
 def serving_input_receiver_fn(
@@ -64,13 +61,15 @@ class BestExporter(tf.estimator.Exporter):
         eval_result: Dict[str, Any],
         is_the_final_export: bool,
     ) -> Optional[str]:
-        del is_the_final_export
+        del estimator, is_the_final_export
         state = read_best(self._params.model_dir)
         value = float(eval_result['negative_elbo'])
         is_best = state is None or value < state['negative_elbo']
         exported = None
         if is_best:
-            exported = export_saved_model(estimator, self.name, checkpoint_path, self._params)
+            exported = export_saved_model(
+                self.name, checkpoint_path, self._params, evaluation=eval_result
+            )
             files.write_json(
                 os.path.join(export_path, _STATE_FILE),
                 {
@@ -82,6 +81,7 @@ class BestExporter(tf.estimator.Exporter):
             )
             if state is not None and state['global_step'] != eval_result['global_step']:
                 tf.train.remove_checkpoint(os.path.join(export_path, state['checkpoint']))
+            remove_old(export_path, self._params.exports_to_keep)
         self._report(eval_result, is_best)
         return exported
 
@@ -118,18 +118,83 @@ def keep_checkpoint(checkpoint_path: str, folder: str) -> str:
 
 
 def export_saved_model(
-    estimator: tf.estimator.Estimator, kind: str, checkpoint_path: str, params: HParams
+    kind: str,
+    checkpoint_path: str,
+    params: HParams,
+    options: saved_model.Options = saved_model.ALL_SIGNATURES,
+    evaluation: Optional[Dict[str, Any]] = None,
 ) -> str:
     """Writes a SavedModel to `export/<kind>/<timestamp>`; returns that folder.
 
-    Estimator writes under a temporary name and renames: a reader never sees half of it.
+    It is written under a name that TensorFlow Serving ignores, as no number, and then renamed: on
+    local disks a reader never sees half of it. (gs:// has no folders to rename: there, as with
+    Estimator's own exports, the files appear one by one.)
+
+    Args:
+      evaluation: validation metrics for the model card, where they are known.
+
+    Raises:
+      UserError: see `saved_model.write`.
     """
-    exported = estimator.export_saved_model(
-        os.path.join(params.model_dir, 'export', kind),
-        serving_input_receiver_fn(params),
-        checkpoint_path=checkpoint_path,
-    )
-    return exported.decode('utf-8')
+    parent = os.path.join(params.model_dir, 'export', kind)
+    temporary = os.path.join(parent, 'temp-' + uuid.uuid4().hex[:8])
+    try:
+        saved_model.write(temporary, checkpoint_path, params, options, evaluation)
+        # Seconds, as Estimator's exporters have it, but of two exports in a second one counts on.
+        timestamp = max([int(time.time())] + [number + 1 for number in _timestamps(parent)])
+        target = os.path.join(parent, str(timestamp))
+        tf.gfile.Rename(temporary, target)
+    finally:
+        if tf.gfile.Exists(temporary):
+            tf.gfile.DeleteRecursively(temporary)
+    return target
+
+
+def _timestamps(parent: str) -> List[int]:
+    names = tf.gfile.ListDirectory(parent) if tf.gfile.IsDirectory(parent) else []
+    return sorted(int(name.rstrip('/')) for name in names if name.rstrip('/').isdigit())
+
+
+def remove_old(parent: str, to_keep: int) -> None:
+    """Removes all but the newest `to_keep` exports of a folder, each whole at once for readers."""
+    for timestamp in _timestamps(parent)[:-to_keep]:
+        temporary = os.path.join(parent, 'temp-' + uuid.uuid4().hex[:8])
+        tf.gfile.Rename(os.path.join(parent, str(timestamp)), temporary)
+        tf.gfile.DeleteRecursively(temporary)
+
+
+def copy_flat(export_dir: str, flat_dir: str) -> str:
+    """Copies an export so that `saved_model.pb` lies in `flat_dir` itself, for model uploads.
+
+    `saved_model.pb`, by which a folder counts as a SavedModel, appears last.
+
+    Raises:
+      UserError: `flat_dir` holds something.
+    """
+    check_flat_dir(flat_dir)
+    paths = [
+        os.path.join(folder, name)
+        for folder, _, names in tf.gfile.Walk(export_dir)
+        for name in names
+    ]
+    for path in sorted(paths, key=lambda path: path.endswith('saved_model.pb')):
+        target = os.path.join(flat_dir, os.path.relpath(path, export_dir))
+        tf.gfile.MakeDirs(os.path.dirname(target))
+        tf.gfile.Copy(path, target + '.tmp')
+        tf.gfile.Rename(target + '.tmp', target)
+    return flat_dir
+
+
+def check_flat_dir(flat_dir: str) -> None:
+    """Raises UserError where `flat_dir` is a file or a folder that is not empty."""
+    if tf.gfile.Exists(flat_dir) and (
+        not tf.gfile.IsDirectory(flat_dir) or tf.gfile.ListDirectory(flat_dir)
+    ):
+        raise UserError(
+            '--flat_dir={} is there already and not an empty folder: choose another.'.format(
+                flat_dir
+            )
+        )
 
 
 def save_weights(estimator: tf.estimator.Estimator, checkpoint_path: str, params: HParams) -> str:
@@ -155,3 +220,67 @@ def save_weights(estimator: tf.estimator.Estimator, checkpoint_path: str, params
         tf.gfile.Rename(part, target, overwrite=True)
     tf.gfile.DeleteRecursively(os.path.dirname(temporary))
     return prefix
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
+    flags.DEFINE_string(
+        'checkpoint', None, 'Checkpoint to export, as MODEL_DIR/model.ckpt-5500. Default: the last.'
+    )
+    flags.DEFINE_enum(
+        'signature',
+        None,
+        list(serving.NAMES),
+        'Export this signature alone, as serving_default too, to export/<signature>/<timestamp>: '
+        'for clients that know one signature.',
+    )
+    flags.DEFINE_boolean(
+        'optimize_export', False, 'Make constants of the weights and fold what follows from them.'
+    )
+    flags.DEFINE_boolean(
+        'warmup',
+        False,
+        'Add the requests that TensorFlow Serving warms up with (tensorflow-serving-api).',
+    )
+    flags.DEFINE_string('flat_dir', None, 'Also copy the export to this new folder, for uploads.')
+
+
+def trained_checkpoint(model_dir: str, checkpoint: Optional[str]) -> str:
+    """Returns the prefix of the checkpoint that was asked for, else of the last in `model_dir`.
+
+    Raises:
+      UserError: there is none.
+    """
+    path = checkpoint or tf.train.latest_checkpoint(model_dir)
+    if path is None:
+        raise UserError(
+            '--model_dir={} holds no trained model: give the folder of a run of '
+            'trainer.task.'.format(model_dir)
+        )
+    if not tf.train.checkpoint_exists(path):
+        raise UserError(
+            '--checkpoint={}: there is no such checkpoint. Give its prefix, as {}.'.format(
+                path, os.path.join(model_dir, 'model.ckpt-5500')
+            )
+        )
+    return path
+
+
+def main(argv: List[str]) -> None:
+    """Reads the flags, exports, says where to."""
+    del argv
+    values = flags.FLAGS
+    checkpoint_path = trained_checkpoint(values.model_dir, values.checkpoint)
+    params = hparams.trained(values.model_dir)
+    if values.flat_dir:
+        check_flat_dir(values.flat_dir)
+    options = saved_model.Options(values.signature, values.optimize_export, values.warmup)
+    exported = export_saved_model(values.signature or 'final', checkpoint_path, params, options)
+    print(exported)
+    if values.flat_dir:
+        print(copy_flat(exported, values.flat_dir))
+
+
+if __name__ == '__main__':
+    _define_flags()
+    logs.run(main)

@@ -111,6 +111,9 @@ class HParams:
     save_summary_steps: int = _setting(
         100, 'Steps between training summaries for TensorBoard.', _COUNT, fixed=False
     )
+    exports_to_keep: int = _setting(
+        5, 'Exports of best models that are kept, the newest ones.', _COUNT, fixed=False
+    )
     num_images: int = _setting(
         100, 'Images drawn from the prior into new_images.png.', Range(1, 10000), fixed=False
     )
@@ -245,6 +248,21 @@ def load(model_dir: str) -> Optional[HParams]:
             '{} does not hold the settings of this trainer ({}): choose another '
             '--model_dir.'.format(path, error)
         ) from error
+
+
+def trained(model_dir: str) -> HParams:
+    """Returns the settings of the model in `model_dir`, wherever the folder was since moved to.
+
+    Raises:
+      UserError: no run has left its settings there.
+    """
+    params = load(model_dir)
+    if params is None:
+        raise UserError(
+            '--model_dir={} holds no trained model: give the folder of a run of '
+            'trainer.task.'.format(model_dir)
+        )
+    return dataclasses.replace(params, model_dir=model_dir)
 
 
 def check_resumable(hparams: HParams, recorded: HParams) -> None:

@@ -4,7 +4,7 @@ from typing import Any, Dict, NamedTuple
 
 import tensorflow as tf
 
-from trainer import export, optimizer, summaries
+from trainer import optimizer, summaries
 from trainer.decoder import decoder
 from trainer.distributions import Bernoulli, DiagonalGaussian
 from trainer.elbo import ElboTerms, elbo_terms
@@ -52,9 +52,7 @@ def model_fn(
 
     no_noise = tf.zeros([tf.shape(images)[0], params.latent_size])
     predictions = predictions_of(autoencode(images, no_noise, params), params)
-    return tf.estimator.EstimatorSpec(
-        mode, predictions=predictions, export_outputs=export.signatures(predictions)
-    )
+    return tf.estimator.EstimatorSpec(mode, predictions=predictions)
 
 
 class Autoencoded(NamedTuple):

@@ -233,7 +233,7 @@ def draw_and_export(
             path('reconstructions.png'), estimator, data, checkpoint_path, params
         ),
         'weights': export.save_weights(estimator, checkpoint_path, params),
-        'final export': export.export_saved_model(estimator, 'final', checkpoint_path, params),
+        'final export': export.export_saved_model('final', checkpoint_path, params),
         'hyper-parameters': path(hparams.FILE_NAME),
     }
     if best is not None:

@@ -1,0 +1,48 @@
+"""A small model as a run leaves it, for the tests of what is served; nothing is trained."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import export, hparams, serving
+from trainer.hparams import HParams
+
+GREY, COLOUR = (8, 12, 1), (8, 4, 3)
+
+
+def write_model(folder, image_shape=GREY):
+    """Writes settings and a checkpoint with random weights; returns (checkpoint, settings)."""
+    params = HParams(
+        model_dir=str(folder), image_shape=image_shape, latent_size=3, lstm_units=5,
+        decoder_units=8, decoder_channels=2, batch_size=5,
+    )  # fmt: skip
+    hparams.save(params)
+    with tf.Graph().as_default():
+        step = tf.train.get_or_create_global_step()
+        serving.build_signatures(params)
+        random = np.random.RandomState(1)
+        with tf.Session() as session:
+            session.run(step.assign(4))
+            for variable in tf.trainable_variables():
+                variable.load(random.normal(scale=0.5, size=variable.shape.as_list()), session)
+            path = tf.train.Saver().save(session, os.path.join(params.model_dir, 'model.ckpt-4'))
+    return path, params
+
+
+def write_export(folder, image_shape=GREY):
+    """As `write_model`, with an export; returns (export, checkpoint, settings)."""
+    checkpoint_path, params = write_model(folder, image_shape)
+    return export.export_saved_model('final', checkpoint_path, params), checkpoint_path, params
+
+
+def pixels_of(params, count):
+    """Random images, uint8 `[count, rows, columns, channels]`."""
+    shape = (count,) + params.image_shape
+    return np.random.RandomState(count).randint(0, 256, shape).astype(np.uint8)
+
+
+def images_of(params, count):
+    """The same as clients send them, float32."""
+    images = (pixels_of(params, count) / 255).astype(np.float32)
+    return images.reshape([count] + params.served_shape)

@@ -1,0 +1,74 @@
+"""The export in other runtimes, of the newest versions on the registry."""
+
+import json
+
+import numpy as np
+import pytest
+import requests
+
+from scripts import client_table
+from tests import serving_models
+from trainer import predict
+from trainer.errors import UserError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope='module')
+def clients(tmp_path_factory):
+    try:
+        return client_table.Clients(str(tmp_path_factory.mktemp('clients')))
+    except UserError as error:
+        pytest.skip('no environment for other runtimes: {}'.format(error))
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    # Of MNIST's size: other runtimes have optimisations for common shapes.
+    return serving_models.write_export(tmp_path_factory.mktemp('model'), (28, 28, 1))
+
+
+def test_other_runtimes_answer_as_predict_and_the_decoder_do(clients, model):
+    export_dir, checkpoint_path, params = model
+    images = serving_models.pixels_of(params, 6)
+    golden = client_table.reference(images, checkpoint_path, params)
+    exports = client_table.by_signature(export_dir, checkpoint_path, params)
+    results = client_table.in_other_runtimes(clients, exports, golden)
+    text = client_table.table(results)
+    assert 'FAILED' not in text, text
+    # Random draws and image files in ONNX Runtime and OpenVINO; interpolate in OpenVINO.
+    assert text.count('not possible') == 7
+    for by_name in results.values():
+        for name in ('serving_default', 'encode', 'decode'):
+            assert by_name[name]['difference'] < 1e-4
+
+
+def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(clients, model):
+    export_dir, _, params = model
+    images = serving_models.images_of(params, 2)
+    with clients.kserve(export_dir) as url:
+
+        def refusal(signature, inputs):
+            request = {'signature_name': signature, 'inputs': inputs}
+            response = requests.post(url + ':predict', json=request, timeout=60)
+            assert response.status_code == 400
+            return response.json()['error']
+
+        assert 'divide bytes by 255' in refusal('encode', (2 * images + 1).tolist())
+        assert 'shape [n, 28, 28]' in refusal('encode', images.reshape([2, 14, 56]).tolist())
+        assert 'shape [n, 28, 28]' in refusal('encode', images.reshape([2, 784]).tolist())
+        assert 'count must be a scalar' in refusal('generate', {'count': [3], 'seed': 1})
+        assert 'steps must be a scalar' in refusal(
+            'interpolate', {'images': images.tolist(), 'steps': [3]}
+        )
+        assert "no signature 'other'" in refusal('other', images.tolist())
+        assert 'seed' in refusal('generate', {'count': 3})
+        assert refusal('encode', [['a']])
+        with pytest.raises(UserError, match='answered: Unknown image file format'):
+            predict.predict_by_rest([b'no image'], url)
+        # Without a content type, as curl sends it.
+        body = json.dumps({'instances': images.tolist()})
+        rows = requests.post(url + ':predict', data=body, timeout=60).json()['predictions']
+    expected = client_table.raw_session(export_dir)['reconstruct']({'images': images})
+    for name, value in expected.items():
+        np.testing.assert_allclose([row[name] for row in rows], value, rtol=1e-4, atol=1e-4)

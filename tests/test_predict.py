@@ -1,0 +1,228 @@
+"""Prediction from image files, through an export and through a server; and what starts servers."""
+
+import http.server
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from scripts import client_table, kserve_model
+from tests import serving_models
+from trainer import drawing, predict
+from trainer.errors import UserError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    return serving_models.write_export(tmp_path_factory.mktemp('model'))
+
+
+@pytest.fixture(scope='module')
+def digits(model, tmp_path_factory):
+    """A folder of three PNG files, and something else."""
+    folder = tmp_path_factory.mktemp('digits')
+    for number, content in enumerate(drawing.encode_png(serving_models.pixels_of(model[2], 3))):
+        (folder / '{}.png'.format(number)).write_bytes(content)
+    (folder / 'notes.txt').write_text('no image')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def expected(model):
+    images = serving_models.images_of(model[2], 3)
+    return client_table.raw_session(model[0])['reconstruct']({'images': images})
+
+
+@pytest.fixture(scope='module')
+def url(model):
+    """A stand-in for TensorFlow Serving: its JSON, answered by the export in this process."""
+    calls, types = client_table.raw_session(model[0]), client_table.input_types(model[0])
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            request = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+            name = request['signature_name']
+            try:
+                assert self.path == '/v1/models/vae:predict'
+                inputs, by_row = kserve_model.inputs_of(request, types[name])
+                fed = {key: np.array(inputs[key], types[name][key]) for key in inputs}
+                answer = kserve_model.response_of(calls[name](fed), by_row)
+            except tf.errors.InvalidArgumentError as error:
+                answer = {'error': error.message}
+            content = json.dumps(answer).encode('utf-8')
+            self.send_response(400 if 'error' in answer else 200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield 'http://127.0.0.1:{}/v1/models/vae'.format(server.server_address[1])
+    server.shutdown()
+
+
+def run(*arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, '-m', 'trainer.predict'] + list(arguments),
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+    )
+    assert done.returncode == code, done.stderr
+    assert 'Traceback' not in done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.mark.parametrize('source', ['export', 'server'])
+def test_scores_are_printed_and_everything_saved(
+    model, digits, expected, url, tmp_path, source, monkeypatch
+):
+    where = '--export_dir=' + model[0] if source == 'export' else '--url=' + url
+    output = run('--images={}'.format(digits), where, '--output={}'.format(tmp_path / 'out'))
+    lines = output.split('\n')[1:4]
+    assert [line.split()[-1] for line in lines] == [
+        str(digits / n) for n in ('0.png', '1.png', '2.png')
+    ]
+    scores = [float(line.split()[0]) for line in lines]
+    np.testing.assert_allclose(scores, expected['negative_elbo'], atol=0.006)
+    with open(tmp_path / 'out' / 'results.json') as f:
+        results = json.load(f)
+    for name in ('negative_elbo', 'mean', 'scale'):
+        values = [row[name] for row in results]
+        np.testing.assert_allclose(values, expected[name], rtol=1e-4, atol=1e-4)
+    with open(results[2]['reconstruction_file'], 'rb') as f:
+        content = f.read()
+    with tf.Graph().as_default(), tf.Session() as session:
+        picture = session.run(tf.image.decode_png(content))
+    np.testing.assert_allclose(picture[..., 0] / 255, expected['reconstruction'][2], atol=0.003)
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_batches_are_put_together_in_order(model, digits, expected, batch, monkeypatch, capsys):
+    monkeypatch.setattr(predict, '_BATCH', batch)
+
+    class Values:
+        images, export_dir, url, output = str(digits), model[0], None, None
+
+    monkeypatch.setattr(predict.flags, 'FLAGS', Values)
+    predict.main([])
+    scores = [float(line.split()[0]) for line in capsys.readouterr().out.split('\n')[1:4]]
+    np.testing.assert_allclose(scores, expected['negative_elbo'], atol=0.006)
+
+
+def test_a_server_s_refusal_is_passed_on(url):
+    with pytest.raises(UserError, match='answered: .*unknown format'):
+        predict.predict_by_rest([b'no image'], url)
+
+
+def test_wrong_requests_end_in_one_sentence(model, digits, tmp_path):
+    images, where = '--images={}'.format(digits), '--export_dir=' + model[0]
+    assert 'there is no such file' in run('--images=nowhere.png', where, code=1)
+    assert 'holds no file that ends in .png' in run('--images={}'.format(tmp_path), where, code=1)
+    assert 'unknown format' in run('--images={}'.format(digits / 'notes.txt'), where, code=1)
+    assert 'give one of them' in run(images, code=1)
+    assert 'cannot be loaded' in run(images, '--export_dir={}'.format(tmp_path), code=1)
+    assert 'does not answer' in run(images, '--url=http://127.0.0.1:1/v1/models/vae', code=1)
+
+
+@pytest.mark.parametrize(
+    ('request_', 'message'),
+    [
+        ({}, 'either "instances" or "inputs"'),
+        ({'instances': [1], 'inputs': [1]}, 'either "instances" or "inputs"'),
+        ({'instances': []}, 'not empty'),
+        ({'instances': [{'a': 1, 'b': 2}, {'a': 1}]}, 'the same inputs'),
+        ({'instances': [1]}, 'by name: a, b'),
+        ({'inputs': {'a': {'b64': 'eA==', 'c': 1}, 'b': 1}}, 'b64'),
+    ],
+)
+def test_malformed_json_requests_are_refused(request_, message):
+    with pytest.raises(ValueError, match=message):
+        kserve_model.inputs_of(request_, ['b', 'a'])
+
+
+def test_json_forms_are_those_that_tensorflow_serving_documents():
+    inputs_of, response_of = kserve_model.inputs_of, kserve_model.response_of
+    # https://www.tensorflow.org/tfx/serving/api_rest, "Encoding binary values" and "Example".
+    one = inputs_of({'instances': [1.0, 2.0, 5.0]}, ['x'])
+    assert one == ({'x': [1.0, 2.0, 5.0]}, True)
+    rows = {'instances': [{'tag': 'foo', 'signal': [1, 2]}, {'tag': 'bar', 'signal': [3, 4]}]}
+    columns = {'inputs': {'tag': ['foo', 'bar'], 'signal': [[1, 2], [3, 4]]}}
+    assert inputs_of(rows, ['tag', 'signal'])[0] == inputs_of(columns, ['tag', 'signal'])[0]
+    named = {'instances': [{'image': {'b64': 'aW1hZ2UgYnl0ZXM='}, 'caption': 'seaside'}]}
+    assert inputs_of(named, ['image', 'caption'])[0]['image'] == [b'image bytes']
+    assert inputs_of({'instances': [{'b64': 'eA=='}]}, ['x'])[0] == {'x': [b'x']}
+    two = {'a': np.array([1, 2]), 'b': np.array([[3], [4]])}
+    assert response_of(two, True) == {'predictions': [{'a': 1, 'b': [3]}, {'a': 2, 'b': [4]}]}
+    assert response_of(two, False) == {'outputs': {'a': [1, 2], 'b': [[3], [4]]}}
+    assert response_of({'a': np.array([1, 2])}, True) == {'predictions': [1, 2]}
+    assert response_of({'a': np.array([1, 2])}, False) == {'outputs': [1, 2]}
+
+
+def test_only_the_reason_of_an_error_is_answered():
+    error = 'Graph execution error:\n\nDetected at node A defined at:\n File "/x.py"\n\nassertion '
+    error += 'failed: [n must be 1]\n\t [[{{node A/Assert}}]] [Op:__inference_pruned_1]'
+    assert kserve_model.reason_of(error) == 'assertion failed: [n must be 1]'
+    assert kserve_model.reason_of(ValueError('no signature')) == 'no signature'
+
+
+# scripts/serve.
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Runs scripts/serve where `docker` is a script of this text, or is not there."""
+
+    def run_serve(*arguments, docker=None):
+        folder = tmp_path / 'bin'
+        folder.mkdir()
+        for name in ('bash', 'dirname', 'env'):
+            os.symlink(shutil.which(name), str(folder / name))
+        if docker is not None:
+            (folder / 'docker').write_text('#!/usr/bin/env bash\n' + docker)
+            (folder / 'docker').chmod(stat.S_IRWXU)
+        return subprocess.run(
+            [os.path.join(ROOT, 'scripts', 'serve')] + list(arguments),
+            capture_output=True,
+            text=True,
+            env={'PATH': str(folder), 'VAE_REST_PORT': '18501'},
+        )
+
+    return run_serve
+
+
+def test_serve_starts_the_official_container(model, serve):
+    folder = os.path.dirname(model[0])
+    done = serve(folder, docker='[[ $1 == info ]] || printf "%s\\n" "$@"')
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split('\n')
+    assert lines[:2] == ['run', '--rm']
+    assert '18501:8501' in lines and '8500:8500' in lines
+    mount = 'type=bind,source={},target=/models/vae,readonly'.format(os.path.realpath(folder))
+    assert mount in lines and 'MODEL_NAME=vae' in lines
+    assert lines[-2].startswith('tensorflow/serving:')
+
+
+@pytest.mark.parametrize('docker', [None, 'exit 1'])
+def test_serve_without_docker_says_what_else_there_is(model, serve, docker):
+    done = serve(os.path.dirname(model[0]), docker=docker)
+    assert done.returncode == 1
+    assert 'Docker is not running here' in done.stderr and '--kserve' in done.stderr
+    assert done.stderr.count('\n') == 1
+
+
+def test_serve_refuses_folders_without_an_export(serve, tmp_path):
+    done = serve(str(tmp_path))
+    assert done.returncode == 1
+    assert 'holds no export' in done.stderr

@@ -1,0 +1,337 @@
+"""Writes one SavedModel folder: graph and weights, and beside them what a reader needs to trust it.
+
+The graph is TensorFlow's; `assets.extra` holds a model card, golden inputs with their outputs, the
+program that checks them in any runtime, and, on demand, TF Serving's warm-up requests.
+"""
+
+import functools
+import io
+import json
+import os
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.grappler import tf_optimizer
+from tensorflow.tools.graph_transforms import TransformGraph
+
+from trainer import drawing, files, serving
+from trainer.errors import UserError
+from trainer.hparams import HParams
+from trainer.serving import Signature
+
+_WARMUP_NAME = 'tf_serving_warmup_requests'  # TF Serving looks for this name.
+
+
+class Options(NamedTuple):
+    """How a SavedModel is written.
+
+    Attributes:
+      signature: the only signature, which is then also `serving_default`; None for all.
+      optimize: weights become constants, and what depends on constants alone is computed now.
+      warmup: adds requests that TF Serving sends itself after loading.
+    """
+
+    signature: Optional[str] = None
+    optimize: bool = False
+    warmup: bool = False
+
+
+ALL_SIGNATURES = Options()
+
+
+class Golden(NamedTuple):
+    """Inputs of a signature and its outputs for them, by name."""
+
+    inputs: Dict[str, np.ndarray]
+    outputs: Dict[str, np.ndarray]
+
+
+class _Served(NamedTuple):
+    graph: tf.Graph
+    signatures: Dict[str, Signature]
+    saver: tf.train.Saver
+
+
+def write(
+    folder: str,
+    checkpoint_path: str,
+    params: HParams,
+    options: Options = ALL_SIGNATURES,
+    evaluation: Optional[Dict[str, Any]] = None,
+) -> None:
+    """Writes the SavedModel with the weights of a checkpoint into the new `folder`.
+
+    Args:
+      evaluation: validation metrics for the model card, where they are known.
+
+    Raises:
+      UserError: the checkpoint cannot be read or is of another network, or warm-up requests are
+        wanted and tensorflow-serving-api is not installed.
+    """
+    if options.warmup:
+        _serving_api()
+    served = _served_graph(params)
+    # The graph rewriting of 1.14 would take longer than the two runs that it speeds up.
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    with tf.Session(graph=served.graph, config=config) as session:
+        _restore(served.saver, session, checkpoint_path)
+        golden = _chosen(_golden(session, served.signatures, params), options.signature)
+        signatures = _chosen(served.signatures, options.signature)
+        if options.optimize or options.signature:
+            _write_frozen(folder, session, signatures, options.optimize)
+        else:
+            _write_graph(folder, session, signatures, served.saver)
+    extra = os.path.join(folder, 'assets.extra')
+    files.write_bytes(os.path.join(extra, 'golden.npz'), npz(golden))
+    files.write_bytes(os.path.join(extra, 'verify_export.py'), _verify_program())
+    card = _model_card(signatures, checkpoint_path, params, evaluation)
+    files.write_bytes(os.path.join(extra, 'README.md'), card.encode('utf-8'))
+    if options.warmup:
+        _write_warmup(os.path.join(extra, _WARMUP_NAME), golden)
+
+
+@functools.lru_cache(maxsize=1)  # Built once, though a run exports several checkpoints.
+def _served_graph(params: HParams) -> _Served:
+    with tf.Graph().as_default() as graph:
+        signatures = serving.build_signatures(params)
+        return _Served(graph, signatures, tf.train.Saver())
+
+
+def _restore(saver: tf.train.Saver, session: tf.Session, checkpoint_path: str) -> None:
+    try:
+        # Resource variables of 1.14 take a value of any shape.
+        found = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
+        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
+            if found.get(variable.op.name) != variable.shape.as_list():
+                raise ValueError('its {} is missing or of another shape'.format(variable.op.name))
+        saver.restore(session, checkpoint_path)
+    except (tf.errors.OpError, ValueError) as error:
+        reason = str(error).strip().split('\n')[0]
+        raise UserError(
+            'the weights of {} cannot be used ({}): give a whole checkpoint of this model with '
+            '--checkpoint.'.format(checkpoint_path, reason)
+        ) from error
+
+
+def _chosen(by_signature: Dict[str, Any], name: Optional[str]) -> Dict[str, Any]:
+    """All signatures, or the one of that `name`, which clients of one signature find by default."""
+    if name is None:
+        return by_signature
+    return {serving.DEFAULT: by_signature[name], name: by_signature[name]}
+
+
+def _write_graph(
+    folder: str, session: tf.Session, signatures: Dict[str, Signature], saver: tf.train.Saver
+) -> None:
+    builder = tf.saved_model.Builder(folder)
+    builder.add_meta_graph_and_variables(
+        session,
+        [tf.saved_model.SERVING],
+        {name: _signature_def(signature) for name, signature in signatures.items()},
+        saver=saver,
+    )
+    builder.save()
+
+
+def _signature_def(signature: Signature) -> Any:
+    inputs, outputs = [
+        {name: tf.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
+        for tensors in signature
+    ]
+    for info in inputs.values():
+        if info.tensor_shape.unknown_rank:
+            info.tensor_shape.CopyFrom(tf.TensorShape([]).as_proto())
+    return tf.saved_model.build_signature_def(inputs, outputs, tf.saved_model.PREDICT_METHOD_NAME)
+
+
+def _write_frozen(
+    folder: str, session: tf.Session, signatures: Dict[str, Signature], optimize: bool
+) -> None:
+    """Writes only what `signatures` need, with constants in place of variables."""
+    tensors = [list(part.values()) for signature in signatures.values() for part in signature]
+    names = sorted({tensor.op.name for part in tensors for tensor in part})
+    graph_def = tf.graph_util.convert_variables_to_constants(
+        session, session.graph.as_graph_def(), names
+    )
+    if optimize:
+        graph_def = _folded(graph_def, names)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name='')
+        frozen = {
+            name: Signature(
+                *[
+                    {key: graph.get_tensor_by_name(tensor.name) for key, tensor in part.items()}
+                    for part in signature
+                ]
+            )
+            for name, signature in signatures.items()
+        }
+        with tf.Session(graph=graph) as frozen_session:
+            _write_graph(folder, frozen_session, frozen, tf.train.Saver(allow_empty=True))
+
+
+def _folded(graph_def: tf.GraphDef, names: List[str]) -> tf.GraphDef:
+    """Computes what depends on constants alone; then keeps one of equal constants.
+
+    Without that last step the weights would be there once for each signature that uses them.
+    Grappler does the folding, because `fold_constants` of `graph_transforms` 1.14 makes required
+    placeholders of those with a default.
+    """
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name='')
+        meta_graph = tf.train.export_meta_graph(graph=graph)
+    meta_graph.collection_def['train_op'].node_list.value.extend(names)  # What it has to keep.
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.min_graph_nodes = -1
+    config.graph_options.rewrite_options.optimizers.extend(['constfold', 'dependency'])
+    folded = tf_optimizer.OptimizeGraph(config, meta_graph)
+    return TransformGraph(folded, [], names, ['merge_duplicate_nodes'])
+
+
+def _golden(
+    session: tf.Session, signatures: Dict[str, Signature], params: HParams
+) -> Dict[str, Golden]:
+    """Answers to images that the model itself drew, and to a black and a white one."""
+    inputs: Dict[str, Any] = {'count': np.int32(4), 'seed': np.int32(7)}
+
+    def run(names: List[str]) -> Dict[str, Golden]:
+        chosen = {name: signatures[name] for name in names}
+        feeds = {
+            tensor: inputs[key] for one in chosen.values() for key, tensor in one.inputs.items()
+        }
+        outputs = session.run({name: one.outputs for name, one in chosen.items()}, feeds)
+        return {
+            name: Golden({key: np.asarray(inputs[key]) for key in one.inputs}, outputs[name])
+            for name, one in chosen.items()
+        }
+
+    drawn = run(['generate'])
+    shape = [1] + params.served_shape
+    levels = np.rint(255 * drawn['generate'].outputs['images'])
+    levels = np.concatenate([levels, np.zeros(shape), np.full(shape, 255)]).astype(np.uint8)
+    noise = np.random.RandomState(0).standard_normal([len(levels), params.latent_size])
+    inputs.update(
+        images=(levels / 255).astype(np.float32),
+        image_bytes=drawing.encode_png(levels.reshape((-1,) + params.image_shape)),
+        latents=noise.astype(np.float32),
+        steps=np.int32(3),
+        temperature=np.float32(0.5),
+    )
+    return dict(drawn, **run([name for name in signatures if name != 'generate']))
+
+
+def npz(golden: Dict[str, Golden]) -> bytes:
+    """Returns the `.npz` file of arrays `<signature>/<inputs|outputs>/<name>`."""
+    arrays = {}
+    for signature, example in golden.items():
+        for kind, values in example._asdict().items():
+            for name, value in values.items():
+                # Bytes strings, not objects: NumPy loads those only as pickles.
+                value = value.astype('S') if value.dtype == object else value
+                arrays['{}/{}/{}'.format(signature, kind, name)] = value
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
+
+
+def _verify_program() -> bytes:
+    with open(os.path.join(os.path.dirname(__file__), 'verify_export.py'), 'rb') as f:
+        return f.read()
+
+
+def _serving_api() -> Any:
+    try:
+        from tensorflow_serving.apis import prediction_log_pb2
+    except ImportError as error:
+        raise UserError(
+            '--warmup needs the package tensorflow-serving-api: '
+            'pip install tensorflow-serving-api==1.14.0'
+        ) from error
+    return prediction_log_pb2
+
+
+def _write_warmup(path: str, golden: Dict[str, Golden]) -> None:
+    """Writes one request for each signature, as a TFRecord of `PredictionLog`."""
+    messages = _serving_api()
+    with tf.python_io.TFRecordWriter(path) as writer:
+        for signature, example in sorted(golden.items()):
+            log = messages.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = signature
+            for name, value in example.inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            writer.write(log.SerializeToString())
+
+
+def _model_card(
+    signatures: Dict[str, Signature],
+    checkpoint_path: str,
+    params: HParams,
+    evaluation: Optional[Dict[str, Any]],
+) -> str:
+    metrics = ''
+    if evaluation:
+        metrics = '; validation negative ELBO {:.2f} nats per example'.format(
+            float(evaluation['negative_elbo'])
+        )
+    reader = tf.train.load_checkpoint(checkpoint_path)
+    step = reader.get_tensor(tf.GraphKeys.GLOBAL_STEP)
+    settings = {name: getattr(params, name) for name in params.__dataclass_fields__}
+    settings = {name: value for name, value in settings.items() if not name.endswith('_dir')}
+    return _CARD.format(
+        dataset=params.dataset,
+        shape=' x '.join(str(side) for side in params.image_shape),
+        latent_size=params.latent_size,
+        step=int(step),
+        metrics=metrics,
+        table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
+        settings=json.dumps(settings, indent=2, sort_keys=True),
+    )
+
+
+def _card_row(name: str, signature: Signature) -> str:
+    def listed(tensors: Dict[str, tf.Tensor]) -> str:
+        return ', '.join(
+            '`{}` {} {}'.format(
+                key,
+                tensor.dtype.name,
+                str([size or 'n' for size in _shape(tensor)]).replace("'", ''),
+            )
+            for key, tensor in sorted(tensors.items())
+        )
+
+    return '| `{}` | {} | {} |'.format(name, listed(signature.inputs), listed(signature.outputs))
+
+
+def _shape(tensor: tf.Tensor) -> List[Optional[int]]:
+    return [] if tensor.shape.ndims is None else tensor.shape.as_list()
+
+
+_CARD = """\
+# Variational autoencoder of {dataset}
+
+LSTM encoder, transpose-convolution decoder, Bernoulli pixels, {latent_size} latents; images of \
+{shape} (rows, columns, channels). Weights of global step {step}{metrics}.
+
+| signature | inputs | outputs |
+|---|---|---|
+{table}
+
+* Pixels are numbers in [0, 1]; images come out as probabilities. `n` is free.
+* Losses are in nats, summed over pixels and latents. Nothing is sampled but by `generate`, whose
+  draws depend on `seed` alone: `negative_elbo`, a score of how unusual an image is, is the value at
+  the posterior's mean, mostly less than the expectation over the posterior that training reports.
+* Bad input (a wrong shape, NaN, a number out of range) is an error in TensorFlow. Runtimes without
+  assertions answer NaN for a bad example; check for it.
+* The model knows images like its training images. A low `negative_elbo` says that an image is easy
+  to encode, not that it is one of them: plain ones may score low too.
+
+`python verify_export.py` here checks the outputs for `golden.npz`; `--help` says how in ONNX
+Runtime and OpenVINO.
+
+```json
+{settings}
+```
+"""
