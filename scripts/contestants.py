@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from scripts.turns import serve_steps, turns
-from trainer import decoded_copy, export, generate, input, model, optimizer, train
+from trainer import decoded_copy, export, generate, input, model, optimizer, serving, train
 from trainer.hparams import HParams
 from trainer.progress import TrainingProgress
 
@@ -158,13 +158,10 @@ def run_evaluation(params: HParams, data: Data) -> None:
 def run_export(params: HParams, data: Data) -> None:
     """Writes a SavedModel, each into a folder of its own: their names have whole seconds."""
     del data
-    estimator = train.make_estimator(params)
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
     numbers = itertools.count()
     serve_steps(
-        lambda: export.export_saved_model(
-            estimator, 'timed-{}'.format(next(numbers)), checkpoint_path, params
-        )
+        lambda: export.export_saved_model('timed-{}'.format(next(numbers)), checkpoint_path, params)
     )
 
 
@@ -181,7 +178,7 @@ def run_inference(params: HParams, data: Data) -> None:
     (folder,) = tf.gfile.Glob(os.path.join(params.model_dir, 'export', 'final', '*'))
     with tf.Session(graph=tf.Graph()) as session:
         loaded = tf.saved_model.load(session, [tf.saved_model.SERVING], folder)
-        signature = loaded.signature_def[export.SIGNATURE]
+        signature = loaded.signature_def[serving.DEFAULT]
         answer = session.make_callable(
             {name: info.name for name, info in signature.outputs.items()},
             [signature.inputs['images'].name],

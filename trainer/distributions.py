@@ -76,7 +76,8 @@ class Bernoulli:
         Returns:
           float32 `[batch]`.
         """
-        # sigmoid_cross_entropy_with_logits is the same, in ten ops that take three times as long.
+        # sigmoid_cross_entropy_with_logits is the same in ten ops, which take three times as long;
+        # one of them, Log1p, tf2onnx 1.17 cannot convert.
         log_prob = images * self.logits - tf.nn.softplus(self.logits)
         return tf.reduce_sum(log_prob, axis=[1, 2])
 

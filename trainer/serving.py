@@ -10,9 +10,8 @@ from typing import Dict, List, NamedTuple
 
 import tensorflow as tf
 
-from trainer.elbo import ElboTerms
 from trainer.hparams import HParams
-from trainer.model import Autoencoded, autoencode, predictions_of, sample_prior
+from trainer.model import autoencode, predictions_of, sample_prior
 
 DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 NAMES = (
@@ -89,20 +88,8 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
 def _reconstruct(images: _Checked, params: HParams) -> Tensors:
     by_row = tf.reshape(images.values, [-1, params.rows, params.row_features])
     no_noise = tf.zeros([tf.shape(by_row)[0], params.latent_size])
-    result = autoencode(by_row, no_noise, params)
-    predictions = predictions_of(result, params)
-    predictions.update(_exportable_loss(by_row, result)._asdict())
+    predictions = predictions_of(autoencode(by_row, no_noise, params), params)
     return {name: _marked(value, images.nan_if_bad) for name, value in predictions.items()}
-
-
-def _exportable_loss(by_row: tf.Tensor, result: Autoencoded) -> ElboTerms:
-    """The same loss without the Log1p in TF's own cross-entropy, which tf2onnx 1.17 cannot convert.
-
-    -log p(x) = softplus(logits) - x * logits for each pixel.
-    """
-    logits, kl_divergence = result.likelihood.logits, result.terms.kl_divergence
-    loss = tf.reduce_sum(tf.nn.softplus(logits) - by_row * logits, axis=[1, 2])
-    return ElboTerms(loss + kl_divergence, loss, kl_divergence)
 
 
 def _decode(params: HParams) -> Signature:
