@@ -14,7 +14,7 @@ the machine is the rate of a 2048 x 2048 x 2048 single-precision product, measur
 turns.
 
 PyTorch needs a Python 3.11 or later; its environment is made in a temporary folder, or kept in the
-one that --torch_env names.
+one that --torch_env names; so do the runtimes that load an export, and --clients_env.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from typing import Any, Callable, Dict, List
 
 from absl import flags
 
-from scripts import contest, runs, scale
+from scripts import client_table, contest, runs, scale
 from scripts.contest import PEAK, Comparison
 from scripts.contestants import GEMM_SIZE
 from trainer import files, hparams, logs, prepare_data
@@ -98,7 +98,21 @@ COMPARISONS = {
         rounds=12,
         batch_sizes=[1, 256],
     ),
+    'clients': Comparison(
+        'a request to the SavedModel, batch {}, in other runtimes',
+        {
+            'ours': ['inference'],
+            'frozen': ['frozen_inference'],
+            'tensorflow 2': ['client:tensorflow2'],
+            'onnx runtime': ['client:onnx'],
+            'openvino': ['client:openvino'],
+        },
+        steps=100,
+        rounds=8,
+        batch_sizes=[1, 256],
+    ),
 }
+_NEEDING_A_MODEL = ('evaluation', 'export', 'generate', 'inference', 'clients')
 
 
 class Bench:
@@ -121,6 +135,11 @@ class Bench:
         folder = flags.FLAGS.torch_env or os.path.join(self.folder, 'torch')
         return contest.make_torch_environment(folder)
 
+    def clients_python(self) -> str:
+        """Returns the Python that has the other runtimes, in the same way."""
+        folder = flags.FLAGS.clients_env or os.path.join(self.folder, 'clients')
+        return client_table.Clients(folder).python
+
     def make_model(self) -> None:
         """Leaves a checkpoint and an export in `params.model_dir`, for those who start from one."""
         if not os.path.exists(self.params.model_dir):
@@ -133,16 +152,20 @@ def run_comparison(name: str, bench: Bench) -> Rows:
     comparison = COMPARISONS[name]
     if bench.quick:
         comparison = quicker(comparison)
-    names = [name for column in comparison.columns.values() for name in column]
-    torch_python = bench.torch_python() if any(':' in name for name in names) else ''
-    if name in ('evaluation', 'export', 'generate', 'inference'):
+    names = [contestant for column in comparison.columns.values() for contestant in column]
+    python = ''
+    if name == 'clients':
+        python = bench.clients_python()
+    elif any(':' in contestant for contestant in names):
+        python = bench.torch_python()
+    if name in _NEEDING_A_MODEL:
         bench.make_model()
     rows = []
     for batch_size in comparison.batch_sizes:
         params = dataclasses.replace(bench.params, batch_size=batch_size)
         if name == 'estimator':
             params = dataclasses.replace(params, model_dir=os.path.join(bench.folder, 'turns'))
-        row = contest.compare(comparison, params, bench.data, torch_python)
+        row = contest.compare(comparison, params, bench.data, python)
         row = dict(row, batch_size=batch_size)
         print(comparison.unit.format(batch_size))
         contest.show(row, [column for column in comparison.columns if column != PEAK])
@@ -294,6 +317,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         (flags.DEFINE_string, 'json', None, 'File for the raw figures.'),
         (flags.DEFINE_string, 'plot', None, 'PNG file for the plot of the section scale.'),
         (flags.DEFINE_string, 'torch_env', None, 'Folder where the PyTorch environment is kept.'),
+        (flags.DEFINE_string, 'clients_env', None, 'The same for the runtimes of `clients`.'),
     ):
         define(name, default, text, flag_values=flag_values)
 

@@ -116,10 +116,15 @@ def start(
     name: str,
     params: HParams,
     data: PreparedDataset,
-    torch_python: str = '',
+    peer_python: str = '',
     cores: Optional[int] = None,
 ) -> Contestant:
-    """Starts `what`, or `torch_eager:what`, or `torch_compiled:what`, on the first `cores`."""
+    """Starts `what`, on the first `cores`.
+
+    Args:
+      name: `what` is run by this Python, and by `peer_python` it is `torch_eager:what`,
+        `torch_compiled:what` and `client:what`.
+    """
     settings = {
         'params': dataclasses.asdict(params),
         'threads': params.threads,
@@ -127,13 +132,15 @@ def start(
     }
     kind, _, what = name.rpartition(':')
     command = [sys.executable, '-m', 'scripts.contestants', what]
-    if kind:
-        command = [torch_python, '-m', 'scripts.benchmark_torch', kind, what]
+    if kind == 'client':
+        command = [peer_python, '-m', 'scripts.benchmark_clients', what]
+    elif kind:
+        command = [peer_python, '-m', 'scripts.benchmark_torch', kind, what]
     return Contestant(name, command + [json.dumps(settings)], cores)
 
 
 def compare(
-    comparison: Comparison, params: HParams, data: PreparedDataset, torch_python: str
+    comparison: Comparison, params: HParams, data: PreparedDataset, peer_python: str
 ) -> Dict[str, Any]:
     """Lets all contestants take turns at one batch size; returns the row of the table."""
     with contextlib.ExitStack() as stack:
@@ -141,7 +148,7 @@ def compare(
         for column, names in comparison.columns.items():
             for name in names:
                 say('  starting {}'.format(name))
-                contestant = start(name, params, data, torch_python)
+                contestant = start(name, params, data, peer_python)
                 stack.callback(contestant.close)
                 contestant.take_turn(_PEAK_STEPS if column == PEAK else comparison.warm_up)
                 columns.setdefault(column, []).append(contestant)

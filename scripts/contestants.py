@@ -7,18 +7,30 @@ contestant's first session is the one that its user would have: the Estimator's 
 evaluation, a default one in `trainer.generate` and where a SavedModel is served.
 """
 
+import dataclasses
 import functools
 import itertools
 import json
 import os
 import sys
+import tempfile
 from typing import Any, Callable, Dict, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from scripts.turns import serve_steps, turns
-from trainer import decoded_copy, export, generate, input, model, optimizer, serving, train
+from trainer import (
+    decoded_copy,
+    export,
+    generate,
+    input,
+    model,
+    optimizer,
+    saved_model,
+    serving,
+    train,
+)
 from trainer.hparams import HParams
 from trainer.progress import TrainingProgress
 
@@ -174,8 +186,22 @@ def run_generate(params: HParams, data: Data) -> None:
 
 def run_inference(params: HParams, data: Data) -> None:
     """Asks the loaded SavedModel for all outputs of `serving_default`."""
-    images = _first_images(data, 'test', params).reshape([-1] + params.served_shape)
     (folder,) = tf.gfile.Glob(os.path.join(params.model_dir, 'export', 'final', '*'))
+    _answer(folder, params, data)
+
+
+def run_frozen_inference(params: HParams, data: Data) -> None:
+    """The same of an export with constants for weights, as --optimize_export makes it."""
+    checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
+    options = saved_model.Options(optimize=True)
+    with tempfile.TemporaryDirectory() as folder:
+        elsewhere = dataclasses.replace(params, model_dir=folder)
+        exported = export.export_saved_model('frozen', checkpoint_path, elsewhere, options)
+        _answer(exported, params, data)
+
+
+def _answer(folder: str, params: HParams, data: Data) -> None:
+    images = _first_images(data, 'test', params).reshape([-1] + params.served_shape)
     with tf.Session(graph=tf.Graph()) as session:
         loaded = tf.saved_model.load(session, [tf.saved_model.SERVING], folder)
         signature = loaded.signature_def[serving.DEFAULT]
@@ -197,6 +223,7 @@ RUN: Dict[str, Callable[[HParams, Data], None]] = {
     'export': run_export,
     'generate': run_generate,
     'inference': run_inference,
+    'frozen_inference': run_frozen_inference,
 }
 
 
