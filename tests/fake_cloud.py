@@ -50,7 +50,11 @@ def _answer(method, path, body):
         'models:upload': {'model': LOCATION + '/models/9'},
         'endpoints': {'name': LOCATION + '/endpoints/7'},
     }.get(last, {'deployedModel': {'id': '5'}})
-    return {'name': LOCATION + '/operations/1', 'done': True, 'response': dict(made, **{'@type': 'x'})}
+    return {
+        'name': LOCATION + '/operations/1',
+        'done': True,
+        'response': dict(made, **{'@type': 'x'}),
+    }
 
 
 @contextlib.contextmanager

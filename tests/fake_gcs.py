@@ -231,7 +231,15 @@ def running(folder):
     """Yields a FakeBucket; its certificate goes to `folder`."""
     certificate, key = os.path.join(str(folder), 'ca.crt'), os.path.join(str(folder), 'ca.key')
     names = 'subjectAltName=DNS:www.googleapis.com,DNS:storage.googleapis.com'
-    command = ['openssl', 'req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1']
+    command = [
+        'openssl',
+        'req',
+        '-x509',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:prime256v1',
+    ]
     command += ['-nodes', '-days', '2']
     command += ['-subj', '/CN=fake bucket', '-addext', names, '-out', certificate, '-keyout', key]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)

@@ -23,7 +23,11 @@ JOB = [
     '--output=gs://my-bucket/runs/first',
 ]  # fmt: skip
 CLUSTER = ['--workers=2', '--ps=1', '--evaluator']
-TUNING = ['--tune=learning_rate=1e-4:1e-2:log', '--tune=latent_size=8,16', '--tune=lstm_units=32:64']
+TUNING = [
+    '--tune=learning_rate=1e-4:1e-2:log',
+    '--tune=latent_size=8,16',
+    '--tune=lstm_units=32:64',
+]
 TENSORBOARD = 'projects/1/locations/us-central1/tensorboards/2'
 MANAGED = ['--service_account=a@b.iam.gserviceaccount.com', '--tensorboard=' + TENSORBOARD]
 
@@ -118,7 +122,11 @@ def test_every_request_fits_the_schema(extra):
         (['trialJobSpec', 'workerPoolSpecs', 0, 'replica_count'], '1', "'replica_count'"),
         (['trialJobSpec', 'workerPoolSpecs', 3, 'containerSpec', 'imageURI'], 'x', "'imageURI'"),
         (['trialJobSpec', 'workerPoolSpecs', 0, 'replicaCount'], 'one', 'does not match'),
-        (['trialJobSpec', 'workerPoolSpecs', 0, 'containerSpec', 'args'], '--a', "not of type 'arr"),
+        (
+            ['trialJobSpec', 'workerPoolSpecs', 0, 'containerSpec', 'args'],
+            '--a',
+            "not of type 'arr",
+        ),
         (['trialJobSpec', 'workerPoolSpecs', 0, 'containerSpec', 'args'], [2], "not of type 'str"),
         (['trialJobSpec', 'scheduling', 'timeout'], '24h', 'does not match'),
         (['trialJobSpec', 'scheduling', 'strategy'], 'CHEAP', 'is not one of'),
@@ -236,7 +244,12 @@ def test_without_gcloud_it_says_so(monkeypatch, tmp_path):
 
 def test_gcloud_is_not_given_our_python(tmp_path, monkeypatch):
     ours = tmp_path / 'venv' / 'bin'
-    environ = {'PATH': f'/a:{ours}:/b', 'VIRTUAL_ENV': str(ours.parent), 'PYTHONPATH': 'x', 'K': 'v'}
+    environ = {
+        'PATH': f'/a:{ours}:/b',
+        'VIRTUAL_ENV': str(ours.parent),
+        'PYTHONPATH': 'x',
+        'K': 'v',
+    }
     assert submit._without_our_python(environ) == {'PATH': '/a:/b', 'K': 'v'}
 
 
