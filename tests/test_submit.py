@@ -229,11 +229,14 @@ def test_errors_are_one_sentence_and_an_exit_code(tmp_path):
     done = run(*JOB, '--', '--latnt_size=2', path=stub_gcloud(tmp_path, 'exit 9'))
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    done = run(*JOB, path=stub_gcloud(tmp_path, 'echo "ERROR: no such project" >&2; exit 9'))
-    assert (done.returncode, done.stdout) == (1, '')
-    first, second = done.stderr.splitlines()
-    assert first == 'ERROR: no such project'
-    assert second.startswith('error: gcloud could not create the job (exit code 9)')
+
+
+def test_what_gcloud_says_is_shown_and_its_failure_is_ours(tmp_path, monkeypatch, capfd):
+    path = stub_gcloud(tmp_path, 'echo "ERROR: no such project" >&2; exit 9')
+    monkeypatch.setenv('PATH', path)
+    with pytest.raises(UserError, match=r'gcloud could not create the job \(exit code 9\)'):
+        submit.send(parsed(*JOB)[0], config_of(*JOB))
+    assert capfd.readouterr().err == 'ERROR: no such project\n'
 
 
 def test_without_gcloud_it_says_so(monkeypatch, tmp_path):
@@ -254,7 +257,13 @@ def test_gcloud_is_not_given_our_python(tmp_path, monkeypatch):
 
 
 @needs_gcloud
-@pytest.mark.parametrize('extra', [CLUSTER + MANAGED, TUNING], ids=['cluster', 'tuning'])
+@pytest.mark.parametrize(
+    'extra',
+    [
+        pytest.param(CLUSTER + MANAGED, id='cluster'),
+        pytest.param(TUNING, id='tuning', marks=pytest.mark.slow),
+    ],
+)
 def test_gcloud_sends_what_a_dry_run_prints(extra, tmp_path, monkeypatch, capfd):
     arguments = [*JOB, *extra, '--', '--latent_size=2'] if extra is not TUNING else JOB + TUNING
     with fake_cloud.running(tmp_path) as (environ, requests):
