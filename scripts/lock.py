@@ -18,7 +18,8 @@ HEADER = """\
 # All packages of the environment, with the hashes of their files. Do not edit; made by
 #     ./scripts/run python scripts/lock.py
 # scripts/run tells its sections by their '# ---' lines: `fetch` is used only where no Python 3.7
-# is found; `build` is installed first, so that nothing else is needed to build the `rest`.
+# is found; `build` is installed first, so that nothing else is needed to build the `rest`. The
+# container image takes the packages of `rest` down to its '# -- ' line.
 """
 FETCH = ['uv==0.5.0']  # the last that offers Python 3.7.9
 BUILD = ['pip', 'setuptools', 'wheel']
@@ -53,8 +54,8 @@ def resolve(requirements, platforms=()):
     return found
 
 
-def section(title, found, *others):
-    lines = [f'# --- {title}']
+def section(heading, found, *others):
+    lines = [heading]
     for key in sorted(found, key=lambda key: key[0].lower()):
         hashes = {files[key][0] for files in (found, *others) if key in files}
         lines.append(' \\\n    --hash=sha256:'.join(['=='.join(key), *sorted(hashes)]))
@@ -63,13 +64,18 @@ def section(title, found, *others):
 
 def main():
     build = resolve(BUILD)
-    rest = {key: file for key, file in resolve(['.[plots,tests]']).items() if key not in build}
+    everything = resolve(['.[cloud,plots,tests]'])
+    rest = {key: file for key, file in everything.items() if key not in build}
+    image = {key: rest[key] for key in resolve(['.[plots]']) if key not in build}
+    others = {key: file for key, file in rest.items() if key not in image}
     # The versions are the same everywhere; only files made for one platform differ.
     pins = ['=='.join(key) for key, (_, portable) in rest.items() if not portable]
+    platforms = resolve(pins, LINUX), resolve(pins, MACOS)
     text = HEADER
-    text += section('fetch', resolve(FETCH, LINUX), resolve(FETCH, MACOS))
-    text += section('build', build)
-    text += section('rest', rest, resolve(pins, LINUX), resolve(pins, MACOS))
+    text += section('# --- fetch', resolve(FETCH, LINUX), resolve(FETCH, MACOS))
+    text += section('# --- build', build)
+    text += section('# --- rest', image, *platforms)
+    text += section('# -- not in the container image', others, *platforms)
     with open(LOCK + '.new', 'w') as file:
         file.write(text)
     os.replace(LOCK + '.new', LOCK)

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Optional
 
 from absl import app
 
@@ -39,8 +39,13 @@ def silence_chatter() -> None:
         tensorflow_logger.addFilter(_is_worth_reading)
 
 
-def run(main: Callable[[List[str]], Any]) -> None:
-    """Parses the flags, runs `main`, exits: 1 after a UserError, whose sentence is printed."""
+def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> None:
+    """Parses the flags, runs `main`, exits: 1 after a UserError, whose sentence is printed.
+
+    Args:
+      main: called with what is no flag.
+      argv: the command line, if not `sys.argv`.
+    """
 
     def guarded(argv: List[str]) -> Any:
         try:
@@ -58,4 +63,4 @@ def run(main: Callable[[List[str]], Any]) -> None:
             )
             return 130
 
-    app.run(guarded)
+    app.run(guarded, argv)

@@ -1,10 +1,11 @@
 """Trains, evaluates, exports and draws: `python -m trainer.task`."""
 
+import os
 from typing import List
 
 from absl import flags
 
-from trainer import hparams, logs, prepare_data, train
+from trainer import cloud, hparams, logs, prepare_data, train
 
 
 def define_flags() -> None:
@@ -21,8 +22,13 @@ def main(argv: List[str]) -> None:
     values = flags.FLAGS
     facts = prepare_data.dataset_facts(values.dataset, values.data_dir or None)
     params = hparams.from_flags(values, facts.image_shape)
+    params = cloud.placed(params, bool(values.model_dir), os.environ)
     train.check(params, facts)
-    train.run(params)
+    report = cloud.metric_reporter(os.environ)
+    record = train.run(params, report)
+    # Again, for a trial that the service restarted after its last evaluation.
+    report(dict(record['validation'], global_step=record['global_step']))
+    cloud.publish_model(params, os.environ)
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from typing import Any, Dict, Union
+from typing import Any, Callable, Dict, Union
 
 import numpy as np
 import tensorflow as tf
@@ -55,8 +55,14 @@ def _check_folder(model_dir: str) -> None:
         raise UserError('--model_dir={}: {} is not writable.'.format(model_dir, existing))
 
 
-def run(params: HParams) -> Dict[str, Any]:
+def run(
+    params: HParams, report: Callable[[Dict[str, Any]], None] = lambda metrics: None
+) -> Dict[str, Any]:
     """Trains from the last checkpoint to `max_steps`; leaves every artifact in `model_dir`.
+
+    Args:
+      params: the settings.
+      report: called with the metrics of each evaluation on the validation images.
 
     Returns:
       What `results.json` holds.
@@ -80,7 +86,7 @@ def run(params: HParams) -> Dict[str, Any]:
     estimator = make_estimator(params)
     progress = TrainingProgress(params)
     try:
-        train_and_evaluate(estimator, data, params, progress)
+        train_and_evaluate(estimator, data, params, progress, report)
     except tf.train.NanLossDuringTrainingError as error:
         raise UserError(
             'the negative ELBO is not a number any more: start again with a lower --learning_rate '
@@ -155,14 +161,19 @@ def train_and_evaluate(
     data: PreparedDataset,
     params: HParams,
     progress: TrainingProgress,
+    report: Callable[[Dict[str, Any]], None] = lambda metrics: None,
 ) -> None:
-    """Trains to `max_steps`, evaluating each checkpoint and exporting the best."""
+    """Trains to `max_steps`, evaluating and reporting each checkpoint and exporting the best."""
 
     def train_input_fn() -> tf.data.Dataset:
         # Asked for at each start, so that a resumed run sees the images that come next.
         return input.train_input_fn(
             data, params.batch_size, params.seed, start_step(params.model_dir)
         )
+
+    def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
+        results.report_evaluation(metrics, is_best)
+        report(metrics)
 
     if start_step(params.model_dir) == 0:
         export.forget_best(params.model_dir)
@@ -175,7 +186,7 @@ def train_and_evaluate(
             steps=None,
             name='validation',
             hooks=[FirstBatchSummaryHook(estimator.eval_dir('validation'))],
-            exporters=[export.BestExporter(params, results.report_evaluation)],
+            exporters=[export.BestExporter(params, report_evaluation)],
             start_delay_secs=0,
             throttle_secs=0,
         ),

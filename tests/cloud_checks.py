@@ -1,0 +1,58 @@
+"""What the tests of the cloud files share: schemas, the trainer's flags, scripts/submit."""
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import re
+import shutil
+
+import jsonschema
+import pytest
+from absl import flags
+
+from trainer import hparams
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCHEMAS = os.path.join(ROOT, 'tests', 'schemas')
+VERTEX = 'GoogleCloudAiplatformV1'
+
+needs_gcloud = pytest.mark.skipif(
+    shutil.which('gcloud') is None, reason='gcloud, the Google Cloud CLI, is not installed'
+)
+
+
+def schema_errors(value, file, definition):
+    """What is wrong with `value`, as 'path: message', by a type of tests/schemas/<file>.json."""
+    with open(os.path.join(SCHEMAS, file + '.json')) as f:
+        schema = json.load(f)
+    schema['$ref'] = '#/definitions/' + definition
+    validator = jsonschema.Draft7Validator(schema)
+    return [
+        '{}: {}'.format('.'.join(map(str, error.absolute_path)), error.message)
+        for error in validator.iter_errors(value)
+    ]
+
+
+def parse_trainer_flags(arguments):
+    """Parses them as trainer.task does; absl raises for an unknown flag or a bad value."""
+    values = flags.FlagValues()
+    hparams.define_flags(flag_values=values)
+    assert values(['trainer.task', *arguments]) == ['trainer.task']
+    return values
+
+
+def load_submit():
+    """scripts/submit as a module."""
+    path = os.path.join(ROOT, 'scripts', 'submit')
+    loader = importlib.machinery.SourceFileLoader('submit', path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('submit', loader))
+    loader.exec_module(module)
+    return module
+
+
+def readme_blocks(word):
+    """The README's shell blocks of the section Cloud that contain `word`."""
+    with open(os.path.join(ROOT, 'README.md')) as f:
+        section = re.search(r'^## Cloud\n(.*?)^## ', f.read(), re.M | re.S).group(1)
+    return [text for text in re.findall(r'^```sh\n(.*?)^```', section, re.M | re.S) if word in text]

@@ -1,0 +1,154 @@
+"""trainer/cloud.py: a cloud job's environment variables."""
+
+import json
+import os
+
+import hypertune
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from tests import datasets
+from trainer import cloud, hparams, prepare_data, task
+from trainer.hparams import HParams
+
+DEFAULT = HParams(model_dir='runs/mnist-z32')
+GIVEN = HParams(model_dir='gs://b/mine')
+AIP = {
+    'AIP_TENSORBOARD_LOG_DIR': 'gs://b/run/logs/',
+    'AIP_CHECKPOINT_DIR': 'gs://b/run/checkpoints/',
+    'AIP_MODEL_DIR': 'gs://b/run/model/',
+}
+
+
+@pytest.mark.parametrize(
+    'params, environ, expected',
+    [
+        (DEFAULT, {}, 'runs/mnist-z32'),
+        (DEFAULT, AIP, 'gs://b/run/logs'),
+        (DEFAULT, {'AIP_CHECKPOINT_DIR': 'gs://b/run/checkpoints/'}, 'gs://b/run/checkpoints'),
+        (GIVEN, AIP, 'gs://b/mine'),
+        # The service's folders are a trial's own; any other is the same for all trials.
+        (DEFAULT, dict(AIP, CLOUD_ML_TRIAL_ID='3'), 'gs://b/run/logs'),
+        (GIVEN, dict(AIP, CLOUD_ML_TRIAL_ID='3'), 'gs://b/mine/3'),
+        (DEFAULT, {'CLOUD_ML_TRIAL_ID': '3'}, 'runs/mnist-z32/3'),
+    ],
+)
+def test_a_run_is_placed_where_the_service_wants_it(params, environ, expected):
+    placed = cloud.placed(params, params is GIVEN, environ)
+    assert placed == HParams(model_dir=expected)
+
+
+def evaluation(step):
+    return {'negative_elbo': np.float32(100.5 - step), 'global_step': np.int64(step), 'loss': 1.0}
+
+
+@pytest.mark.parametrize('count', [1, 3, 103])
+def test_the_metric_file_is_what_googles_own_client_writes(count, tmp_path, monkeypatch):
+    ours, theirs = str(tmp_path / 'a' / 'metrics'), str(tmp_path / 'b' / 'metrics')
+    environ = {'CLOUD_ML_TRIAL_ID': '7', 'CLOUD_ML_HP_METRIC_FILE': ours}
+    report = cloud.metric_reporter(environ)
+    monkeypatch.setenv('CLOUD_ML_TRIAL_ID', '7')
+    monkeypatch.setenv('CLOUD_ML_HP_METRIC_FILE', theirs)
+    client = hypertune.HyperTune()
+    for step in range(count):
+        report(evaluation(step))
+        client.report_hyperparameter_tuning_metric(cloud.TUNING_METRIC, 100.5 - step, step)
+    contents = []
+    for path in (ours, theirs):
+        with open(path) as f:
+            contents.append([json.loads(line) for line in f])
+        assert all(isinstance(line.pop('timestamp'), float) for line in contents[-1])
+    assert contents[0] == contents[1]
+    assert len(contents[0]) == min(count, 100)
+
+
+def test_without_a_tuning_nothing_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(cloud, '_METRIC_FILE', str(tmp_path / 'metrics'))
+    cloud.metric_reporter({})(evaluation(1))
+    assert os.listdir(str(tmp_path)) == []
+    cloud.metric_reporter({'CLOUD_ML_TRIAL_ID': '1'})(evaluation(1))
+    assert os.listdir(str(tmp_path)) == ['metrics']
+
+
+def write_export(folder, text):
+    for name in ('saved_model.pb', 'variables/variables.index', 'assets/labels'):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + name)
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in folder.rglob('*')
+        if path.is_file()
+    }
+
+
+def test_the_newest_export_is_published_flat(tmp_path):
+    exports = tmp_path / 'run' / 'export' / 'final'
+    write_export(exports / '999', 'older')
+    write_export(exports / '1000', 'newer')
+    (exports / 'temp-1001').mkdir()  # Estimator's name for an unfinished one
+    params, target = HParams(model_dir=str(tmp_path / 'run')), tmp_path / 'model'
+    cloud.publish_model(params, {})
+    assert not target.exists()
+    for _ in range(2):  # the second time over what is there
+        cloud.publish_model(params, {'AIP_MODEL_DIR': str(target) + '/'})
+        assert contents(target) == contents(exports / '1000')
+
+
+def test_saved_model_pb_comes_last(tmp_path, monkeypatch):
+    exports = tmp_path / 'run' / 'export' / 'final'
+    write_export(exports / '1', 'new')
+    write_export(tmp_path / 'model', 'old')
+    copied = []
+    copy = tf.gfile.Copy
+
+    def watching(source, target, overwrite):
+        assert not (tmp_path / 'model' / 'saved_model.pb').exists()
+        copied.append(os.path.basename(target))
+        copy(source, target, overwrite=overwrite)
+
+    monkeypatch.setattr(tf.gfile, 'Copy', watching)
+    environ = {'AIP_MODEL_DIR': str(tmp_path / 'model')}
+    cloud.publish_model(HParams(model_dir=str(tmp_path / 'run')), environ)
+    assert copied[-1] == 'saved_model.pb'
+    assert sorted(copied) == ['labels', 'saved_model.pb', 'variables.index']
+
+
+def test_a_job_runs_where_its_variables_say(tmp_path, monkeypatch, capsys):
+    """task.main as in a trial: run, metrics and model are where the service looks for them."""
+    data = datasets.write_prepared(tmp_path)
+    facts = prepare_data.DatasetFacts(data.name, data.version, data.image_shape, data.num_examples)
+    monkeypatch.setattr(prepare_data, 'dataset_facts', lambda *_: facts)
+    monkeypatch.setattr(prepare_data, 'prepare', lambda *_, **__: data)
+    metric_file = tmp_path / 'metrics'
+    for name, value in (
+        ('AIP_TENSORBOARD_LOG_DIR', '{}/2/logs/'.format(tmp_path)),
+        ('AIP_MODEL_DIR', '{}/2/model/'.format(tmp_path)),
+        ('CLOUD_ML_TRIAL_ID', '2'),
+        ('CLOUD_ML_HP_METRIC_FILE', str(metric_file)),
+    ):
+        monkeypatch.setenv(name, value)
+    values = flags.FlagValues()
+    hparams.define_flags(flag_values=values)
+    values(
+        ['', '--latent_size=3', '--lstm_units=4', '--decoder_units=8', '--decoder_channels=2',
+         '--batch_size=20', '--max_steps=2', '--save_checkpoints_steps=2', '--warmup_steps=1']
+    )  # fmt: skip
+    monkeypatch.setattr(flags, 'FLAGS', values)
+    task.main([])
+    with open(str(tmp_path / '2' / 'logs' / 'results.json')) as f:
+        results = json.load(f)
+    lines = [json.loads(line) for line in metric_file.read_text().splitlines()]
+    # The checkpoint's evaluation, then the final one.
+    assert [(line['trial'], line['global_step']) for line in lines] == [('2', '2')] * 2
+    for line in lines:
+        value = float(line[cloud.TUNING_METRIC])
+        assert value == pytest.approx(results['validation']['negative_elbo'], rel=1e-6)
+    with tf.Graph().as_default(), tf.Session() as session:
+        loaded = tf.saved_model.load(session, ['serve'], str(tmp_path / '2' / 'model'))
+    assert 'serving_default' in loaded.signature_def

@@ -1,0 +1,107 @@
+"""What a cloud job says in environment variables, turned into settings and files at the door.
+
+Vertex AI's custom jobs set (custom training, "environment variables for special Cloud Storage
+directories"; the same texts stand at `baseOutputDirectory` in the API's discovery document):
+
+    AIP_TENSORBOARD_LOG_DIR   where its managed TensorBoard looks for event files
+    AIP_CHECKPOINT_DIR        for checkpoints
+    AIP_MODEL_DIR             where a model upload looks for saved_model.pb
+    CLOUD_ML_TRIAL_ID         number of this trial; only in hyper-parameter tuning
+    CLOUD_ML_HP_METRIC_FILE   local file that the service reads trials' metrics from
+
+The AIP_ folders of a trial already have its number in them. Estimator keeps checkpoints and event
+files in one folder, so AIP_CHECKPOINT_DIR counts only where the first is not set.
+"""
+
+import dataclasses
+import json
+import os
+import time
+from typing import Any, Callable, Dict, List, Mapping
+
+import tensorflow as tf
+
+from trainer.hparams import HParams
+
+# In nats per example. Not the name of a training metric, or tuning could not tell the two apart.
+TUNING_METRIC = 'validation_negative_elbo'
+
+_METRIC_FILE = '/tmp/hypertune/output.metrics'
+_METRICS_KEPT = 100
+
+
+def placed(params: HParams, is_model_dir_given: bool, environ: Mapping[str, str]) -> HParams:
+    """Returns `params` with the `model_dir` that the service wants.
+
+    A `--model_dir` of the user stands, but trials, whose flags are all the same in this, get one
+    folder each below it.
+    """
+    if not is_model_dir_given:
+        for name in ('AIP_TENSORBOARD_LOG_DIR', 'AIP_CHECKPOINT_DIR'):
+            if environ.get(name):
+                return dataclasses.replace(params, model_dir=environ[name].rstrip('/'))
+    if environ.get('CLOUD_ML_TRIAL_ID'):
+        folder = os.path.join(params.model_dir, environ['CLOUD_ML_TRIAL_ID'])
+        return dataclasses.replace(params, model_dir=folder)
+    return params
+
+
+def metric_reporter(environ: Mapping[str, str]) -> Callable[[Dict[str, Any]], None]:
+    """Returns what tells the tuning service a trial's validation negative ELBO; else does nothing.
+
+    The format is cloudml-hypertune's (0.1.0.dev6): one JSON object a line, every value a string
+    but the time, and the file written anew with the last 100 at each report.
+
+    The function returned takes an evaluation's metrics with `negative_elbo` and `global_step`.
+    """
+    trial = environ.get('CLOUD_ML_TRIAL_ID')
+    path = environ.get('CLOUD_ML_HP_METRIC_FILE') or (_METRIC_FILE if trial else None)
+    lines: List[str] = []
+
+    def report(metrics: Dict[str, Any]) -> None:
+        if not path:
+            return
+        values = {
+            'timestamp': time.time(),
+            'trial': trial or '0',
+            TUNING_METRIC: str(float(metrics['negative_elbo'])),
+            'global_step': str(int(metrics['global_step'])),
+            'checkpoint_path': '',
+        }
+        lines.append(json.dumps(values, sort_keys=True))
+        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        with open(path, 'w') as f:
+            f.write('\n'.join(lines[-_METRICS_KEPT:]) + '\n')
+
+    return report
+
+
+def publish_model(params: HParams, environ: Mapping[str, str]) -> None:
+    """Copies the newest final export to AIP_MODEL_DIR, where that is set, for a model upload.
+
+    There saved_model.pb lies at the top, without Estimator's folder named by the time. It is taken
+    away first and copied last: while it is there, all it needs is.
+    """
+    target = environ.get('AIP_MODEL_DIR')
+    if not target:
+        return
+    exports = os.path.join(params.model_dir, 'export', 'final')
+    # On gs:// the names of folders come with a slash at the end (1.14).
+    names = [name.rstrip('/') for name in tf.gfile.ListDirectory(exports)]
+    source = os.path.join(exports, max((name for name in names if name.isdigit()), key=int))
+    main_file = os.path.join(target, tf.saved_model.constants.SAVED_MODEL_FILENAME_PB)
+    if tf.gfile.Exists(main_file):
+        tf.gfile.Remove(main_file)
+    for path in sorted(_files_below(source), key=lambda path: path.endswith('.pb')):
+        copy = os.path.join(target, os.path.relpath(path, source))
+        tf.gfile.MakeDirs(os.path.dirname(copy))
+        tf.gfile.Copy(path, copy, overwrite=True)
+
+
+def _files_below(folder: str) -> List[str]:
+    return [
+        os.path.join(parent, name)
+        for parent, _, names in tf.gfile.Walk(folder)
+        for name in names
+        if name
+    ]
