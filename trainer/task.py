@@ -4,7 +4,7 @@ from typing import List
 
 from absl import flags
 
-from trainer import hparams, logs, prepare_data, train
+from trainer import cluster, hparams, logs, prepare_data, train
 
 
 def define_flags() -> None:
@@ -19,10 +19,11 @@ def main(argv: List[str]) -> None:
     """Turns the flags into one table, checks it, and runs."""
     del argv
     values = flags.FLAGS
+    task = cluster.join()
     facts = prepare_data.dataset_facts(values.dataset, values.data_dir or None)
     params = hparams.from_flags(values, facts.image_shape)
     train.check(params, facts)
-    train.run(params)
+    train.run(params, task)
 
 
 if __name__ == '__main__':
