@@ -180,7 +180,7 @@ def device_filters(task: Task) -> List[str]:
     return {
         'chief': ['/job:ps', '/job:chief'],
         'worker': ['/job:ps', '/job:worker/task:{}'.format(task.index)],
-        'ps': ['/job:ps', '/job:worker', '/job:chief'],
+        'ps': ['/job:ps', '/job:worker', '/job:chief', '/job:master'],
     }.get(task.type, [])
 
 
