@@ -1,44 +1,165 @@
-"""Times training steps of this trainer and of its peers, in turn, in one run.
+"""Times this trainer against its peers, in turn in one run, and shows how it scales.
 
-    ./scripts/run python scripts/benchmark.py [--quick] [--json=FILE]
+    ./scripts/run python scripts/benchmark.py [--quick] [--only=SECTION,...] [--json=FILE]
 
-The contestants train the same architecture on the same batches of the real MNIST:
+The peers do the same work on the same real MNIST:
 
-    ours    model_fn and input_fn of this trainer in a bare session
-    plain   the same network as a first TensorFlow program has it: feed_dict, static_rnn, one tower
-    torch   PyTorch with fused Adam, eager and compiled: the better of the two; its LSTM has a
-            second bias, which adds nothing to the function
+    torch       PyTorch with fused Adam, eager and compiled: the better of the two
+    plain       the network as a first TensorFlow program has it: feed_dict, static_rnn, one tower
+    session     this trainer's graph and input in a bare session, for Estimator to be measured by
 
-Each is a process of its own that waits while the others run; they take turns, some steps each, so
-that a ratio compares the same seconds of a machine whose speed drifts. The peak of the machine is
-the rate of a 2048 x 2048 x 2048 single-precision product, measured in the same turns.
+Each contestant is a process of its own that waits while the others run; they take turns, some
+steps each, so that a ratio compares the same seconds of a machine whose speed drifts. The peak of
+the machine is the rate of a 2048 x 2048 x 2048 single-precision product, measured in the same
+turns.
 
 PyTorch needs a Python 3.11 or later; its environment is made in a temporary folder, or kept in the
 one that --torch_env names.
 """
 
-import json
+import dataclasses
+import datetime
+import functools
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from typing import Any, Callable, Dict, List
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+from absl import flags
 
-import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+from scripts import contest, runs, scale
+from scripts.contest import PEAK, Comparison
+from scripts.contestants import GEMM_SIZE
+from trainer import files, hparams, logs, prepare_data
+from trainer.errors import UserError
+from trainer.hparams import HParams
+from trainer.progress import say
 
-from scripts.turns import serve_steps  # noqa: E402
-from trainer import decoded_copy, hparams, input, model, prepare_data, train  # noqa: E402
-from trainer.hparams import HParams  # noqa: E402
+_QUICK_SECTIONS = ['training', 'estimator']
+Rows = List[Dict[str, Any]]
 
-TORCH = 'torch==2.13.0'
-CONTESTANTS = ['ours', 'plain', 'torch_eager', 'torch_compiled', 'gemm']
-_WARM_UP_STEPS = 30
-_GEMM_SIZE = 2048
+
+def _torch(what: str) -> List[str]:
+    return ['torch_eager:' + what, 'torch_compiled:' + what]
+
+
+COMPARISONS = {
+    'training': Comparison(
+        'a training step, batch {}',
+        {'ours': ['training'], 'torch': _torch('training'), 'plain': ['plain'], PEAK: ['gemm']},
+        steps=20,
+        rounds=12,
+        quick_rounds=8,
+        batch_sizes=[64, 128, 256, 512],
+    ),
+    'input': Comparison(
+        'the next training batch, batch {}',
+        {'ours': ['input'], 'torch': ['torch_eager:input'], 'loader': ['torch_eager:loader']},
+        steps=100,
+        rounds=12,
+    ),
+    # Turns as long as the time between summaries, and compared by their means, so that each
+    # holds what Estimator does only now and then.
+    'estimator': Comparison(
+        'a training step, batch {}: in a bare session, in Estimator, with one constant batch',
+        {'session': ['training'], 'estimator': ['estimator'], 'constant': ['constant']},
+        steps=HParams.save_summary_steps,
+        rounds=8,
+        statistic=statistics.mean,
+    ),
+    'evaluation': Comparison(
+        'an evaluation of the 10,000 test images',
+        {'ours': ['evaluation'], 'torch': _torch('evaluation')},
+        steps=1,
+        rounds=8,
+        warm_up=1,
+    ),
+    'export': Comparison('a SavedModel', {'ours': ['export']}, steps=1, rounds=5, warm_up=1),
+    'generate': Comparison(
+        '10,000 images from the prior',
+        {'ours': ['generate'], 'torch': _torch('generate')},
+        steps=1,
+        rounds=8,
+        warm_up=1,
+    ),
+    'inference': Comparison(
+        'a request to the SavedModel, batch {}',
+        {'ours': ['inference'], 'torch': _torch('inference')},
+        steps=100,
+        rounds=12,
+        batch_sizes=[1, 256],
+    ),
+}
+
+
+class Bench:
+    """What the sections share.
+
+    Attributes:
+      params: the default settings, with a `model_dir` of the benchmark's own.
+      data: the prepared MNIST.
+      folder: where anything may be left; it does not outlive the benchmark.
+      quick: whether to take fewer turns.
+    """
+
+    def __init__(self, data: prepare_data.PreparedDataset, folder: str):
+        values = flags.FLAGS
+        self.data, self.folder, self.quick = data, folder, values.quick
+        self.params = HParams(data_dir=values.data_dir, model_dir=os.path.join(folder, 'model'))
+
+    def torch_python(self) -> str:
+        """Returns the Python that has PyTorch; its environment is made at the first call."""
+        folder = flags.FLAGS.torch_env or os.path.join(self.folder, 'torch')
+        return contest.make_torch_environment(folder)
+
+    def make_model(self) -> None:
+        """Leaves a checkpoint and an export in `params.model_dir`, for those who start from one."""
+        if not os.path.exists(self.params.model_dir):
+            say('  making a model')
+            runs.run_task(self.params.model_dir, self.params.data_dir, max_steps=1)
+
+
+def run_comparison(name: str, bench: Bench) -> Rows:
+    """Fills and prints the table `name` of COMPARISONS."""
+    comparison = COMPARISONS[name]
+    if bench.quick:
+        comparison = quicker(comparison)
+    names = [name for column in comparison.columns.values() for name in column]
+    torch_python = bench.torch_python() if any(':' in name for name in names) else ''
+    if name in ('evaluation', 'export', 'generate', 'inference'):
+        bench.make_model()
+    rows = []
+    for batch_size in comparison.batch_sizes:
+        params = dataclasses.replace(bench.params, batch_size=batch_size)
+        if name == 'estimator':
+            params = dataclasses.replace(params, model_dir=os.path.join(bench.folder, 'turns'))
+        row = contest.compare(comparison, params, bench.data, torch_python)
+        row = dict(row, batch_size=batch_size)
+        print(comparison.unit.format(batch_size))
+        contest.show(row, [column for column in comparison.columns if column != PEAK])
+        if PEAK in comparison.columns:
+            row.update(share_of_peak(row, params))
+            print(
+                '  {gemm_share:.0%} of the {gemm_gflops:.0f} GFLOP/s of a matrix product'.format(
+                    **row
+                )
+            )
+        rows.append(row)
+    return rows
+
+
+def quicker(comparison: Comparison) -> Comparison:
+    """The comparison of --quick: middle batch sizes only, fewer turns."""
+    some = [size for size in comparison.batch_sizes if size not in (64, 512)]
+    return dataclasses.replace(comparison, batch_sizes=some, rounds=comparison.quick_rounds)
+
+
+def share_of_peak(row: Dict[str, Any], params: HParams) -> Dict[str, float]:
+    """Returns the rate of the matrix product, and the share of it that training reaches."""
+    peak = 2 * GEMM_SIZE**3 / (1e-3 * row['gemm_median_ms'])
+    rate = training_flops(params) / (1e-3 * row['ours_median_ms'])
+    return {'gemm_gflops': peak / 1e9, 'gemm_share': rate / peak}
 
 
 def training_flops(params: HParams) -> int:
@@ -62,232 +183,113 @@ def training_flops(params: HParams) -> int:
     return 2 * macs * params.batch_size
 
 
-# The contestants: each a process that runs as many steps as a line of its stdin says.
+def run_startup(bench: Bench) -> Rows:
+    """From the start of the process to the end of its first training step."""
+    rounds = 2 if bench.quick else 5
+    row = runs.startup(bench.params, bench.data, bench.torch_python(), rounds)
+    print('from the start of a process to the end of its first training step, imports included')
+    contest.show(row, ['ours', 'torch'])
+    return [row]
 
 
-def run_ours(params: HParams, data: decoded_copy.PreparedDataset) -> None:
-    """Trains with this trainer's graph and input in a bare session."""
-    import tensorflow as tf
-
-    config = train.make_estimator(params).config.session_config
-    tf.set_random_seed(params.seed)
-    tf.train.create_global_step()
-    dataset = input.train_input_fn(data, params.batch_size, params.seed, start_step=0)
-    features = dataset.make_one_shot_iterator().get_next()
-    spec = model.model_fn(features, None, tf.estimator.ModeKeys.TRAIN, params)
-    with tf.Session(config=config) as session:
-        session.run(tf.global_variables_initializer())
-        serve_steps(lambda: session.run([spec.train_op, spec.loss]))
+def run_scale(bench: Bench) -> Rows:
+    """How the time of a step grows."""
+    rows = scale.measure(bench.params, bench.data, bench.folder, rounds=3 if bench.quick else 8)
+    scale.show(rows)
+    if flags.FLAGS.plot:
+        scale.plot(rows, flags.FLAGS.plot)
+    return rows
 
 
-def run_plain(params: HParams, data: decoded_copy.PreparedDataset) -> None:
-    """Trains the same network as a first TensorFlow program would."""
-    import tensorflow as tf
-
-    from trainer import optimizer
-    from trainer.decoder import decoder
-    from trainer.distributions import DiagonalGaussian
-    from trainer.elbo import elbo_terms
-
-    tf.train.create_global_step()
-    images = tf.placeholder(tf.float32, [None, params.rows, params.row_features])
-    cell = tf.nn.rnn_cell.BasicLSTMCell(params.lstm_units)
-    hidden, _ = tf.nn.static_rnn(cell, tf.unstack(images, axis=1), dtype=tf.float32)
-    quarters = [params.rows * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
-    summary = tf.concat([hidden[row] for row in quarters], axis=1)
-    mean = tf.layers.dense(summary, params.latent_size)
-    posterior = DiagonalGaussian(
-        mean, tf.layers.dense(summary, params.latent_size, tf.nn.softplus) + 1e-4
-    )
-    likelihood = decoder(posterior.sample(tf.random.normal(tf.shape(mean))), params)
-    loss = tf.reduce_mean(elbo_terms(images, posterior, likelihood).negative_elbo)
-    gradients = tf.gradients(loss, tf.trainable_variables())
-    train_op = optimizer.training_step(gradients, params).train_op
-    pixels = np.fromfile(data.files['train'], np.uint8)
-    pixels = pixels.reshape([-1, params.rows, params.row_features])
-    random = np.random.RandomState(params.seed)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-
-        def step() -> None:
-            batch = pixels[random.randint(len(pixels), size=params.batch_size)]
-            session.run([train_op, loss], {images: batch / 255.0})
-
-        serve_steps(step)
-
-
-def run_gemm(params: HParams, data: decoded_copy.PreparedDataset) -> None:
-    """Multiplies two large matrices on as many threads as the trainer uses."""
-    import tensorflow as tf
-
-    del data
-    square = tf.Variable(tf.random.normal([_GEMM_SIZE, _GEMM_SIZE]))
-    product = tf.matmul(square, square).op
-    config = tf.ConfigProto(intra_op_parallelism_threads=params.threads)
-    with tf.Session(config=config) as session:
-        session.run(tf.global_variables_initializer())
-        serve_steps(lambda: session.run(product))
-
-
-# The parent: starts them, lets them take turns, compares.
-
-
-class Contestant:
-    """A process that runs steps on demand, and what it answered so far."""
-
-    def __init__(self, name: str, command: List[str]):
-        self.name = name
-        self.turns: List[Dict[str, Any]] = []
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True
-        )
-
-    def take_turn(self, steps: int) -> Dict[str, Any]:
-        """Runs `steps` steps; returns the answer of `serve_steps`."""
-        self._process.stdin.write('{}\n'.format(steps))
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(
-                'error: {} ended with code {}.'.format(self.name, self._process.wait())
-            )
-        return json.loads(line)
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
-
-    def medians(self) -> List[float]:
-        return [statistics.median(turn['milliseconds']) for turn in self.turns]
-
-    def all_milliseconds(self) -> List[float]:
-        return [value for turn in self.turns for value in turn['milliseconds']]
-
-
-def start(name: str, params: HParams, data_file: str, torch_python: str) -> Contestant:
-    """Starts a contestant and lets it warm up."""
-    settings = ['--batch_size={}'.format(params.batch_size), '--data_dir=' + params.data_dir]
-    command = [sys.executable, os.path.abspath(__file__), '--contestant=' + name] + settings
-    if name.startswith('torch'):
-        script = os.path.join(ROOT, 'scripts', 'benchmark_torch.py')
-        values = json.dumps(dict(vars(params), threads=params.threads, data_file=data_file))
-        command = [torch_python, script, name, values]
-    contestant = Contestant(name, command)
-    contestant.take_turn(3 if name == 'gemm' else _WARM_UP_STEPS)
-    return contestant
-
-
-def compare(
-    params: HParams, data_file: str, torch_python: str, rounds: int, steps: int
-) -> Dict[str, Any]:
-    """Lets all contestants take turns at one batch size; returns the row of the table."""
-    contestants = [start(name, params, data_file, torch_python) for name in CONTESTANTS]
-    for _ in range(rounds):
-        for contestant in contestants:
-            turn = contestant.take_turn(3 if contestant.name == 'gemm' else steps)
-            contestant.turns.append(turn)
-    by_name = {contestant.name: contestant for contestant in contestants}
-    for contestant in contestants:
-        contestant.close()
-    return row_of(params, by_name)
-
-
-def row_of(params: HParams, by_name: Dict[str, Contestant]) -> Dict[str, Any]:
-    """Turns the answers into medians, 10th percentiles and pairwise ratios."""
-    ours = by_name['ours']
-    peers = [by_name['torch_eager'], by_name['torch_compiled']]
-    torch = min(peers, key=lambda peer: statistics.median(peer.all_milliseconds()))
-    peak = 2 * _GEMM_SIZE**3 / (1e-3 * statistics.median(by_name['gemm'].all_milliseconds()))
-    row: Dict[str, Any] = {'batch_size': params.batch_size, 'torch_best': torch.name}
-    for name, contestant in [('ours', ours), ('torch', torch), ('plain', by_name['plain'])]:
-        milliseconds = contestant.all_milliseconds()
-        cpu = sum(turn['cpu_seconds'] for turn in contestant.turns)
-        row[name + '_median_ms'] = statistics.median(milliseconds)
-        row[name + '_p10_ms'] = float(np.percentile(milliseconds, 10))
-        row[name + '_cpu_ms'] = 1e3 * cpu / len(milliseconds)
-        row[name + '_peak_megabytes'] = contestant.turns[-1]['peak_megabytes']
-    for name, peer in [('torch', torch), ('plain', by_name['plain'])]:
-        ratios = [theirs / mine for theirs, mine in zip(peer.medians(), ours.medians())]
-        row['ratio_vs_' + name] = statistics.median(ratios)
-    row['gemm_gflops'] = peak / 1e9
-    row['gemm_share'] = training_flops(params) / (1e-3 * row['ours_median_ms']) / peak
-    return row
-
-
-def make_torch_environment(folder: str) -> str:
-    """Returns the Python of an environment in `folder` that has PyTorch, made if need be."""
-    python = os.path.join(folder, 'bin', 'python')
-    probe = 'import sys, torch; sys.exit(torch.__version__.split("+")[0] != "{}")'
-    if not os.path.exists(python):
-        base = _find_new_python()
-        print('making an environment for {} in {}'.format(TORCH, folder), file=sys.stderr)
-        subprocess.check_call([base, '-Im', 'venv', folder])
-        install = [python, '-Im', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-        subprocess.check_call(install + [TORCH, 'numpy'], stderr=subprocess.DEVNULL)
-    subprocess.check_call([python, '-Ic', probe.format(TORCH.split('==')[1])])
-    return python
-
-
-def _find_new_python() -> str:
-    for name in ('python3.13', 'python3.12', 'python3.11', 'python3', '/usr/bin/python3'):
-        probe = [name, '-Ic', 'import sys, venv; assert sys.version_info >= (3, 11)']
-        try:
-            if subprocess.call(probe, stderr=subprocess.DEVNULL) == 0:
-                return name
-        except OSError:
-            continue
-    raise SystemExit('error: PyTorch needs a Python 3.11 or later on PATH, and there is none.')
-
-
-def show(rows: List[Dict[str, Any]]) -> None:
-    """Prints the table: median (10th percentile) milliseconds a step, CPU, ratios, memory."""
-    print('batch   ours           torch          plain          torch/ours plain/ours  of peak')
+def run_memory(bench: Bench) -> Rows:
+    """What the default run and one of a tenth of its steps take."""
+    steps = [HParams.max_steps // 10, HParams.max_steps]
+    rows = [
+        runs.memory(os.path.join(bench.folder, str(count)), bench.params.data_dir, count)
+        for count in steps
+    ]
+    print('python -m trainer.task: peak memory, children included; share of time in steps')
     for row in rows:
-        cells = [
-            '{:6.1f} ({:.1f})'.format(row[name + '_median_ms'], row[name + '_p10_ms'])
-            for name in ('ours', 'torch', 'plain')
-        ]
         print(
-            '{:<5} {:<14} {:<14} {:<14} {:>10.2f} {:>10.2f} {:>8.0%}'.format(
-                row['batch_size'],
-                *cells,
-                row['ratio_vs_torch'],
-                row['ratio_vs_plain'],
-                row['gemm_share'],
+            '  {max_steps:>6,} steps {peak_megabytes:>8.0f} MB  {training_time_share:>4.0%} of the '
+            'time between first and last step'.format(**row)
+        )
+    return rows
+
+
+SECTIONS: Dict[str, Callable[[Bench], Rows]] = {
+    **{name: functools.partial(run_comparison, name) for name in COMPARISONS},
+    'startup': run_startup,
+    'scale': run_scale,
+    'memory': run_memory,
+}
+
+
+def chosen_sections(values: flags.FlagValues) -> List[str]:
+    """Returns the sections to run, in the order of SECTIONS.
+
+    Raises:
+      UserError: a section is unknown, or a file cannot be written.
+    """
+    unknown = [name for name in values.only if name not in SECTIONS]
+    if unknown:
+        raise UserError(
+            '--only={}: there is no section {!r}; choose among {}.'.format(
+                ','.join(values.only), unknown[0], ', '.join(SECTIONS)
             )
         )
+    chosen = values.only or (_QUICK_SECTIONS if values.quick else SECTIONS)
+    for name in ('json', 'plot'):
+        path = values[name].value
+        if path and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+            raise UserError('--{}={}: its folder cannot be written.'.format(name, path))
+    if values.plot and 'scale' not in chosen:
+        raise UserError(
+            '--plot={}: it shows the section scale, which is not among those to run.'.format(
+                values.plot
+            )
+        )
+    return [name for name in SECTIONS if name in chosen]
 
 
 def main(argv: List[str]) -> None:
     del argv
     values = flags.FLAGS
+    names = chosen_sections(values)
     data = prepare_data.prepare('mnist', values.data_dir, separate_process=True)
-    if values.contestant:
-        params = hparams.from_flags(values, data.image_shape)
-        run: Dict[str, Callable] = {'ours': run_ours, 'plain': run_plain, 'gemm': run_gemm}
-        run[values.contestant](params, data)
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        torch_python = make_torch_environment(values.torch_env or os.path.join(temporary, 'torch'))
-        rows = []
-        for batch_size in (128, 256) if values.quick else (64, 128, 256, 512):
-            params = HParams(batch_size=batch_size, data_dir=values.data_dir)
-            rounds, steps = (8, 20) if values.quick else (20, 20)
-            rows.append(compare(params, data.files['train'], torch_python, rounds, steps))
-            show(rows[-1:])
-    if values.json:
-        with open(values.json, 'w') as f:
-            json.dump({'training': rows}, f, indent=2)
+    sys.stdout.reconfigure(line_buffering=True)  # in a file too, tables come as they are ready
+    record: Dict[str, Any] = runs.machine()
+    print(
+        '{date}, {cores} cores of {cpu}; "/ x": how many times the time of x it takes'.format(
+            **record
+        )
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(data, folder)
+        for number, name in enumerate(names):
+            say(
+                '{} ({} of {}, {})'.format(
+                    name, number + 1, len(names), datetime.datetime.now().strftime('%H:%M:%S')
+                )
+            )
+            record[name] = SECTIONS[name](bench)
+            if values.json:  # after each section, so that an interruption loses none before
+                files.write_json(values.json, record)
 
 
-def define_flags() -> None:
-    hparams.define_flags()
-    flags.DEFINE_bool('quick', False, 'Batch sizes 128 and 256 only, fewer turns.')
-    flags.DEFINE_string('json', None, 'File for the raw figures.')
-    flags.DEFINE_string('torch_env', None, 'Folder in which the PyTorch environment is kept.')
-    flags.DEFINE_enum('contestant', None, ['ours', 'plain', 'gemm'], 'Used by the script itself.')
+def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    hparams.define_flags(['data_dir'], flag_values)
+    names = ', '.join(SECTIONS)
+    for define, name, default, text in (
+        (flags.DEFINE_bool, 'quick', False, 'Only the main sections and batch sizes, fewer turns.'),
+        (flags.DEFINE_list, 'only', [], 'Sections to run: {}. Default: all.'.format(names)),
+        (flags.DEFINE_string, 'json', None, 'File for the raw figures.'),
+        (flags.DEFINE_string, 'plot', None, 'PNG file for the plot of the section scale.'),
+        (flags.DEFINE_string, 'torch_env', None, 'Folder where the PyTorch environment is kept.'),
+    ):
+        define(name, default, text, flag_values=flag_values)
 
 
 if __name__ == '__main__':
     define_flags()
-    app.run(main)
+    logs.run(main)
