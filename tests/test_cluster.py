@@ -8,7 +8,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from scripts import train_cluster
+from scripts import cluster_faults, train_cluster
 from trainer import cluster, train
 from trainer.cluster import LOCAL
 from trainer.errors import UserError
@@ -145,3 +145,36 @@ def test_a_cluster_that_refuses_to_run_ends_with_its_code():
     assert done.returncode == 1
     assert '--latent_size' in done.stdout
     assert 'Traceback' not in done.stdout
+
+
+def kill_one_after_the_other(running):
+    for part, name in enumerate(['worker:0', 'evaluator:0', 'ps:0', 'chief:0']):
+        running.wait(lambda part=part: running.look() >= running.max_steps * (part + 1) // 6)
+        running.kill(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'options, fault, max_steps',
+    [
+        ([], lambda running: None, 1500),
+        ([], kill_one_after_the_other, 300),
+        (['--absent=worker:1'], cluster_faults.restart_job, 300),
+        ([], cluster_faults.random_kills(0), 300),
+        ([], cluster_faults.random_kills(1), 300),
+    ],
+    ids=['nothing', 'each once', 'whole job, a worker never comes', 'seed 0', 'seed 1'],
+)
+def test_real_clusters_end_well(options, fault, max_steps, mnist_data_dir, tmp_path):
+    running = cluster_faults.Cluster(str(tmp_path), max_steps, mnist_data_dir, options)
+    try:
+        fault(running)
+        row = cluster_faults.outcome(running)
+    finally:
+        if running.launcher.poll() is None:
+            running.kill_all()
+    log = (tmp_path / 'cluster.log').read_text()
+    assert row['good'], (row, log)
+    assert 'Traceback' not in log
+    if max_steps == 1500:
+        assert row['negative_elbo'] <= 130

@@ -228,8 +228,32 @@ def train_and_evaluate(
         hooks = [progress, saver]
     elif task.type == 'worker':
         cluster.exit_when_ended(lambda: has_ended(params))
+    if task != LOCAL:
+        hooks.append(_StopInTimeHook(params.max_steps))
     training = tf.estimator.TrainSpec(train_input_fn, max_steps=params.max_steps, hooks=hooks)
     tf.estimator.train_and_evaluate(estimator, training, evaluation)
+
+
+class _StopInTimeHook(tf.train.SessionRunHook):
+    """Starts no step once a cluster has made enough of them.
+
+    TF's StopAtStepHook looks at the global step that was read during a step, when those of the
+    others may not have counted yet. Read after each step, `max_steps` is exceeded by at most one
+    step of each other process: the one that it was in.
+    """
+
+    def __init__(self, max_steps: int):
+        self._max_steps = max_steps
+
+    def begin(self) -> None:
+        self._global_step = tf.train.get_global_step()
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        del run_values
+        if run_context.session.run(self._global_step) >= self._max_steps:
+            run_context.request_stop()
 
 
 class _EvaluationListener(tf.train.CheckpointSaverListener):
