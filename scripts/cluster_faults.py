@@ -180,6 +180,7 @@ def rows(schedules: int) -> Iterator[Any]:
     for name in _KINDS:
         if name != 'worker:1':
             yield '{} killed'.format(name.split(':')[0]), [], kill_once(name)
+    yield 'no evaluator', ['--noevaluator'], lambda cluster: None
     yield 'a worker never comes', ['--absent=worker:1'], lambda cluster: None
     yield 'whole job killed', [], restart_job
     for seed in range(schedules):

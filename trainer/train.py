@@ -300,12 +300,21 @@ def final_evaluation(
         for split in ('train', 'validation', 'test')
     }
     best = export.read_best(params.model_dir)
-    if best is not None:
-        measured['best'] = {'global_step': best['global_step']}
+    while best is not None:
         path = os.path.join(best['folder'], best['checkpoint'])
         is_final = os.path.basename(path) == os.path.basename(checkpoint_path)
-        for split in ('validation', 'test'):
-            measured['best'][split] = measured[split] if is_final else evaluate(split, path, 'best')
+        try:
+            measured['best'] = {
+                split: measured[split] if is_final else evaluate(split, path, 'best')
+                for split in ('validation', 'test')
+            }
+            measured['best']['global_step'] = best['global_step']
+            break
+        except (tf.errors.OpError, ValueError):
+            # An evaluator in a cluster may have found a better one, and removed this.
+            before, best = best, export.read_best(params.model_dir)
+            if best == before:
+                raise
     return measured
 
 
