@@ -16,6 +16,9 @@ _CHATTER = (
     'was deprecated',
     'Instructions for updating',
     'contrib module will not be included in TensorFlow 2.0',
+    # An evaluator of a cluster, while it waits.
+    'Estimator is not trained yet',
+    'No new checkpoint ready for evaluation',
 )
 
 
@@ -37,6 +40,8 @@ def silence_chatter() -> None:
     tensorflow_logger = logging.getLogger('tensorflow')
     if _is_worth_reading not in tensorflow_logger.filters:
         tensorflow_logger.addFilter(_is_worth_reading)
+    # 1.14 writes each line itself; absl's handler, on the root logger, would write it again.
+    tensorflow_logger.propagate = False
 
 
 def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> None:

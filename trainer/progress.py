@@ -83,7 +83,7 @@ class TrainingProgress(tf.train.SessionRunHook):
         if self._steps_done == 0:
             self._start = self._step_start
             self.first_step = self._step
-        return tf.train.SessionRunArgs(self._loss)
+        return tf.train.SessionRunArgs([self._loss, self._global_step])
 
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
@@ -92,12 +92,14 @@ class TrainingProgress(tf.train.SessionRunHook):
         now = time.perf_counter()
         self.step_seconds += now - self._step_start
         self.elapsed_seconds = now - self._start
-        self._step += 1
+        loss, global_step = run_values.results
+        # In a cluster others train too; here the step may be read before it is counted.
+        self._step = max(self._step + 1, int(global_step))
         self._steps_done += 1
-        self._losses = self._losses[-99:] + [float(run_values.results)]
+        self._losses = self._losses[-99:] + [float(loss)]
         self._write_rate()
         interval = 0.5 if self._bar is not None else _SECONDS_BETWEEN_LINES
-        if now - self._shown_at >= interval or self._step == self._params.max_steps:
+        if now - self._shown_at >= interval or self._step >= self._params.max_steps:
             self._shown_at = now
             self._show()
 
@@ -130,5 +132,6 @@ class TrainingProgress(tf.train.SessionRunHook):
             self._bar.n = self._step
             self._bar.set_description_str(text)
             return
-        left = (self._params.max_steps - self._step) * self.elapsed_seconds / self._steps_done
+        done = self._step - (self.first_step or 0)
+        left = (self._params.max_steps - self._step) * self.elapsed_seconds / done
         say(f'step {self._step:,}/{self._params.max_steps:,}: {text}, {duration(left)} left')

@@ -5,7 +5,7 @@ from typing import List
 
 from absl import flags
 
-from trainer import cloud, hparams, logs, prepare_data, train
+from trainer import cloud, cluster, hparams, logs, prepare_data, train
 
 
 def define_flags() -> None:
@@ -20,15 +20,17 @@ def main(argv: List[str]) -> None:
     """Turns the flags into one table, checks it, and runs."""
     del argv
     values = flags.FLAGS
+    task = cluster.join()
     facts = prepare_data.dataset_facts(values.dataset, values.data_dir or None)
     params = hparams.from_flags(values, facts.image_shape)
     params = cloud.placed(params, bool(values.model_dir), os.environ)
     train.check(params, facts)
     report = cloud.metric_reporter(os.environ)
-    record = train.run(params, report)
-    # Again, for a trial that the service restarted after its last evaluation.
-    report(dict(record['validation'], global_step=record['global_step']))
-    cloud.publish_model(params, os.environ)
+    record = train.run(params, task, report)
+    if task.leads:
+        # Again, for a trial that the service restarted after its last evaluation.
+        report(dict(record['validation'], global_step=record['global_step']))
+        cloud.publish_model(params, os.environ)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,15 @@
 """One run: data, `tf.estimator.train_and_evaluate`, the final evaluation and the artifacts."""
 
+import dataclasses
 import functools
 import os
-from typing import Any, Callable, Dict, Union
+from typing import Any, Callable, Dict, List, Union
 
 import numpy as np
 import tensorflow as tf
 
-from trainer import drawing, export, generate, hparams, input, prepare_data, results
+from trainer import cluster, drawing, export, generate, hparams, input, prepare_data, results
+from trainer.cluster import LOCAL, Task
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.model import model_fn
@@ -17,6 +19,11 @@ from trainer.summaries import FirstBatchSummaryHook
 
 _EVALUATION_BATCH = 1000
 _MANIFOLD_SIDE = 20
+_SECONDS_BETWEEN_CHECKPOINT_LOOKS = 2
+# TF lets worker i wait 5 (i + 1) s, for the chief to make the weights, but no longer than this.
+_MAX_WORKER_DELAY = 10
+# Distance of the seeds of two training processes: a prime larger than seeds people choose.
+_SEED_STRIDE = 15485863
 
 
 def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
@@ -56,37 +63,41 @@ def _check_folder(model_dir: str) -> None:
 
 
 def run(
-    params: HParams, report: Callable[[Dict[str, Any]], None] = lambda metrics: None
+    params: HParams,
+    task: Task = LOCAL,
+    report: Callable[[Dict[str, Any]], None] = lambda metrics: None,
 ) -> Dict[str, Any]:
     """Trains from the last checkpoint to `max_steps`; leaves every artifact in `model_dir`.
 
     Args:
-      params: the settings.
+      params: the settings of the run.
+      task: the part of this process in a cluster. All but a chief and a local training return, or
+        end the process, when training has ended, and leave nothing.
       report: called with the metrics of each evaluation on the validation images.
 
     Returns:
-      What `results.json` holds.
+      What `results.json` holds; nothing where another process writes it.
 
     Raises:
       UserError: the data cannot be had, or training cannot go on.
     """
+    if task.type == 'ps':
+        cluster.serve_weights(make_estimator(params, task).config, lambda: has_ended(params))
     # Prepared in a process of its own: TF 1.14 makes one thread pool for all sessions of a process,
     # as the first one asks for, and that has to be the training session.
     data = prepare_data.prepare(
         params.dataset, params.data_dir or None, params.idx_dir or None, separate_process=True
     )
     check(params, data)
-    announce(params)
-    try:
-        hparams.save(params)
-    except tf.errors.OpError as error:
-        raise UserError(
-            f'--model_dir={params.model_dir} cannot be written ({error.message}).'
-        ) from error
-    estimator = make_estimator(params)
+    if task.leads:
+        announce(params)
+        save_settings(params)
+    else:
+        say('{} of the cluster: ready.'.format(str(task).capitalize()))
+    estimator = make_estimator(params, task)
     progress = TrainingProgress(params)
     try:
-        train_and_evaluate(estimator, data, params, progress, report)
+        train_and_evaluate(estimator, data, params, progress, task, report)
     except tf.train.NanLossDuringTrainingError as error:
         raise UserError(
             'the negative ELBO is not a number any more: start again with a lower --learning_rate '
@@ -94,6 +105,9 @@ def run(
         ) from error
     finally:
         progress.close()
+    if not task.leads:
+        return {}
+    estimator = make_estimator(params)  # The final work needs no cluster.
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
     artifacts = draw_and_export(estimator, data, checkpoint_path, params)
     measured = final_evaluation(estimator, data, checkpoint_path, params)
@@ -101,6 +115,20 @@ def run(
     artifacts['results'] = results.save(record, params)
     results.show(record, artifacts)
     return record
+
+
+def save_settings(params: HParams) -> None:
+    """Writes the settings of the run to its folder.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    try:
+        hparams.save(params)
+    except tf.errors.OpError as error:
+        raise UserError(
+            f'--model_dir={params.model_dir} cannot be written ({error.message}).'
+        ) from error
 
 
 def announce(params: HParams) -> None:
@@ -137,23 +165,36 @@ def start_step(model_dir: str) -> int:
     return int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP))
 
 
-def make_estimator(params: HParams) -> tf.estimator.Estimator:
+def has_ended(params: HParams) -> bool:
+    """Whether the final checkpoint is there."""
+    return start_step(params.model_dir) >= params.max_steps
+
+
+def make_estimator(params: HParams, task: Task = LOCAL) -> tf.estimator.Estimator:
     """Returns the Estimator of a run, one core a thread and one thread an op."""
     session_config = tf.ConfigProto(
         intra_op_parallelism_threads=1,
         inter_op_parallelism_threads=params.threads,
         allow_soft_placement=True,
+        device_filters=cluster.device_filters(task),
     )
-    config = tf.estimator.RunConfig(
-        model_dir=params.model_dir,
-        tf_random_seed=params.seed,
-        save_summary_steps=params.save_summary_steps,
-        save_checkpoints_steps=params.checkpoint_steps,
-        # Its log lines and rate are TrainingProgress's work.
-        log_step_count_steps=None,
-        session_config=session_config,
-    )
-    return tf.estimator.Estimator(model_fn, config=config, params=params)
+    with cluster.environment(task):
+        config = tf.estimator.RunConfig(
+            model_dir=params.model_dir,
+            tf_random_seed=params.seed,
+            save_summary_steps=params.save_summary_steps,
+            save_checkpoints_steps=params.checkpoint_steps,
+            # Its log lines and rate are TrainingProgress's work.
+            log_step_count_steps=None,
+            session_config=session_config,
+            experimental_max_worker_delay_secs=_MAX_WORKER_DELAY,
+        )
+    return tf.estimator.Estimator(model_fn, config=config, params=of_replica(params, task))
+
+
+def of_replica(params: HParams, task: Task) -> HParams:
+    """Gives each training process images and noise of its own."""
+    return dataclasses.replace(params, seed=params.seed + _SEED_STRIDE * task.replica)
 
 
 def train_and_evaluate(
@@ -161,36 +202,88 @@ def train_and_evaluate(
     data: PreparedDataset,
     params: HParams,
     progress: TrainingProgress,
+    task: Task = LOCAL,
     report: Callable[[Dict[str, Any]], None] = lambda metrics: None,
 ) -> None:
     """Trains to `max_steps`, evaluating and reporting each checkpoint and exporting the best."""
 
     def train_input_fn() -> tf.data.Dataset:
         # Asked for at each start, so that a resumed run sees the images that come next.
-        return input.train_input_fn(
-            data, params.batch_size, params.seed, start_step(params.model_dir)
-        )
+        step = start_step(params.model_dir) // task.replicas
+        return input.train_input_fn(data, params.batch_size, of_replica(params, task).seed, step)
 
     def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
         results.report_evaluation(metrics, is_best)
         report(metrics)
 
-    if start_step(params.model_dir) == 0:
-        export.forget_best(params.model_dir)
-    saver = tf.train.CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
-    tf.estimator.train_and_evaluate(
-        estimator,
-        tf.estimator.TrainSpec(train_input_fn, max_steps=params.max_steps, hooks=[progress, saver]),
-        tf.estimator.EvalSpec(
-            functools.partial(input.eval_input_fn, data, 'validation', _EVALUATION_BATCH),
-            steps=None,
-            name='validation',
-            hooks=[FirstBatchSummaryHook(estimator.eval_dir('validation'))],
-            exporters=[export.BestExporter(params, report_evaluation)],
-            start_delay_secs=0,
-            throttle_secs=0,
-        ),
+    evaluation = tf.estimator.EvalSpec(
+        functools.partial(input.eval_input_fn, data, 'validation', _EVALUATION_BATCH),
+        steps=None,
+        name='validation',
+        hooks=[FirstBatchSummaryHook(estimator.eval_dir('validation'))],
+        exporters=[export.BestExporter(params, report_evaluation)],
+        start_delay_secs=0,
+        throttle_secs=_SECONDS_BETWEEN_CHECKPOINT_LOOKS if task.type == 'evaluator' else 0,
     )
+    hooks: List[tf.train.SessionRunHook] = []
+    if task.leads:
+        if start_step(params.model_dir) == 0:
+            export.forget_best(params.model_dir)
+        listeners = []
+        if task.type == 'chief' and not task.has_evaluator:
+            listeners.append(_EvaluationListener(make_estimator(params), evaluation))
+        saver = tf.train.CheckpointSaverHook(
+            params.model_dir, save_steps=params.checkpoint_steps, listeners=listeners
+        )
+        hooks = [progress, saver]
+    elif task.type == 'worker':
+        cluster.exit_when_ended(lambda: has_ended(params))
+    if task != LOCAL:
+        hooks.append(_StopInTimeHook(params.max_steps))
+    training = tf.estimator.TrainSpec(train_input_fn, max_steps=params.max_steps, hooks=hooks)
+    tf.estimator.train_and_evaluate(estimator, training, evaluation)
+
+
+class _StopInTimeHook(tf.train.SessionRunHook):
+    """Starts no step once a cluster has made enough of them.
+
+    TF's StopAtStepHook looks at the global step that was read during a step, when those of the
+    others may not have counted yet. Read after each step, `max_steps` is exceeded by at most one
+    step of each other process: the one that it was in.
+    """
+
+    def __init__(self, max_steps: int):
+        self._max_steps = max_steps
+
+    def begin(self) -> None:
+        self._global_step = tf.train.get_global_step()
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        del run_values
+        if run_context.session.run(self._global_step) >= self._max_steps:
+            run_context.request_stop()
+
+
+class _EvaluationListener(tf.train.CheckpointSaverListener):
+    """Evaluates and exports as a local training does; TF leaves a chief's checkpoints alone."""
+
+    def __init__(self, estimator: tf.estimator.Estimator, evaluation: tf.estimator.EvalSpec):
+        self._estimator, self._evaluation = estimator, evaluation
+
+    def after_save(self, session: tf.Session, global_step_value: int) -> None:
+        del session
+        if not global_step_value:
+            return
+        spec = self._evaluation
+        path = self._estimator.latest_checkpoint()
+        metrics = self._estimator.evaluate(
+            spec.input_fn, hooks=spec.hooks, checkpoint_path=path, name=spec.name
+        )
+        for exporter in spec.exporters:
+            folder = os.path.join(self._estimator.model_dir, 'export', exporter.name)
+            exporter.export(self._estimator, folder, path, metrics, False)
 
 
 def final_evaluation(
@@ -217,12 +310,21 @@ def final_evaluation(
         for split in ('train', 'validation', 'test')
     }
     best = export.read_best(params.model_dir)
-    if best is not None:
-        measured['best'] = {'global_step': best['global_step']}
+    while best is not None:
         path = os.path.join(best['folder'], best['checkpoint'])
         is_final = os.path.basename(path) == os.path.basename(checkpoint_path)
-        for split in ('validation', 'test'):
-            measured['best'][split] = measured[split] if is_final else evaluate(split, path, 'best')
+        try:
+            measured['best'] = {
+                split: measured[split] if is_final else evaluate(split, path, 'best')
+                for split in ('validation', 'test')
+            }
+            measured['best']['global_step'] = best['global_step']
+            break
+        except (tf.errors.OpError, ValueError):
+            # An evaluator in a cluster may have found a better one, and removed this.
+            before, best = best, export.read_best(params.model_dir)
+            if best == before:
+                raise
     return measured
 
 

@@ -1,0 +1,180 @@
+"""TF_CONFIG as clouds write it, and real clusters of processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from scripts import cluster_faults, train_cluster
+from trainer import cluster, train
+from trainer.cluster import LOCAL
+from trainer.errors import UserError
+from trainer.hparams import HParams
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FULL = {'chief': ['a:1'], 'worker': ['b:1', 'c:1'], 'ps': ['d:1'], 'evaluator': ['e:1']}
+
+
+def environ(cluster_spec, kind, index=0, **others):
+    config = dict({'cluster': cluster_spec, 'task': {'type': kind, 'index': index}}, **others)
+    return {'TF_CONFIG': json.dumps(config)}
+
+
+def without(*kinds, **changed):
+    return {k: v for k, v in dict(FULL, **changed).items() if k not in kinds}
+
+
+@pytest.mark.parametrize(
+    'kind, index, replica', [('chief', 0, 0), ('worker', 0, 1), ('worker', 1, 2), ('ps', 0, 0)]
+)
+def test_each_task_is_what_tf_config_says(kind, index, replica):
+    task = cluster.join(environ(FULL, kind, index))
+    assert (task.type, task.index, task.replica, task.replicas) == (kind, index, replica, 3)
+    assert task.has_evaluator
+    assert task.leads == (kind == 'chief')
+
+
+@pytest.mark.parametrize(
+    'variables',
+    [
+        {},
+        {'TF_CONFIG': ''},
+        {'TF_CONFIG': '{}'},
+        environ({'chief': ['a:1']}, 'chief'),
+        environ({'master': ['a:1']}, 'master', environment='cloud', job={'trial': '1'}),
+        environ({'worker': ['a:1'], 'ps': []}, 'worker'),
+    ],
+)
+def test_a_single_training_process_trains_locally(variables):
+    assert cluster.join(variables) == LOCAL
+
+
+def test_worker_0_leads_where_there_is_no_chief():
+    spec = without('chief', 'evaluator')
+    first, second = [cluster.join(environ(spec, 'worker', index)) for index in (0, 1)]
+    assert (first.type, first.index, first.replica) == ('chief', 0, 0)
+    assert (second.type, second.index, second.replica) == ('worker', 0, 1)
+    expected = {'chief': ['b:1'], 'worker': ['c:1'], 'ps': ['d:1']}
+    assert json.loads(first.tf_config)['cluster'] == expected
+    assert json.loads(second.tf_config)['cluster'] == expected
+    assert not first.has_evaluator
+
+
+def test_a_master_is_a_chief_for_all():
+    spec = without('chief', 'evaluator', master=['a:1'])
+    assert cluster.join(environ(spec, 'master')).type == 'chief'
+    assert 'chief' in json.loads(cluster.join(environ(spec, 'worker')).tf_config)['cluster']
+
+
+def test_vertex_names_the_evaluator_in_cluster_spec_alone():
+    spec = without('evaluator')
+    variables = environ(spec, 'chief', environment='cloud', job='{}')
+    assert not cluster.join(variables).has_evaluator
+    pools = {'workerpool{}'.format(pool): ['x:1'] for pool in range(4)}
+    variables['CLUSTER_SPEC'] = json.dumps({'cluster': pools, 'task': {'type': 'workerpool0'}})
+    assert cluster.join(variables).has_evaluator
+    variables.update(environ(spec, 'evaluator'))
+    assert cluster.join(variables).type == 'evaluator'
+
+
+@pytest.mark.parametrize(
+    'variables, word',
+    [
+        ({'TF_CONFIG': '{'}, 'not valid JSON'),
+        ({'TF_CONFIG': '[]'}, 'lists of hosts'),
+        ({'TF_CONFIG': '{"cluster": {"ps": "a:1"}}'}, 'lists of hosts'),
+        ({'TF_CONFIG': json.dumps({'cluster': FULL, 'task': {'index': 'x'}})}, 'number as index'),
+        ({'TF_CONFIG': json.dumps({'cluster': FULL, 'task': 7})}, 'number as index'),
+        (environ(FULL, 'boss'), "'boss'"),
+        (environ(FULL, 'worker', 2), 'has 2 of that type'),
+        (environ(FULL, 'worker', -1), 'has 2 of that type'),
+        (environ(without('ps'), 'worker'), 'no parameter server'),
+        (environ({'ps': ['d:1']}, 'ps'), 'nobody would train'),
+    ],
+)
+def test_clusters_that_cannot_train_are_refused_in_one_sentence(variables, word):
+    with pytest.raises(UserError) as refused:
+        cluster.join(variables)
+    assert word in str(refused.value)
+    assert '\n' not in str(refused.value)
+
+
+@pytest.mark.parametrize('kind, index', [('chief', 0), ('worker', 1), ('ps', 0), ('evaluator', 0)])
+def test_estimator_takes_the_task_and_leaves_the_environment_alone(
+    kind, index, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('TF_CONFIG', 'untouched')
+    task = cluster.join(environ(FULL, kind, index))
+    config = train.make_estimator(HParams(model_dir=str(tmp_path)), task).config
+    assert (config.task_type, config.task_id) == (kind, index)
+    assert config.is_chief == (kind == 'chief')
+    assert os.environ['TF_CONFIG'] == 'untouched'
+    if kind != 'evaluator':
+        # What RunConfig itself sets where it is given no session_config.
+        with cluster.environment(task):
+            own = tf.estimator.RunConfig(model_dir=str(tmp_path)).session_config.device_filters
+        assert sorted(config.session_config.device_filters) == sorted(own)
+
+
+def test_each_training_process_has_a_seed_of_its_own(tmp_path):
+    params = HParams(model_dir=str(tmp_path), seed=7)
+    tasks = [LOCAL] + [cluster.join(environ(FULL, 'worker', index)) for index in (0, 1)]
+    seeds = [train.of_replica(params, task).seed for task in tasks]
+    assert seeds[0] == 7
+    assert len(set(seeds)) == 3
+
+
+def test_addresses_are_free_and_distinct():
+    spec = train_cluster.addresses({'chief': 1, 'worker': 3, 'ps': 0})
+    ports = [host.split(':')[1] for hosts in spec.values() for host in hosts]
+    assert len(set(ports)) == 4
+    assert 'ps' not in spec
+
+
+def test_a_cluster_that_refuses_to_run_ends_with_its_code():
+    done = subprocess.run(
+        [sys.executable, os.path.join(ROOT, 'scripts', 'train_cluster.py')]
+        + ['--workers=0', '--', '--latent_size=0'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert '--latent_size' in done.stdout
+    assert 'Traceback' not in done.stdout
+
+
+def kill_one_after_the_other(running):
+    for part, name in enumerate(['worker:0', 'evaluator:0', 'ps:0', 'chief:0']):
+        running.wait(lambda part=part: running.look() >= running.max_steps * (part + 1) // 6)
+        running.kill(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'options, fault, max_steps',
+    [
+        ([], lambda running: None, 1500),
+        ([], kill_one_after_the_other, 300),
+        (['--absent=worker:1'], cluster_faults.restart_job, 300),
+        ([], cluster_faults.random_kills(0), 300),
+        ([], cluster_faults.random_kills(1), 300),
+    ],
+    ids=['nothing', 'each once', 'whole job, a worker never comes', 'seed 0', 'seed 1'],
+)
+def test_real_clusters_end_well(options, fault, max_steps, mnist_data_dir, tmp_path):
+    running = cluster_faults.Cluster(str(tmp_path), max_steps, mnist_data_dir, options)
+    try:
+        fault(running)
+        row = cluster_faults.outcome(running)
+    finally:
+        if running.launcher.poll() is None:
+            running.kill_all()
+    log = (tmp_path / 'cluster.log').read_text()
+    assert row['good'], (row, log)
+    assert 'Traceback' not in log
+    if max_steps == 1500:
+        assert row['negative_elbo'] <= 130

@@ -1,0 +1,241 @@
+"""The part of a process in a distributed training, as `TF_CONFIG` tells it.
+
+Training is TensorFlow's own between-graph replication: weights live on parameter servers (`ps`); a
+`chief` and `worker`s each compute gradients of batches of their own and apply them whenever they
+are ready, without waiting for each other; an `evaluator` evaluates the checkpoints. Of what TF 1.14
+has it is the engine that survives the loss of any process.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import threading
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
+
+import tensorflow as tf
+
+from trainer.errors import UserError
+from trainer.progress import say
+
+TYPES = ('chief', 'worker', 'ps', 'evaluator')
+_SECONDS_BETWEEN_LOOKS = 2.0
+# Others may be in their last step when the final checkpoint appears.
+_SECONDS_OF_GRACE = 15.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What this process does.
+
+    Attributes:
+      type: 'local' for a training in one process, else one of `TYPES`.
+      index: number among the tasks of its type.
+      replica: number among the processes that train, the chief being 0.
+      replicas: number of processes that train.
+      has_evaluator: whether the cluster is known to have an evaluator.
+      tf_config: the corrected `TF_CONFIG`; empty for 'local'.
+    """
+
+    type: str = 'local'
+    index: int = 0
+    replica: int = 0
+    replicas: int = 1
+    has_evaluator: bool = False
+    tf_config: str = ''
+
+    @property
+    def leads(self) -> bool:
+        """Whether it saves checkpoints and leaves the artifacts."""
+        return self.type in ('local', 'chief')
+
+    def __str__(self) -> str:
+        return '{} {}'.format(self.type, self.index)
+
+
+LOCAL = Task()
+
+
+def join(environ: Mapping[str, str] = os.environ) -> Task:
+    """Reads `TF_CONFIG` and corrects it where TF 1.14's `RunConfig` would misread it.
+
+    * A single training process is a local training: `train_and_evaluate` would neither evaluate nor
+      export in a cluster of one.
+    * `master`, the chief's older name, becomes `chief`: TF allows no evaluator beside a master.
+    * Without a chief, worker 0 leads and the others move up, as Kubernetes' TFJob has it.
+
+    Args:
+      environ: `TF_CONFIG`, and `CLUSTER_SPEC`, which Vertex AI sets beside it and which tells
+        whether there is an evaluator.
+
+    Returns:
+      The task of this process.
+
+    Raises:
+      UserError: `TF_CONFIG` is malformed, or is a cluster that cannot train.
+    """
+    if not environ.get('TF_CONFIG'):
+        return LOCAL
+    config = _parse('TF_CONFIG', environ)
+    cluster = {kind: list(hosts) for kind, hosts in config.get('cluster', {}).items() if hosts}
+    kind, index = _task_of(config)
+    if 'master' in cluster and 'chief' not in cluster:
+        cluster['chief'] = cluster.pop('master')
+    kind = 'chief' if kind == 'master' else kind
+    if 'chief' not in cluster and cluster.get('worker'):
+        cluster['chief'], cluster['worker'] = cluster['worker'][:1], cluster['worker'][1:]
+        if kind == 'worker':
+            kind, index = ('chief', 0) if index == 0 else ('worker', index - 1)
+    cluster = {name: hosts for name, hosts in cluster.items() if hosts}
+    has_evaluator = 'evaluator' in cluster or _vertex_has_evaluator(environ)
+    training = len(cluster.get('chief', [])) + len(cluster.get('worker', []))
+    if kind in ('', 'chief') and training <= 1 and 'ps' not in cluster and not has_evaluator:
+        return LOCAL
+    _check(cluster, kind, index, training)
+    # Not the fields that services add: nothing of TF's reads them.
+    tf_config = {'cluster': cluster, 'task': {'type': kind, 'index': index}}
+    replica = index + 1 if kind == 'worker' else 0
+    return Task(kind, index, replica, training, has_evaluator, json.dumps(tf_config))
+
+
+@contextlib.contextmanager
+def environment(task: Task) -> Iterator[None]:
+    """Sets `TF_CONFIG` as `RunConfig`, which reads nothing else, has to find it for `task`."""
+    before = os.environ.pop('TF_CONFIG', None)
+    if task.tf_config:
+        os.environ['TF_CONFIG'] = task.tf_config
+    try:
+        yield
+    finally:
+        os.environ.pop('TF_CONFIG', None)
+        if before is not None:
+            os.environ['TF_CONFIG'] = before
+
+
+def _parse(name: str, environ: Mapping[str, str]) -> Dict[str, Any]:
+    try:
+        value = json.loads(environ[name])
+    except ValueError as error:
+        raise UserError(
+            '{} is not valid JSON ({}): correct it, or unset it to train in one process.'.format(
+                name, error
+            )
+        ) from error
+    cluster = value.get('cluster', {}) if isinstance(value, dict) else None
+    if not isinstance(cluster, dict) or not all(isinstance(h, list) for h in cluster.values()):
+        raise UserError(
+            '{}={} must be an object whose "cluster" has lists of hosts: correct it, or unset it '
+            'to train in one process.'.format(name, environ[name])
+        )
+    return value
+
+
+def _task_of(config: Dict[str, Any]) -> Tuple[str, int]:
+    task = config.get('task') or {}
+    try:
+        return str(task.get('type', '')), int(task.get('index', 0))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(
+            'TF_CONFIG has the task {}: it must be an object with a type and a number as '
+            'index.'.format(json.dumps(task))
+        ) from error
+
+
+def _vertex_has_evaluator(environ: Mapping[str, str]) -> bool:
+    """Vertex AI leaves the evaluator out of TF_CONFIG's cluster; worker pool 3 is always it."""
+    if not environ.get('CLUSTER_SPEC'):
+        return False
+    return bool(_parse('CLUSTER_SPEC', environ).get('cluster', {}).get('workerpool3'))
+
+
+def _check(cluster: Dict[str, List[str]], kind: str, index: int, training: int) -> None:
+    """Refuses clusters that TF would fail in, hang in, or train apart in."""
+    if kind not in TYPES:
+        raise UserError(
+            'TF_CONFIG has a task of type {!r}: it must be one of {}.'.format(
+                kind, ', '.join(TYPES)
+            )
+        )
+    if kind != 'evaluator' and not 0 <= index < len(cluster.get(kind, [])):
+        raise UserError(
+            'TF_CONFIG has the task {} {}, but its cluster has {} of that type.'.format(
+                kind, index, len(cluster.get(kind, []))
+            )
+        )
+    if 'chief' not in cluster:
+        raise UserError('TF_CONFIG has a cluster without a chief or worker: nobody would train.')
+    if training > 1 and 'ps' not in cluster:
+        raise UserError(
+            'TF_CONFIG has {} training processes and no parameter server (ps), so they could not '
+            'share weights: add one.'.format(training)
+        )
+
+
+def device_filters(task: Task) -> List[str]:
+    """Devices a session of this task looks at; without them it waits for every worker to come.
+
+    `RunConfig` sets the same ones where it is not given a session_config.
+    """
+    return {
+        'chief': ['/job:ps', '/job:chief'],
+        'worker': ['/job:ps', '/job:worker/task:{}'.format(task.index)],
+        'ps': ['/job:ps', '/job:worker', '/job:chief', '/job:master'],
+    }.get(task.type, [])
+
+
+def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool]) -> None:
+    """Runs a parameter server until training has ended or a SIGTERM comes; exits with 0.
+
+    TF's own never ends: its `Server.join` waits in C++, where no Python signal handler runs.
+
+    Args:
+      config: of a task of type 'ps'.
+      has_ended: whether the training has.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # Kept: a server that is garbage-collected ends.
+    server = tf.train.Server(
+        config.cluster_spec,
+        job_name='ps',
+        task_index=config.task_id,
+        config=config.session_config,
+        protocol=config.protocol,
+    )
+    say('Serving weights at {}.'.format(server.target))
+    while not stop.wait(_SECONDS_BETWEEN_LOOKS):
+        if _ended(has_ended):
+            stop.wait(_SECONDS_OF_GRACE)
+            break
+    say('Training has ended: leaving.' if not stop.is_set() else 'Terminated: leaving.')
+    _exit_now()
+
+
+def exit_when_ended(has_ended: Callable[[], bool]) -> None:
+    """Ends this worker's process, in good time, once training has ended without it.
+
+    A worker that lost its parameter servers in the last step would wait two hours for new ones.
+    """
+
+    def watch() -> None:
+        never = threading.Event()
+        while not never.wait(_SECONDS_BETWEEN_LOOKS):
+            if _ended(has_ended):
+                never.wait(2 * _SECONDS_OF_GRACE)
+                say('Training has ended: leaving.')
+                _exit_now()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _ended(has_ended: Callable[[], bool]) -> bool:
+    try:
+        return has_ended()
+    except tf.errors.OpError:
+        return False  # The checkpoint it looked at was just replaced.
+
+
+def _exit_now() -> None:
+    # A regular exit runs Server.__del__, which in 1.14 waits or prints a traceback.
+    os._exit(0)
