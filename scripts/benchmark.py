@@ -73,7 +73,8 @@ COMPARISONS = {
         'a training step, batch {}: in a bare session, in Estimator',
         {'session': ['training'], 'estimator': ['estimator']},
         steps=HParams.save_summary_steps,
-        rounds=8,
+        rounds=12,
+        quick_rounds=6,
         statistic=statistics.mean,
     ),
     'evaluation': Comparison(
