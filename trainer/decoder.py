@@ -1,16 +1,16 @@
 """The decoder: from latents to a distribution over images."""
 
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.distributions import Bernoulli
 from trainer.hparams import HParams
+from trainer.likelihoods import likelihood
 from trainer.transpose_convolution import transpose_convolution
 
 
-def decoder(latents: tf.Tensor, params: HParams) -> Bernoulli:
+def decoder(latents: tf.Tensor, params: HParams) -> Any:
     """Maps latents to p(x | z) through Dense layers, then two transpose convolutions.
 
     Each transpose convolution doubles the sides. The last one goes straight to the image's
@@ -20,10 +20,12 @@ def decoder(latents: tf.Tensor, params: HParams) -> Bernoulli:
 
     Args:
       latents: float32 `[batch, latent_size]`.
-      params: `decoder_units`, `decoder_channels` and `image_shape` are used.
+      params: `decoder_units`, `decoder_channels`, `image_shape`, `likelihood` and
+        `normal_scale` are used.
 
     Returns:
-      The likelihood, with logits `[batch, rows, columns * channels]`.
+      The likelihood, a distribution of `likelihoods.py` with logits
+      `[batch, rows, columns * channels]`.
     """
     rows, columns, channels = params.image_shape
     quarter = [rows // 4, columns // 4, params.decoder_channels]
@@ -36,7 +38,8 @@ def decoder(latents: tf.Tensor, params: HParams) -> Bernoulli:
         name = 'transpose_convolution_1'
         hidden = _doubled(hidden, 3, params.decoder_channels, name, activation=tf.nn.elu)
         logits = _doubled(hidden, 4, channels, 'transpose_convolution_2')
-        return Bernoulli(tf.reshape(logits, [-1, rows, columns * channels]))
+        logits = tf.reshape(logits, [-1, rows, columns * channels])
+        return likelihood(logits, params.likelihood, params.normal_scale)
 
 
 def _doubled(

@@ -1,15 +1,13 @@
-"""The two distributions of the model, as objects that `encoder` and `decoder` return.
-
-Both factorise over their last axes, and every value is summed over them: one number, in nats, for
-each example of the batch.
-"""
+"""The posterior of the latents, as an object that `encoder` returns."""
 
 import numpy as np
 import tensorflow as tf
 
+_LOG_2_PI = float(np.log(2.0 * np.pi))
+
 
 class DiagonalGaussian:
-    """A normal distribution with independent dimensions; its prior is N(0, I).
+    """A normal distribution with independent dimensions.
 
     Attributes:
       mean: float32 `[batch, latent_size]`.
@@ -27,59 +25,41 @@ class DiagonalGaussian:
         sample is a differentiable function of `mean` and `scale`.
 
         Args:
-          noise: float32 `[batch, latent_size]`.
+          noise: float32 `[batch, samples, latent_size]`.
 
         Returns:
-          float32 `[batch, latent_size]`.
+          float32 `[batch, samples, latent_size]`.
         """
-        return self.mean + self.scale * noise
+        return self.mean[:, tf.newaxis] + self.scale[:, tf.newaxis] * noise
 
-    def kl_divergence(self) -> tf.Tensor:
-        """Returns KL(self || N(0, I)) in nats, summed over the latent dimensions.
-
-        Kingma & Welling 2014, appendix B: -1/2 sum(1 + log(scale^2) - mean^2 - scale^2).
-
-        Returns:
-          float32 `[batch]`, never negative but for rounding.
-        """
-        with tf.name_scope('kl_divergence'):
-            per_dimension = 0.5 * (
-                tf.square(self.mean) + tf.square(self.scale) - 1.0
-            ) - tf.math.log(self.scale)
-            return tf.reduce_sum(per_dimension, axis=-1)
-
-
-class Bernoulli:
-    """Independent Bernoulli distributions, one a pixel, given by their log-odds.
-
-    Attributes:
-      logits: float32 `[batch, rows, features]`.
-    """
-
-    def __init__(self, logits: tf.Tensor):
-        self.logits = logits
-
-    def mean(self) -> tf.Tensor:
-        """Returns each pixel's probability of being 1, float32 `[batch, rows, features]`."""
-        return tf.sigmoid(self.logits)
-
-    def log_prob(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns log p(images) in nats, summed over pixels; minus the binary cross-entropy.
-
-        Kingma & Welling 2014, appendix C.1, equation 11. It is computed from the logits, so it is
-        finite where a probability rounds to 0 or 1. For grey levels x in [0, 1] it is the expected
-        log-probability of an image whose pixels are drawn as 1 with probability x.
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        """Returns the log-density of each latent dimension in nats, not summed.
 
         Args:
-          images: float32 `[batch, rows, features]` in [0, 1].
+          latents: float32 `[batch, samples, latent_size]`.
 
         Returns:
-          float32 `[batch]`.
+          float32 `[batch, samples, latent_size]`.
         """
-        # sigmoid_cross_entropy_with_logits is the same in ten ops, which take three times as long;
-        # one of them, Log1p, tf2onnx 1.17 cannot convert.
-        log_prob = images * self.logits - tf.nn.softplus(self.logits)
-        return tf.reduce_sum(log_prob, axis=[1, 2])
+        with tf.name_scope('posterior_log_prob'):
+            mean, scale = self.mean[:, tf.newaxis], self.scale[:, tf.newaxis]
+            return -0.5 * (tf.square((latents - mean) / scale) + _LOG_2_PI) - tf.math.log(scale)
+
+    def kl_divergence(self) -> tf.Tensor:
+        """Returns KL(self || N(0, I)) of each latent dimension in nats, not summed.
+
+        Kingma & Welling 2014, appendix B: -1/2 (1 + log(scale^2) - mean^2 - scale^2).
+
+        Returns:
+          float32 `[batch, latent_size]`, never negative but for rounding.
+        """
+        with tf.name_scope('kl_divergence'):
+            squares = tf.square(self.mean) + tf.square(self.scale)
+            return 0.5 * (squares - 1.0) - tf.math.log(self.scale)
+
+    def without_gradient(self) -> 'DiagonalGaussian':
+        """Returns the same distribution, through whose parameters no gradient flows."""
+        return DiagonalGaussian(tf.stop_gradient(self.mean), tf.stop_gradient(self.scale))
 
 
 def softplus_inverse(value: float) -> float:

@@ -1,16 +1,15 @@
 """Draws images from a trained model: `python -m trainer.generate --model_dir=...`."""
 
 import os
-from typing import Optional
+from typing import Any, Callable, List, Optional
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from trainer import drawing, hparams, logs
+from trainer import drawing, hparams, logs, model
 from trainer.errors import UserError
 from trainer.hparams import HParams
-from trainer.model import sample_prior
 
 _BATCH = 1000
 
@@ -22,22 +21,42 @@ def decode(latents: np.ndarray, checkpoint_path: str, params: HParams) -> np.nda
       latents: float32 `[n, latent_size]`.
 
     Returns:
-      Probabilities, float32 `[n, rows, columns, channels]` in [0, 1].
+      The pixels' means, float32 `[n, rows, columns, channels]` in [0, 1].
     """
-    with tf.Graph().as_default():
-        noise = tf.placeholder(tf.float32, [None, params.latent_size])
-        images = sample_prior(noise, params).mean()
-        with tf.Session() as session:
-            tf.train.Saver().restore(session, checkpoint_path)
-            batches = [latents[start : start + _BATCH] for start in range(0, len(latents), _BATCH)]
-            decoded = [session.run(images, {noise: batch}) for batch in batches]
-    return np.concatenate(decoded).reshape((-1,) + params.image_shape)
+    return _in_batches(
+        lambda latents: model.decode(latents, params), [latents], checkpoint_path, params
+    )
 
 
 def draw_from_prior(count: int, seed: int, checkpoint_path: str, params: HParams) -> np.ndarray:
-    """Decodes `count` draws from the prior N(0, I); returns as `decode` does."""
-    noise = np.random.RandomState(seed).standard_normal([count, params.latent_size])
-    return decode(noise.astype(np.float32), checkpoint_path, params)
+    """Decodes `count` draws from the prior; returns as `decode` does."""
+    random = np.random.RandomState(seed)
+    noise = random.standard_normal([count, params.latent_size])
+    choice = random.uniform(size=count)
+    return _in_batches(
+        lambda noise, choice: model.sample_prior(noise, choice, params),
+        [noise, choice],
+        checkpoint_path,
+        params,
+    )
+
+
+def _in_batches(
+    build: Callable[..., Any], arrays: List[np.ndarray], checkpoint_path: str, params: HParams
+) -> np.ndarray:
+    """Returns the mean of the likelihood that `build` makes of float32 `arrays`, all `[n, ...]`."""
+    with tf.Graph().as_default():
+        inputs = [tf.placeholder(tf.float32, [None, *array.shape[1:]]) for array in arrays]
+        images = build(*inputs).mean()
+        with tf.Session() as session:
+            tf.train.Saver().restore(session, checkpoint_path)
+            decoded = [
+                session.run(
+                    images, {x: array[start : start + _BATCH] for x, array in zip(inputs, arrays)}
+                )
+                for start in range(0, len(arrays[0]), _BATCH)
+            ]
+    return np.concatenate(decoded).reshape((-1,) + params.image_shape)
 
 
 def grid_columns(count: int) -> int:

@@ -37,9 +37,15 @@ class Range:
         return '{} {:,}'.format(start.format(self.low), self.high)
 
 
-def _setting(default: Any, text: str, allowed: Optional[Range] = None, fixed: bool = True) -> Any:
+def _setting(
+    default: Any,
+    text: str,
+    allowed: Optional[Range] = None,
+    fixed: bool = True,
+    choices: Optional[Tuple[str, ...]] = None,
+) -> Any:
     """A row of the table; a `fixed` setting may not differ when a run is resumed."""
-    metadata = {'help': text, 'range': allowed, 'fixed': fixed}
+    metadata = {'help': text, 'range': allowed, 'fixed': fixed, 'choices': choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -62,7 +68,53 @@ class HParams:
         32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", _SIZE
     )
 
+    likelihood: str = _setting(
+        'bernoulli',
+        'Distribution of a pixel given the latents.',
+        choices=('bernoulli', 'continuous_bernoulli', 'normal'),
+    )
+    normal_scale: float = _setting(
+        0.0,
+        'Standard deviation of the pixels of --likelihood=normal, of grey levels in [0, 1]. '
+        '0: learned, one for all pixels.',
+        Range(0, 10),
+    )
+    prior: str = _setting(
+        'standard_normal',
+        'Prior of the latents: N(0, I), a learned mixture of Gaussians, or the mixture of the '
+        'posteriors of learned pseudo-inputs (VampPrior).',
+        choices=('standard_normal', 'mixture', 'vamp'),
+    )
+    prior_components: int = _setting(200, 'Components of a mixture or vamp prior.', _SIZE)
+
     # How it is trained.
+    objective: str = _setting(
+        'elbo',
+        'What is maximised: the ELBO, the importance-weighted bound with training_samples samples '
+        '(IWAE), or the latter with doubly reparameterised gradients.',
+        choices=('elbo', 'iwae', 'dreg'),
+    )
+    training_samples: int = _setting(
+        1, 'Samples of the posterior of each image in a training step.', Range(1, 1000)
+    )
+    beta: float = _setting(1.0, 'Weight of the KL divergence in the ELBO.', Range(0, 1000))
+    beta_warmup_steps: int = _setting(
+        0, 'Steps over which beta rises linearly from 0.', Range(0, 10**9)
+    )
+    beta_cycles: int = _setting(
+        0,
+        'Equal parts of training in the first half of each of which beta rises linearly from 0.',
+        Range(0, 10**6),
+    )
+    free_bits: float = _setting(
+        0.0,
+        'Nats of KL divergence below which a group of latent dimensions is not pressed further, '
+        'in the mean over a batch.',
+        Range(0, 1000),
+    )
+    free_bits_groups: int = _setting(
+        0, 'Groups of neighbouring dimensions for free_bits. 0: each is its own.', Range(0, 8192)
+    )
     batch_size: int = _setting(128, 'Images in a training step.', _COUNT)
     max_steps: int = _setting(5500, 'Global step at which training ends.', _COUNT, fixed=False)
     learning_rate: float = _setting(
@@ -110,6 +162,13 @@ class HParams:
     )
     save_summary_steps: int = _setting(
         100, 'Steps between training summaries for TensorBoard.', _COUNT, fixed=False
+    )
+    evaluation_samples: int = _setting(
+        5,
+        'Samples of the posterior of each image in an evaluation, of which the importance-weighted '
+        'bound is made.',
+        Range(1, 10000),
+        fixed=False,
     )
     exports_to_keep: int = _setting(
         5, 'Exports of best models that are kept, the newest ones.', _COUNT, fixed=False
@@ -194,7 +253,15 @@ def define_flags(
     for row in settings():
         if names is not None and row.name not in names:
             continue
-        if row.metadata['range'] is None:
+        if row.metadata['choices']:
+            flags.DEFINE_enum(
+                row.name,
+                row.default,
+                row.metadata['choices'],
+                row.metadata['help'],
+                flag_values=flag_values,
+            )
+        elif row.metadata['range'] is None:
             flags.DEFINE_string(
                 row.name, row.default, row.metadata['help'], flag_values=flag_values
             )
@@ -263,6 +330,75 @@ def trained(model_dir: str) -> HParams:
             'trainer.task.'.format(model_dir)
         )
     return dataclasses.replace(params, model_dir=model_dir)
+
+
+def check_consistent(hparams: HParams) -> None:
+    """Refuses settings that make no sense together.
+
+    Raises:
+      UserError: names the two settings, and why.
+    """
+    for wrong, text in _contradictions(hparams):
+        if wrong:
+            raise UserError(text)
+
+
+def _contradictions(hparams: HParams) -> List[Tuple[bool, str]]:
+    weighted = hparams.objective != 'elbo'
+    objective = '--objective={}'.format(hparams.objective)
+    groups = hparams.free_bits_groups
+    return [
+        (
+            weighted and hparams.training_samples < 2,
+            '{} needs --training_samples of at least 2 (now {}): with one it is the ELBO.'.format(
+                objective, hparams.training_samples
+            ),
+        ),
+        (
+            weighted and bool(hparams.free_bits),
+            '--free_bits={:g} needs --objective=elbo (now {}): the importance-weighted bound has '
+            'no KL divergence to leave free.'.format(hparams.free_bits, hparams.objective),
+        ),
+        (
+            weighted
+            and (hparams.beta != 1.0 or hparams.beta_warmup_steps + hparams.beta_cycles > 0),
+            '--beta, --beta_warmup_steps and --beta_cycles need --objective=elbo (now {}): the '
+            'importance-weighted bound has no KL divergence to weigh.'.format(hparams.objective),
+        ),
+        (
+            hparams.beta_warmup_steps > 0 and hparams.beta_cycles > 0,
+            '--beta_warmup_steps={} and --beta_cycles={} exclude each other: give one.'.format(
+                hparams.beta_warmup_steps, hparams.beta_cycles
+            ),
+        ),
+        (
+            hparams.beta_cycles > hparams.max_steps,
+            '--beta_cycles={} must be at most --max_steps={}.'.format(
+                hparams.beta_cycles, hparams.max_steps
+            ),
+        ),
+        (
+            bool(hparams.free_bits) and hparams.prior != 'standard_normal',
+            '--free_bits={:g} needs --prior=standard_normal (now {}): the KL divergence from a '
+            'mixture is not a sum over dimensions.'.format(hparams.free_bits, hparams.prior),
+        ),
+        (
+            groups > 0 and not hparams.free_bits,
+            '--free_bits_groups={} needs --free_bits above 0.'.format(groups),
+        ),
+        (
+            groups > 0 and hparams.latent_size % groups > 0,
+            '--free_bits_groups={} must divide --latent_size={}.'.format(
+                groups, hparams.latent_size
+            ),
+        ),
+        (
+            bool(hparams.normal_scale) and hparams.likelihood != 'normal',
+            '--normal_scale={:g} needs --likelihood=normal (now {}).'.format(
+                hparams.normal_scale, hparams.likelihood
+            ),
+        ),
+    ]
 
 
 def check_resumable(hparams: HParams, recorded: HParams) -> None:

@@ -1,15 +1,21 @@
 """The variational autoencoder as an Estimator `model_fn`."""
 
-from typing import Any, Dict, NamedTuple
+from typing import Any, Dict, NamedTuple, Tuple
 
 import tensorflow as tf
 
-from trainer import optimizer, summaries
+from trainer import objective, optimizer, priors, summaries
 from trainer.decoder import decoder
-from trainer.distributions import Bernoulli, DiagonalGaussian
-from trainer.elbo import ElboTerms, elbo_terms
+from trainer.distributions import DiagonalGaussian
+from trainer.elbo import (
+    ElboTerms,
+    elbo_terms,
+    importance_weighted_bound,
+    log_importance_weights,
+)
 from trainer.encoder import encoder
 from trainer.hparams import HParams
+from trainer.objective import TrainingTerms
 
 
 def model_fn(
@@ -32,35 +38,50 @@ def model_fn(
     images = features['images']
 
     if mode == tf.estimator.ModeKeys.TRAIN:
+        beta = objective.beta(tf.train.get_or_create_global_step(), params)
+        prior = model_prior(params)
         terms, gradients = optimizer.in_towers(
-            lambda images, noise: autoencode(images, noise, params).terms,
+            lambda images, noise, parameters: training_terms(
+                images, noise, prior.with_parameters(parameters), params
+            ),
+            lambda part, batch: objective.training_loss(part, batch, beta, params),
             [images, training_noise(images, params)],
+            prior.parameters,
             params.threads,
         )
         step = optimizer.training_step(gradients, params)
-        summaries.training(terms, step)
-        loss = tf.reduce_mean(terms.negative_elbo)
+        summaries.training(terms.elbo, step)
+        loss = tf.reduce_mean(terms.elbo.negative_elbo)
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=step.train_op)
 
     if mode == tf.estimator.ModeKeys.EVAL:
-        noise = tf.random.normal([tf.shape(images)[0], params.latent_size], seed=params.seed)
-        result = autoencode(images, noise, params)
+        shape = [tf.shape(images)[0], params.evaluation_samples, params.latent_size]
+        result = autoencode(images, tf.random.normal(shape, seed=params.seed), params)
         summaries.evaluation(images, result.likelihood, sample_prior, params)
-        metrics = {name: tf.metrics.mean(term) for name, term in result.terms._asdict().items()}
-        loss = tf.reduce_mean(result.terms.negative_elbo)
+        metrics = {name: tf.metrics.mean(value) for name, value in evaluated(result).items()}
+        loss = tf.reduce_mean(result.terms().negative_elbo)
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
 
-    no_noise = tf.zeros([tf.shape(images)[0], params.latent_size])
-    predictions = predictions_of(autoencode(images, no_noise, params), params)
+    predictions = predictions_of(autoencode(images, no_noise(images, params), params), params)
     return tf.estimator.EstimatorSpec(mode, predictions=predictions)
 
 
 class Autoencoded(NamedTuple):
-    """The network's outputs for a batch of images."""
+    """The network's outputs for a batch of images, with K samples of each posterior."""
 
-    terms: ElboTerms
     posterior: DiagonalGaussian
-    likelihood: Bernoulli
+    prior: Any
+    latents: tf.Tensor  # float32 [batch, K, latent_size].
+    likelihood: Any  # Of [batch * K] images, the samples of one image next to each other.
+    log_likelihood: tf.Tensor  # log p(x | z) in nats, float32 [batch, K].
+
+    def terms(self) -> ElboTerms:
+        """The ELBO and its parts, each `[batch]`, as means over the samples."""
+        return elbo_terms(self.log_likelihood, self.posterior, self.prior, self.latents)
+
+    def log_weights(self) -> tf.Tensor:
+        """The importance weights' logarithms, `[batch, K]`."""
+        return log_importance_weights(self.log_likelihood, self.posterior, self.prior, self.latents)
 
 
 def autoencode(images: tf.Tensor, noise: tf.Tensor, params: HParams) -> Autoencoded:
@@ -68,22 +89,71 @@ def autoencode(images: tf.Tensor, noise: tf.Tensor, params: HParams) -> Autoenco
 
     Args:
       images: x, float32 `[batch, rows, features]` in [0, 1].
-      noise: float32 `[batch, latent_size]`; N(0, I) gives a sample of the posterior, 0 its mean.
-
-    Returns:
-      The loss terms, the posterior q(z | x), and the likelihood p(x | z) at the sample z.
+      noise: float32 `[batch, K, latent_size]`; N(0, I) gives K samples of each posterior, 0 its
+        mean.
     """
-    with shared_weights():
-        posterior = encoder(images, params)
-        latents = posterior.sample(noise)
-        likelihood = decoder(latents, params)
-    return Autoencoded(elbo_terms(images, posterior, likelihood), posterior, likelihood)
+    posterior = encode(images, params)
+    latents = posterior.sample(noise)
+    likelihood, log_likelihood = decode_samples(images, latents, params)
+    return Autoencoded(posterior, model_prior(params), latents, likelihood, log_likelihood)
 
 
-def sample_prior(noise: tf.Tensor, params: HParams) -> Bernoulli:
-    """Decodes `noise`, float32 `[count, latent_size]` drawn from the prior N(0, I)."""
+def encode(images: tf.Tensor, params: HParams) -> DiagonalGaussian:
+    """Returns the posterior of `images`, float32 `[batch, rows, features]` in [0, 1]."""
     with shared_weights():
-        return decoder(noise, params)
+        return encoder(images, params)
+
+
+def decode(latents: tf.Tensor, params: HParams) -> Any:
+    """Returns the likelihood of each of `latents`, float32 `[count, latent_size]`."""
+    with shared_weights():
+        return decoder(latents, params)
+
+
+def decode_samples(images: tf.Tensor, latents: tf.Tensor, params: HParams) -> Tuple[Any, tf.Tensor]:
+    """Returns p(x | z) of all `latents`, `[batch, K, latent_size]`, and its log at `images`."""
+    likelihood = decode(tf.reshape(latents, [-1, params.latent_size]), params)
+    samples = latents.shape.as_list()[1]
+    if samples != 1:
+        repeated = tf.tile(images[:, tf.newaxis], [1, tf.shape(latents)[1], 1, 1])
+        images = tf.reshape(repeated, [-1, params.rows, params.row_features])
+    return likelihood, tf.reshape(likelihood.log_prob(images), tf.shape(latents)[:2])
+
+
+def model_prior(params: HParams) -> Any:
+    """Returns the prior p(z), a distribution of `priors.py`."""
+    with shared_weights():
+        return priors.prior(params)
+
+
+def sample_prior(noise: tf.Tensor, choice: tf.Tensor, params: HParams) -> Any:
+    """Decodes draws of the prior, made of `noise` and `choice` as its `sample` says."""
+    return decode(model_prior(params).sample(noise, choice), params)
+
+
+def training_terms(
+    images: tf.Tensor, noise: tf.Tensor, prior: Any, params: HParams
+) -> TrainingTerms:
+    """Encodes, samples, decodes a part of a training batch; arguments as of `autoencode`."""
+    posterior = encode(images, params)
+    latents = posterior.sample(noise)
+    if params.objective == 'dreg':
+        latents, multiply_gradients_by = objective.doubly_reparameterized(latents)
+    likelihood, log_likelihood = decode_samples(images, latents, params)
+    result = Autoencoded(posterior, prior, latents, likelihood, log_likelihood)
+    if params.objective == 'dreg':
+        log_weights = result._replace(posterior=posterior.without_gradient()).log_weights()
+        multiply_gradients_by(log_weights)
+    else:
+        log_weights = result.log_weights()
+    by_dimension = priors.kl_divergence_by_dimension(posterior, prior, latents)
+    return TrainingTerms(result.terms(), by_dimension, log_weights)
+
+
+def evaluated(result: Autoencoded) -> Dict[str, tf.Tensor]:
+    """Returns what an evaluation takes the means of, each `[batch]`, in nats."""
+    bound = importance_weighted_bound(result.log_weights())
+    return dict(result.terms()._asdict(), negative_importance_weighted_bound=-bound)
 
 
 def shared_weights() -> Any:
@@ -92,13 +162,19 @@ def shared_weights() -> Any:
 
 
 def training_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
-    """Returns N(0, I) noise `[batch, latent_size]` that depends on the seed and the step alone.
+    """Returns N(0, I) noise `[batch, K, latent_size]` that depends on the seed and the step alone.
 
     A seeded `tf.random.normal` would start over whenever Estimator makes a session anew: a resumed
     run would see the noise of its first steps again.
     """
     seed = tf.stack([tf.constant(params.seed, tf.int64), tf.train.get_or_create_global_step()])
-    return tf.random.stateless_normal([images.shape.as_list()[0], params.latent_size], seed)
+    shape = [images.shape.as_list()[0], params.training_samples, params.latent_size]
+    return tf.random.stateless_normal(shape, seed)
+
+
+def no_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
+    """Returns the noise, `[batch, 1, latent_size]`, that makes each sample the posterior's mean."""
+    return tf.zeros([tf.shape(images)[0], 1, params.latent_size])
 
 
 def predictions_of(result: Autoencoded, params: HParams) -> Dict[str, tf.Tensor]:
@@ -110,7 +186,7 @@ def predictions_of(result: Autoencoded, params: HParams) -> Dict[str, tf.Tensor]
     with tf.name_scope('predictions'):
         shape = [-1] + params.served_shape
         return dict(
-            result.terms._asdict(),
+            result.terms()._asdict(),
             mean=result.posterior.mean,
             scale=result.posterior.scale,
             reconstruction=tf.reshape(result.likelihood.mean(), shape),

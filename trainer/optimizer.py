@@ -1,11 +1,10 @@
 """Gradients over several threads, and the training step they feed."""
 
 import math
-from typing import Callable, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
-from trainer.elbo import ElboTerms
 from trainer.hparams import HParams
 
 
@@ -18,33 +17,56 @@ class TrainingStep(NamedTuple):
 
 
 def in_towers(
-    terms_fn: Callable[..., ElboTerms], tensors: Sequence[tf.Tensor], towers: int
-) -> Tuple[ElboTerms, List[tf.Tensor]]:
-    """Computes `terms_fn(*tensors)` and its gradients, the batch cut into parts of their own.
+    forward: Callable[..., Any],
+    loss: Callable[[Any, Any], tf.Tensor],
+    tensors: Sequence[tf.Tensor],
+    shared: Sequence[tf.Tensor],
+    towers: int,
+) -> Tuple[Any, List[tf.Tensor]]:
+    """Computes a loss and its gradients, the batch cut into parts of their own.
 
-    The parts share their weights and depend on nothing else of each other, so that each keeps a
-    core busy: TF 1.14 gains little from several threads within the small products of an LSTM.
+    The parts share their weights and next to nothing else, so that each keeps a core busy: TF 1.14
+    gains little from several threads within the small products of an LSTM.
 
     Args:
-      terms_fn: builds the loss terms, each `[batch]`, of its part of every tensor.
+      forward: builds, of its part of every tensor and of `shared`, a structure of tensors
+        `[part, ...]`.
+      loss: builds the loss of each example, `[part]`, from such a structure of a part and the one
+        of the whole batch.
       tensors: all `[batch, ...]`, with one static batch size.
+      shared: tensors that `forward` gets whole. They are made, and differentiated, once.
       towers: number of parts, at most the batch size.
 
     Returns:
-      The terms of the whole batch, in its order, and the gradients of the batch mean of
-      `negative_elbo` for `tf.trainable_variables()`: the same as in one piece, but for rounding.
+      The structure of the whole batch, in its order, and the gradients of the batch mean of the
+      loss for `tf.trainable_variables()`: the same as in one piece, but for rounding.
     """
     batch_size = tensors[0].shape.as_list()[0]
     sizes = [batch_size // towers + (part < batch_size % towers) for part in range(towers)]
-    parts, gradients = [], []
+    scopes, parts = [], []
     for number, part in enumerate(zip(*[tf.split(tensor, sizes) for tensor in tensors])):
-        with tf.name_scope('tower_{}'.format(number)):
-            terms = terms_fn(*part)
-            share_of_mean = tf.reduce_sum(terms.negative_elbo) / batch_size
-            gradients.append(tf.gradients(share_of_mean, tf.trainable_variables()))
-            parts.append(terms)
-    whole = ElboTerms(*[tf.concat(term, axis=0) for term in zip(*parts)])
-    return whole, [tf.add_n(same_variable) for same_variable in zip(*gradients)]
+        with tf.name_scope('tower_{}'.format(number)) as scope:
+            scopes.append(scope)
+            parts.append(forward(*part, shared))
+    whole = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
+    variables, gradients = tf.trainable_variables(), []
+    for scope, part in zip(scopes, parts):
+        with tf.name_scope(scope):
+            share_of_mean = tf.reduce_sum(loss(part, whole)) / batch_size
+            targets = variables + list(shared)
+            gradients.append(tf.gradients(share_of_mean, targets, stop_gradients=shared))
+    sums = [_sum(same_target) for same_target in zip(*gradients)]
+    of_variables, of_shared = sums[: len(variables)], sums[len(variables) :]
+    if shared:
+        through_shared = tf.gradients(shared, variables, grad_ys=of_shared)
+        of_variables = [_sum(both) for both in zip(of_variables, through_shared)]
+    return whole, of_variables
+
+
+def _sum(gradients: Iterable[Optional[tf.Tensor]]) -> Optional[tf.Tensor]:
+    """Adds those that exist; None where there are none."""
+    existing = [gradient for gradient in gradients if gradient is not None]
+    return tf.add_n(existing) if existing else None
 
 
 def learning_rate(global_step: tf.Tensor, params: HParams) -> tf.Tensor:

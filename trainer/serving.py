@@ -11,7 +11,7 @@ from typing import Dict, List, NamedTuple
 import tensorflow as tf
 
 from trainer.hparams import HParams
-from trainer.model import autoencode, predictions_of, sample_prior
+from trainer.model import autoencode, decode, model_prior, no_noise, predictions_of
 
 DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 NAMES = (
@@ -87,8 +87,7 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
 
 def _reconstruct(images: _Checked, params: HParams) -> Tensors:
     by_row = tf.reshape(images.values, [-1, params.rows, params.row_features])
-    no_noise = tf.zeros([tf.shape(by_row)[0], params.latent_size])
-    predictions = predictions_of(autoencode(by_row, no_noise, params), params)
+    predictions = predictions_of(autoencode(by_row, no_noise(by_row, params), params), params)
     return {name: _marked(value, images.nan_if_bad) for name, value in predictions.items()}
 
 
@@ -111,7 +110,9 @@ def _generate(params: HParams) -> Dict[str, Signature]:
     seeds = tf.stack([_checked_scalar(seed, tf.int32.min, tf.int32.max), 0])
     size = [_checked_scalar(count, 0, MAX_COUNT), params.latent_size]
     noise = _checked_scalar(temperature, 0, 10**6) * tf.random.stateless_normal(size, seeds)
-    images = _decoded(noise, [-1] + params.served_shape, params)
+    choice = tf.random.stateless_uniform(size[:1], seeds + [0, 1])
+    latents = model_prior(params).sample(noise, choice)
+    images = _decoded(latents, [-1] + params.served_shape, params)
     inputs = {'count': count, 'seed': seed}
     return {
         'generate': Signature(inputs, {'images': images}),
@@ -155,7 +156,7 @@ def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signatu
 
 
 def _decoded(latents: tf.Tensor, shape, params: HParams) -> tf.Tensor:
-    return tf.reshape(sample_prior(latents, params).mean(), shape)
+    return tf.reshape(decode(latents, params).mean(), shape)
 
 
 def _checked_images(images: tf.Tensor, params: HParams) -> _Checked:

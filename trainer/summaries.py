@@ -1,10 +1,9 @@
 """What TensorBoard shows of a run."""
 
-from typing import Callable
+from typing import Any, Callable
 
 import tensorflow as tf
 
-from trainer.distributions import Bernoulli
 from trainer.elbo import ElboTerms
 from trainer.hparams import HParams
 from trainer.optimizer import TrainingStep
@@ -23,8 +22,8 @@ def training(terms: ElboTerms, step: TrainingStep) -> None:
 
 def evaluation(
     images: tf.Tensor,
-    reconstruction: Bernoulli,
-    sample_prior: Callable[[tf.Tensor, HParams], Bernoulli],
+    reconstruction: Any,
+    sample_prior: Callable[[tf.Tensor, tf.Tensor, HParams], Any],
     params: HParams,
 ) -> None:
     """Adds pictures: images beside their reconstructions, and draws from the prior in one grid.
@@ -35,7 +34,7 @@ def evaluation(
     Args:
       images: float32 `[batch, rows, features]` in [0, 1].
       reconstruction: the likelihood of each image at its latents.
-      sample_prior: decodes noise `[count, latent_size]`.
+      sample_prior: decodes draws of the prior, made of noise `[count, latent_size]`.
     """
     rows, columns, channels = params.image_shape
     pairs = tf.concat(
@@ -44,7 +43,8 @@ def evaluation(
     )
     tf.summary.image('reconstructions', pairs, max_outputs=_RECONSTRUCTIONS)
     noise = tf.random.stateless_normal([_GRID_SIDE**2, params.latent_size], seed=[params.seed, 0])
-    samples = sample_prior(noise, params).mean()
+    choice = tf.random.stateless_uniform([_GRID_SIDE**2], seed=[params.seed, 1])
+    samples = sample_prior(noise, choice, params).mean()
     tiles = tf.reshape(samples, [_GRID_SIDE, _GRID_SIDE, rows, columns, channels])
     grid = tf.reshape(
         tf.transpose(tiles, [0, 2, 1, 3, 4]),

@@ -38,6 +38,18 @@ def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
                 params.batch_size, facts.num_examples['train'], params.dataset
             )
         )
+    hparams.check_consistent(params)
+    if (
+        facts.num_examples
+        and params.prior == 'vamp'
+        and params.prior_components > facts.num_examples['train']
+    ):
+        raise UserError(
+            '--prior_components={} must be at most {:,}, the training images of {}: pseudo-inputs '
+            'start from them.'.format(
+                params.prior_components, facts.num_examples['train'], params.dataset
+            )
+        )
     _check_folder(params.model_dir)
     recorded = hparams.load(params.model_dir)
     if tf.train.latest_checkpoint(params.model_dir) is None:

@@ -1,0 +1,168 @@
+"""Distributions of an image given its latents, as objects that `decoder` returns.
+
+All factorise over pixels, and log-densities are summed over them: one number, in nats, for each
+example. `log_prob` takes images in [0, 1]; what it is the log-density of differs:
+
+* Bernoulli: of images whose pixels are 0 or 1. For grey levels it is no density (it does not
+  integrate to 1 over them), only minus the binary cross-entropy.
+* ContinuousBernoulli: of grey levels, a density on [0, 1].
+* Normal: of grey levels, a density on the whole line.
+"""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.distributions import softplus_inverse
+
+# Smallest scale of a Normal pixel: a tenth of the distance of two grey levels.
+_SCALE_FLOOR = 0.1 / 255.0
+_INITIAL_SCALE = 0.3
+# Below this distance of a logit from 0 series replace the closed forms, which are 0 / 0 there;
+# their error is below 2e-7, that of float32.
+_SERIES_RADIUS = 0.3
+
+
+class Bernoulli:
+    """Independent Bernoulli distributions, one a pixel, given by their log-odds.
+
+    Attributes:
+      logits: float32 `[batch, rows, features]`.
+    """
+
+    def __init__(self, logits: tf.Tensor):
+        self.logits = logits
+
+    def mean(self) -> tf.Tensor:
+        """Returns each pixel's probability of being 1, float32 `[batch, rows, features]`."""
+        return tf.sigmoid(self.logits)
+
+    def log_prob(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns log p(images) in nats, summed over pixels; minus the binary cross-entropy.
+
+        Kingma & Welling 2014 (arXiv:1312.6114), appendix C.1, equation 11. It is computed from the
+        logits, so it is finite where a probability rounds to 0 or 1. For grey levels x in [0, 1] it
+        is the expected log-probability of an image whose pixels are drawn as 1 with probability x.
+
+        Args:
+          images: float32 `[batch, rows, features]` in [0, 1].
+
+        Returns:
+          float32 `[batch]`.
+        """
+        # sigmoid_cross_entropy_with_logits is the same in ten ops, which take three times as long;
+        # one of them, Log1p, tf2onnx 1.17 cannot convert.
+        log_prob = images * self.logits - tf.nn.softplus(self.logits)
+        return tf.reduce_sum(log_prob, axis=[1, 2])
+
+
+class ContinuousBernoulli:
+    """Independent continuous Bernoulli distributions on [0, 1], one a pixel.
+
+    Loaiza-Ganem & Cunningham 2019 (arXiv:1907.06845), equations 6 to 8, written with the logit
+    l = log(lambda / (1 - lambda)) of their parameter, in which the density is
+    C(l) lambda^x (1 - lambda)^(1 - x) with C(l) = l / tanh(l / 2), and C(0) = 2.
+
+    Attributes:
+      logits: float32 `[batch, rows, features]`.
+    """
+
+    def __init__(self, logits: tf.Tensor):
+        self.logits = logits
+
+    def mean(self) -> tf.Tensor:
+        """Returns the pixels' expected grey levels, float32 `[batch, rows, features]`.
+
+        1 / (1 - exp(-l)) - 1 / l, near l = 0 its series 1/2 + l / 12 - l^3 / 720.
+        """
+        near, far = self._cases()
+        series = 0.5 + near / 12.0 - near * tf.square(near) / 720.0
+        return tf.where(self._is_near(), series, 1.0 + 1.0 / (tf.exp(far) - 1.0) - 1.0 / far)
+
+    def log_normalizer(self) -> tf.Tensor:
+        """Returns log C of each pixel, float32 `[batch, rows, features]`, at least log 2.
+
+        Near l = 0 it is the series log 2 + l^2 / 12 - 7 l^4 / 1440.
+        """
+        near, far = self._cases()
+        square = tf.square(near)
+        series = np.log(2.0) + square / 12.0 - 7.0 * tf.square(square) / 1440.0
+        return tf.where(self._is_near(), series, tf.math.log(far / tf.tanh(0.5 * far)))
+
+    def log_prob(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the log-density of grey levels in nats, summed over pixels.
+
+        Args:
+          images: float32 `[batch, rows, features]` in [0, 1].
+
+        Returns:
+          float32 `[batch]`.
+        """
+        log_prob = images * self.logits - tf.nn.softplus(self.logits) + self.log_normalizer()
+        return tf.reduce_sum(log_prob, axis=[1, 2])
+
+    def _is_near(self) -> tf.Tensor:
+        return tf.abs(self.logits) < _SERIES_RADIUS
+
+    def _cases(self) -> Any:
+        """The logits near 0 and those far from it, elsewhere replaced by values safe to use.
+
+        `tf.where` passes gradients to both of its branches: a NaN in the unused one would spread.
+        """
+        is_near, logits = self._is_near(), self.logits
+        return (
+            tf.where(is_near, logits, tf.zeros_like(logits)),
+            tf.where(is_near, tf.ones_like(logits), logits),
+        )
+
+
+class Normal:
+    """Independent normal distributions of one common scale, one a pixel.
+
+    Attributes:
+      logits: float32 `[batch, rows, features]`; their sigmoid is the mean.
+      scale: float32 scalar, the standard deviation of every pixel in units of the grey range.
+    """
+
+    def __init__(self, logits: tf.Tensor, scale: tf.Tensor):
+        self.logits = logits
+        self.scale = scale
+
+    def mean(self) -> tf.Tensor:
+        """Returns the pixels' expected grey levels, float32 `[batch, rows, features]`."""
+        return tf.sigmoid(self.logits)
+
+    def log_prob(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the log-density of grey levels in nats, summed over pixels.
+
+        Kingma & Welling 2014 (arXiv:1312.6114), appendix C.2, equation 12, with one scale.
+
+        Args:
+          images: float32 `[batch, rows, features]`.
+
+        Returns:
+          float32 `[batch]`.
+        """
+        deviation = (images - self.mean()) / self.scale
+        log_prob = -0.5 * (tf.square(deviation) + np.log(2.0 * np.pi)) - tf.math.log(self.scale)
+        return tf.reduce_sum(log_prob, axis=[1, 2])
+
+
+def likelihood(logits: tf.Tensor, name: str, normal_scale: float) -> Any:
+    """Makes the distribution `name` from the decoder's last outputs.
+
+    Args:
+      logits: float32 `[batch, rows, features]`.
+      name: 'bernoulli', 'continuous_bernoulli' or 'normal'.
+      normal_scale: scale of a 'normal'; 0 makes it a weight, learned with the others.
+    """
+    if name == 'bernoulli':
+        return Bernoulli(logits)
+    if name == 'continuous_bernoulli':
+        return ContinuousBernoulli(logits)
+    if normal_scale:
+        return Normal(logits, tf.constant(normal_scale))
+    initial = tf.constant_initializer(softplus_inverse(_INITIAL_SCALE))
+    raw_scale = tf.get_variable('raw_scale', [], initializer=initial)
+    return Normal(logits, tf.nn.softplus(raw_scale) + _SCALE_FLOOR)
