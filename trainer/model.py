@@ -57,7 +57,9 @@ def model_fn(
     if mode == tf.estimator.ModeKeys.EVAL:
         shape = [tf.shape(images)[0], params.evaluation_samples, params.latent_size]
         result = autoencode(images, tf.random.normal(shape, seed=params.seed), params)
-        summaries.evaluation(images, result.likelihood, sample_prior, params)
+        # Of the means, so that the pictures change with the weights only.
+        at_mean = decode(result.posterior.mean, params)
+        summaries.evaluation(images, at_mean, sample_prior, params)
         metrics = {name: tf.metrics.mean(value) for name, value in evaluated(result).items()}
         loss = tf.reduce_mean(result.terms().negative_elbo)
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
