@@ -52,13 +52,13 @@ def test_shapes_follow_the_image_shape(params):
 
 
 def test_scale_stays_positive_and_the_loss_finite_for_any_weights():
-    result = autoencode(images_of(SMALL), tf.ones([6, 3]), SMALL)
+    result = autoencode(images_of(SMALL), tf.ones([6, 1, 3]), SMALL)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         for variable in tf.trainable_variables():
             if 'raw_scale/bias' in variable.name:
                 variable.load(np.full([3], -1e4, np.float32), session)
-        scale, loss = session.run([result.posterior.scale, result.terms.negative_elbo])
+        scale, loss = session.run([result.posterior.scale, result.terms().negative_elbo])
     assert np.all(scale > 0)
     assert np.all(np.isfinite(loss))
 
@@ -81,15 +81,20 @@ def test_decoder_gives_the_same_function_as_a_written_out_transpose_convolution(
 
 @pytest.mark.parametrize('towers', [2, 3, 4])
 def test_towers_give_the_gradients_of_the_whole_batch(towers):
-    noise = tf.random.stateless_normal([6, 3], seed=[1, 2])
+    noise = tf.random.stateless_normal([6, 1, 3], seed=[1, 2])
     tensors = [images_of(SMALL), noise]
 
-    def terms_fn(images, noise):
-        return autoencode(images, noise, SMALL).terms
+    def forward(images, noise, shared):
+        assert not shared
+        return autoencode(images, noise, SMALL).terms()
 
-    one, in_one = optimizer.in_towers(terms_fn, tensors, 1)
-    several, in_several = optimizer.in_towers(terms_fn, tensors, towers)
-    plain = tf.gradients(tf.reduce_mean(terms_fn(*tensors).negative_elbo), tf.trainable_variables())
+    def loss(part, batch):
+        return part.negative_elbo
+
+    one, in_one = optimizer.in_towers(forward, loss, tensors, [], 1)
+    several, in_several = optimizer.in_towers(forward, loss, tensors, [], towers)
+    whole = forward(*tensors, []).negative_elbo
+    plain = tf.gradients(tf.reduce_mean(whole), tf.trainable_variables())
     one, several, in_one, in_several, plain = run([one, several, in_one, in_several, plain])
     np.testing.assert_allclose(several.negative_elbo, one.negative_elbo, rtol=1e-5)
     for a, b, c in zip(in_one, in_several, plain):
@@ -154,7 +159,10 @@ def test_each_mode_builds_what_it_needs(mode):
     else:
         assert spec.loss.shape.as_list() == []
     if mode == ModeKeys.EVAL:
-        assert set(spec.eval_metric_ops) == set(ElboTerms._fields)
+        assert set(spec.eval_metric_ops) == {
+            *ElboTerms._fields,
+            'negative_importance_weighted_bound',
+        }
 
 
 def test_predictions_are_per_example_and_without_noise():
@@ -174,13 +182,13 @@ def test_metrics_are_means_over_examples_not_over_batches():
     placeholder = tf.placeholder(tf.float32, [None, 28, 28])
     spec = model_fn({'images': placeholder}, None, ModeKeys.EVAL, SMALL)
     value, update = spec.eval_metric_ops['kl_divergence']
-    kl = autoencode(placeholder, tf.zeros([tf.shape(placeholder)[0], 3]), SMALL)
+    kl = autoencode(placeholder, tf.zeros([tf.shape(placeholder)[0], 1, 3]), SMALL)
     pixels = np.random.RandomState(3).rand(7, 28, 28)
     with tf.Session() as session:
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for part in (pixels[:6], pixels[6:]):
             session.run(update, {placeholder: part})
         mean = session.run(value)
-        each = session.run(kl.terms.kl_divergence, {placeholder: pixels})
+        each = session.run(kl.terms().kl_divergence, {placeholder: pixels})
     assert mean == pytest.approx(each.mean(), rel=1e-5)
     assert abs(mean - (each[:6].mean() + each[6:].mean()) / 2) > 1e-5

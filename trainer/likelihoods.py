@@ -74,11 +74,11 @@ class ContinuousBernoulli:
     def mean(self) -> tf.Tensor:
         """Returns the pixels' expected grey levels, float32 `[batch, rows, features]`.
 
-        1 / (1 - exp(-l)) - 1 / l, near l = 0 its series 1/2 + l / 12 - l^3 / 720.
+        1/2 + 1 / (2 tanh(l / 2)) - 1 / l, near l = 0 its series 1/2 + l / 12 - l^3 / 720.
         """
         near, far = self._cases()
         series = 0.5 + near / 12.0 - near * tf.square(near) / 720.0
-        return tf.where(self._is_near(), series, 1.0 + 1.0 / (tf.exp(far) - 1.0) - 1.0 / far)
+        return tf.where(self._is_near(), series, 0.5 + 0.5 / tf.tanh(0.5 * far) - 1.0 / far)
 
     def log_normalizer(self) -> tf.Tensor:
         """Returns log C of each pixel, float32 `[batch, rows, features]`, at least log 2.

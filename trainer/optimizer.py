@@ -43,6 +43,8 @@ def in_towers(
     """
     batch_size = tensors[0].shape.as_list()[0]
     sizes = [batch_size // towers + (part < batch_size % towers) for part in range(towers)]
+    # Copies, so that a shared variable is reached by way of `shared` alone.
+    shared = [tf.identity(tensor) for tensor in shared]
     scopes, parts = [], []
     for number, part in enumerate(zip(*[tf.split(tensor, sizes) for tensor in tensors])):
         with tf.name_scope('tower_{}'.format(number)) as scope:

@@ -14,6 +14,8 @@ from trainer.distributions import DiagonalGaussian, softplus_inverse
 from trainer.encoder import encoder
 from trainer.hparams import HParams
 
+# Name of the variable, and what stands in it: log-odds of the pixels.
+PSEUDO_INPUTS = 'prior/pseudo_inputs'
 _LOG_2_PI = float(np.log(2.0 * np.pi))
 # Smallest scale of a mixture's component: `log_prob` squares its inverse in float32.
 _SCALE_FLOOR = 0.02
@@ -151,7 +153,7 @@ def prior(params: HParams) -> Any:
 def pseudo_inputs(params: HParams) -> tf.Tensor:
     """Returns the learned pseudo-inputs of a VampPrior, `[components, rows, features]` in (0, 1).
 
-    A training starts them from training images (`PseudoInputsHook` in `train.py`).
+    A training starts them from training images (`_PseudoInputsHook` in `train.py`).
     """
     with tf.variable_scope('prior'):
         shape = [params.prior_components, params.rows, params.row_features]

@@ -8,7 +8,17 @@ from typing import Any, Callable, Dict, List, Union
 import numpy as np
 import tensorflow as tf
 
-from trainer import cluster, drawing, export, generate, hparams, input, prepare_data, results
+from trainer import (
+    cluster,
+    drawing,
+    export,
+    generate,
+    hparams,
+    input,
+    prepare_data,
+    priors,
+    results,
+)
 from trainer.cluster import LOCAL, Task
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -248,12 +258,46 @@ def train_and_evaluate(
             params.model_dir, save_steps=params.checkpoint_steps, listeners=listeners
         )
         hooks = [progress, saver]
+        if params.prior == 'vamp':
+            hooks.insert(0, _PseudoInputsHook(data, params))
     elif task.type == 'worker':
         cluster.exit_when_ended(lambda: has_ended(params))
     if task != LOCAL:
         hooks.append(_StopInTimeHook(params.max_steps))
     training = tf.estimator.TrainSpec(train_input_fn, max_steps=params.max_steps, hooks=hooks)
     tf.estimator.train_and_evaluate(estimator, training, evaluation)
+
+
+class _PseudoInputsHook(tf.train.SessionRunHook):
+    """Starts the pseudo-inputs of a VampPrior from training images, before the first step.
+
+    Noise, as an initializer could give, makes pseudo-inputs that are all alike to the encoder. It
+    stands before the CheckpointSaverHook, which saves the weights of step 0.
+    """
+
+    def __init__(self, data: PreparedDataset, params: HParams):
+        self._data, self._params = data, params
+
+    def begin(self) -> None:
+        (self._logits,) = [
+            variable
+            for variable in tf.trainable_variables()
+            if variable.op.name == priors.PSEUDO_INPUTS
+        ]
+        # A placeholder, as the images would be a large constant of the graph.
+        self._images = tf.placeholder(tf.float32, self._logits.shape)
+        # Grey levels of 0 and 1 have no finite logit.
+        inside = 0.02 + 0.96 * self._images
+        self._start = self._logits.assign(tf.math.log(inside) - tf.math.log1p(-inside)).op
+
+    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
+        del coord
+        if session.run(tf.train.get_global_step()) > 0:
+            return
+        shape = self._logits.shape.as_list()
+        with tf.gfile.GFile(self._data.files['train'], 'rb') as f:
+            pixels = np.frombuffer(f.read(int(np.prod(shape))), np.uint8)
+        session.run(self._start, {self._images: pixels.reshape(shape) / 255.0})
 
 
 class _StopInTimeHook(tf.train.SessionRunHook):
