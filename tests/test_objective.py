@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import model, objective, optimizer
+from trainer import model, network, objective, optimizer
 from trainer.distributions import DiagonalGaussian
 from trainer.elbo import ElboTerms, log_importance_weights
 from trainer.hparams import HParams
@@ -34,7 +34,7 @@ def terms(kl_by_dimension, log_weights=((0.0,),)):
     kl = tf.constant(kl_by_dimension, tf.float32)
     loss = tf.zeros([kl.shape[0]])
     elbo = ElboTerms(loss, loss + 10.0, tf.reduce_sum(kl, axis=1))
-    return TrainingTerms(elbo, kl, tf.constant(log_weights, tf.float32))
+    return TrainingTerms(elbo, kl, kl, kl, tf.constant(log_weights, tf.float32))
 
 
 def test_beta_weighs_the_kl():
@@ -86,7 +86,7 @@ def test_towers_give_the_gradients_of_one(settings):
     images = tf.constant(IMAGES)
     shape = [6, params.training_samples, 4]
     noise = tf.random.stateless_normal(shape, seed=[1, 2])
-    prior = model.model_prior(params)
+    prior = network.prior(params)
 
     def forward(images, noise, parameters):
         return model.training_terms(images, noise, prior.with_parameters(parameters), params)
@@ -141,7 +141,7 @@ def test_dreg_has_the_mean_of_the_plain_gradient():
         params = dataclasses.replace(TINY, objective=name, training_samples=samples)
         image = tf.tile(tf.constant(IMAGES[:1] * 0.2), [50, 1, 1])
         noise = tf.random.normal([50, samples, 4], seed=3)
-        prior = model.model_prior(params)
+        prior = network.prior(params)
         result = model.training_terms(image, noise, prior, params)
         loss = objective.training_loss(result, result, tf.constant(1.0), params)
         bias = [v for v in tf.trainable_variables() if v.op.name.endswith('mean/bias')][0]
@@ -178,7 +178,7 @@ def test_dreg_has_no_noise_where_the_posterior_is_exact():
         log_likelihood = -0.5 * tf.square(1.0 - latents[..., 0])
         log_weights = log_importance_weights(log_likelihood, posterior, StandardNormal(), latents)
         multiply_by(log_weights)
-        part = TrainingTerms(None, None, log_weights)
+        part = TrainingTerms(None, None, None, None, log_weights)
         params = dataclasses.replace(TINY, objective=name, training_samples=5)
         loss = objective.training_loss(part, part, tf.constant(1.0), params)
         return tf.gradients(loss, [mean, scale])

@@ -9,7 +9,7 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from trainer import model, priors
+from trainer import network, priors
 from trainer.distributions import DiagonalGaussian
 from trainer.hparams import HParams
 from trainer.priors import Mixture, StandardNormal
@@ -107,7 +107,7 @@ def test_kl_from_a_mixture_is_the_integral_of_its_definition():
 
 def test_a_learned_mixture_starts_as_one_and_its_weights_are_trained():
     params = dataclasses.replace(TINY, prior='mixture', prior_components=5)
-    prior = model.model_prior(params)
+    prior = network.prior(params)
     log_weights, scale = evaluate([prior.log_weights, prior.scale])
     assert np.exp(log_weights).sum() == pytest.approx(1.0)
     assert np.all(scale > 0)
@@ -117,9 +117,9 @@ def test_a_learned_mixture_starts_as_one_and_its_weights_are_trained():
 
 def test_a_vamp_prior_is_the_mixture_of_its_pseudo_inputs_posteriors():
     params = dataclasses.replace(TINY, prior='vamp', prior_components=4)
-    prior = model.model_prior(params)
-    with model.shared_weights():
-        posterior = model.encode(priors.pseudo_inputs(params), params)
+    prior = network.prior(params)
+    with tf.variable_scope('', reuse=True, use_resource=True):
+        posterior = network.encode(priors.pseudo_inputs(params), params)
     latents = np.random.RandomState(1).randn(7, 3)
     actual, mean, scale = evaluate(
         [prior.log_prob(tf.constant(latents, tf.float32)), posterior.mean, posterior.scale]

@@ -30,7 +30,8 @@ class DiagonalGaussian:
         Returns:
           float32 `[batch, samples, latent_size]`.
         """
-        return self.mean[:, tf.newaxis] + self.scale[:, tf.newaxis] * noise
+        with tf.name_scope('posterior'):
+            return self.mean[:, tf.newaxis] + self.scale[:, tf.newaxis] * noise
 
     def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
         """Returns the log-density of each latent dimension in nats, not summed.

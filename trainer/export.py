@@ -14,6 +14,7 @@ from absl import flags
 from trainer import files, hparams, logs, saved_model, serving
 from trainer.errors import UserError
 from trainer.hparams import HParams
+from trainer.summaries import without_groups
 
 _STATE_FILE = 'best.json'
 WEIGHTS_NAME = 'new_model.ckpt'
@@ -62,27 +63,28 @@ class BestExporter(tf.estimator.Exporter):
         is_the_final_export: bool,
     ) -> Optional[str]:
         del estimator, is_the_final_export
+        metrics = without_groups(eval_result)
         state = read_best(self._params.model_dir)
-        value = float(eval_result['negative_elbo'])
+        value = float(metrics['negative_elbo'])
         is_best = state is None or value < state['negative_elbo']
         exported = None
         if is_best:
             exported = export_saved_model(
-                self.name, checkpoint_path, self._params, evaluation=eval_result
+                self.name, checkpoint_path, self._params, evaluation=metrics
             )
             files.write_json(
                 os.path.join(export_path, _STATE_FILE),
                 {
                     'negative_elbo': value,
-                    'global_step': int(eval_result['global_step']),
+                    'global_step': int(metrics['global_step']),
                     'checkpoint': keep_checkpoint(checkpoint_path, export_path),
                     'export': os.path.basename(exported),
                 },
             )
-            if state is not None and state['global_step'] != eval_result['global_step']:
+            if state is not None and state['global_step'] != metrics['global_step']:
                 tf.train.remove_checkpoint(os.path.join(export_path, state['checkpoint']))
             remove_old(export_path, self._params.exports_to_keep)
-        self._report(eval_result, is_best)
+        self._report(metrics, is_best)
         return exported
 
 

@@ -1,17 +1,32 @@
-"""Draws images from a trained model: `python -m trainer.generate --model_dir=...`."""
+"""Draws pictures of what a trained model has learned: `python -m trainer.generate`."""
 
+import functools
+import io
 import os
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List
 
 import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from trainer import drawing, hparams, logs, model
+from trainer import drawing, files, hparams, input, logs, network, pictures, prepare_data
+from trainer.decoded_copy import PreparedDataset
 from trainer.errors import UserError
 from trainer.hparams import HParams
+from trainer.pictures import Picture
 
+# Each mode's picture: its name in TensorBoard, and its file.
+_NAMES = {
+    'prior': 'prior_samples',
+    'reconstruct': 'reconstructions',
+    'interpolate': 'interpolations',
+    'traverse': 'traversals',
+    'manifold': 'latent_manifold',
+}
+NEW_IMAGES = 'new_images.png'
 _BATCH = 1000
+_MILLISECONDS_A_FRAME = 300
+_MILLISECONDS_AT_THE_END = 2000
 
 
 def decode(latents: np.ndarray, checkpoint_path: str, params: HParams) -> np.ndarray:
@@ -23,22 +38,15 @@ def decode(latents: np.ndarray, checkpoint_path: str, params: HParams) -> np.nda
     Returns:
       The pixels' means, float32 `[n, rows, columns, channels]` in [0, 1].
     """
-    return _in_batches(
-        lambda latents: model.decode(latents, params), [latents], checkpoint_path, params
-    )
+    build = functools.partial(network.decode, params=params)
+    return _in_batches(build, [latents], checkpoint_path, params)
 
 
 def draw_from_prior(count: int, seed: int, checkpoint_path: str, params: HParams) -> np.ndarray:
     """Decodes `count` draws from the prior; returns as `decode` does."""
-    random = np.random.RandomState(seed)
-    noise = random.standard_normal([count, params.latent_size])
-    choice = random.uniform(size=count)
-    return _in_batches(
-        lambda noise, choice: model.sample_prior(noise, choice, params),
-        [noise, choice],
-        checkpoint_path,
-        params,
-    )
+    build = functools.partial(network.sample_prior, params=params)
+    noise = pictures.prior_noise(count, seed, params)
+    return _in_batches(build, list(noise), checkpoint_path, params)
 
 
 def _in_batches(
@@ -59,17 +67,74 @@ def _in_batches(
     return np.concatenate(decoded).reshape((-1,) + params.image_shape)
 
 
-def grid_columns(count: int) -> int:
-    """Images in a row of a grid that is as square as can be: 10 for 100."""
-    return int(np.ceil(np.sqrt(count)))
-
-
 def write_new_images(
     path: str, count: int, seed: int, checkpoint_path: str, params: HParams
 ) -> str:
     """Draws `count` images from the prior into one PNG grid; returns its path."""
     images = draw_from_prior(count, seed, checkpoint_path, params)
-    return drawing.write_grid(path, images, grid_columns(count))
+    with tf.Graph().as_default(), tf.Session() as session:
+        placeholder = tf.placeholder(tf.float32, (None,) + params.image_shape)
+        png = pictures.png(Picture(placeholder, pictures.square_columns(count)))
+        return files.write_bytes(path, session.run(png, {placeholder: images}))
+
+
+def write_pictures(
+    paths: Dict[str, str], images: np.ndarray, checkpoint_path: str, params: HParams
+) -> None:
+    """Writes pictures made of the posteriors of images as PNG.
+
+    Args:
+      paths: the file of each picture, by its name in `pictures.of_validation`.
+      images: float32 `[n, rows, features]` in [0, 1].
+    """
+    with tf.Graph().as_default():
+        placeholder = tf.placeholder(tf.float32, [None, params.rows, params.row_features])
+        mean = network.encode(placeholder, params).mean
+        of_name = pictures.of_validation(placeholder, mean, params)
+        pngs = {name: pictures.png(of_name[name]) for name in paths}
+        with tf.Session() as session:
+            tf.train.Saver().restore(session, checkpoint_path)
+            contents = session.run(pngs, {placeholder: images})
+    for name, path in paths.items():
+        files.write_bytes(path, contents[name])
+
+
+def validation_images(data: PreparedDataset) -> np.ndarray:
+    """Returns the first validation images, at most a thousand, `[n, rows, features]` in [0, 1]."""
+    count = min(_BATCH, data.num_examples['validation'])
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = input.eval_input_fn(data, 'validation', count, num_examples=count)
+        return session.run(dataset.make_one_shot_iterator().get_next()['images'])
+
+
+def animate(path: str, model_dir: str, mode: str) -> str:
+    """Writes a GIF of a picture over training, from the event files; returns its path.
+
+    Raises:
+      UserError: no evaluation has left such a picture, or Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UserError("--animate needs Pillow: pip install 'pillow<9.6'.") from error
+    folder = os.path.join(model_dir, 'eval_validation')
+    frames = drawing.read_images(folder, 'pictures/{}/image'.format(_NAMES[mode]))
+    if not frames:
+        raise UserError(
+            '--model_dir={} holds no {} in the event files of {}: train with '
+            '--save_summary_steps above 0.'.format(model_dir, _NAMES[mode], folder)
+        )
+    decoded = [Image.open(io.BytesIO(frames[step])).convert('P') for step in sorted(frames)]
+    content = io.BytesIO()
+    decoded[0].save(
+        content,
+        format='GIF',
+        save_all=True,
+        append_images=decoded[1:],
+        duration=[_MILLISECONDS_A_FRAME] * (len(decoded) - 1) + [_MILLISECONDS_AT_THE_END],
+        loop=0,
+    )
+    return files.write_bytes(path, content.getvalue())
 
 
 def trained_model(model_dir: str) -> HParams:
@@ -78,10 +143,10 @@ def trained_model(model_dir: str) -> HParams:
     Raises:
       UserError: there is no trained model of this trainer.
     """
-    params: Optional[HParams] = hparams.load(model_dir)
-    if params is None or tf.train.latest_checkpoint(model_dir) is None:
+    params = hparams.trained(model_dir)
+    if tf.train.latest_checkpoint(model_dir) is None:
         raise UserError(
-            '--model_dir={} holds no trained model: give the folder of a run of '
+            '--model_dir={} holds no checkpoint yet: give the folder of a run of '
             'trainer.task.'.format(model_dir)
         )
     return params
@@ -89,20 +154,52 @@ def trained_model(model_dir: str) -> HParams:
 
 def _define_flags() -> None:
     flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
-    hparams.define_flags(['num_images'])
+    flags.DEFINE_enum(
+        'mode',
+        'prior',
+        list(_NAMES),
+        'prior: new images. reconstruct: validation images above their reconstructions. '
+        'interpolate: from one validation image to another. traverse: the most active latent '
+        'dimensions, one a row, from -3 to 3. manifold: the plane of a model with 2 latents.',
+    )
+    flags.DEFINE_bool(
+        'animate',
+        False,
+        'Writes a GIF of the picture over training, one frame an evaluation, from the event files.',
+    )
+    hparams.define_flags(['num_images', 'data_dir', 'idx_dir'])
     flags.adopt_module_key_flags(hparams)
     flags.DEFINE_integer('seed', 1, 'Seed of the noise.', lower_bound=0, upper_bound=2**32 - 1)
-    flags.DEFINE_string('output', None, 'PNG file. Default: new_images.png in model_dir.')
+    flags.DEFINE_string(
+        'output', None, 'PNG or GIF file. Default: in model_dir, named after what it shows.'
+    )
 
 
 def main(argv: list) -> None:
     """Reads the flags, draws, says where to."""
     del argv
     values = flags.FLAGS
+    mode = values.mode
     params = trained_model(values.model_dir)
-    path = values.output or os.path.join(values.model_dir, 'new_images.png')
+    if mode == 'manifold' and params.latent_size != 2:
+        raise UserError(
+            '--mode=manifold needs a model with 2 latents, --model_dir={} has {}: choose '
+            '--mode=traverse.'.format(values.model_dir, params.latent_size)
+        )
+    default = NEW_IMAGES if mode == 'prior' else _NAMES[mode] + '.png'
+    if values.animate:
+        default = _NAMES[mode] + '.gif'
+    path = values.output or os.path.join(values.model_dir, default)
     checkpoint_path = tf.train.latest_checkpoint(values.model_dir)
-    print(write_new_images(path, values.num_images, values.seed, checkpoint_path, params))
+    if values.animate:
+        animate(path, values.model_dir, mode)
+    elif mode == 'prior':
+        write_new_images(path, values.num_images, values.seed, checkpoint_path, params)
+    else:
+        data = prepare_data.prepare(params.dataset, values.data_dir or None, values.idx_dir or None)
+        images = validation_images(data)
+        write_pictures({_NAMES[mode]: path}, images, checkpoint_path, params)
+    print(path)
 
 
 if __name__ == '__main__':

@@ -161,7 +161,18 @@ class HParams:
         fixed=False,
     )
     save_summary_steps: int = _setting(
-        100, 'Steps between training summaries for TensorBoard.', _COUNT, fixed=False
+        100,
+        'Steps between training summaries for TensorBoard. 0: no summaries, no pictures, only the '
+        'metrics of evaluations.',
+        Range(0, 10**9),
+        fixed=False,
+    )
+    profile_steps: int = _setting(
+        0,
+        'Steps between profiles of a training step: a Chrome trace, timeline-<step>.json, and the '
+        'compute times of the GRAPH tab. 0: none.',
+        Range(0, 10**9),
+        fixed=False,
     )
     evaluation_samples: int = _setting(
         5,

@@ -55,9 +55,10 @@ def train_input_fn(
 
     # One element, the whole split, read when the first batch is wanted. It stays inside the
     # dataset's functions and so never becomes a constant of the graph.
-    split = tf.data.Dataset.from_tensors(prepared.files['train'])
-    split = split.map(lambda path: _all_images(path, prepared))
-    return _plain(split.flat_map(batches).prefetch(_PREFETCH))
+    with tf.name_scope('input'):
+        split = tf.data.Dataset.from_tensors(prepared.files['train'])
+        split = split.map(lambda path: _all_images(path, prepared))
+        return _plain(split.flat_map(batches).prefetch(_PREFETCH))
 
 
 def eval_input_fn(
@@ -75,14 +76,15 @@ def eval_input_fn(
       A dataset of {'images': float32 [<= batch_size, rows, columns * channels] in [0, 1]}; all
       dimensions but the first are static.
     """
-    records = tf.data.FixedLengthRecordDataset(
-        prepared.files[split], prepared.image_bytes, buffer_size=1 << 20
-    )
-    if num_examples is not None:
-        records = records.take(num_examples)
-    batched = records.batch(batch_size)
-    batched = batched.map(lambda batch: _features(tf.decode_raw(batch, tf.uint8), prepared))
-    return _plain(batched.prefetch(_PREFETCH))
+    with tf.name_scope('input'):
+        records = tf.data.FixedLengthRecordDataset(
+            prepared.files[split], prepared.image_bytes, buffer_size=1 << 20
+        )
+        if num_examples is not None:
+            records = records.take(num_examples)
+        batched = records.batch(batch_size)
+        batched = batched.map(lambda batch: _features(tf.decode_raw(batch, tf.uint8), prepared))
+        return _plain(batched.prefetch(_PREFETCH))
 
 
 def _permutation(seed: int, epoch: tf.Tensor, size: int) -> tf.Tensor:

@@ -4,8 +4,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 
 import tensorflow as tf
 
-from trainer import objective, optimizer, priors, summaries
-from trainer.decoder import decoder
+from trainer import network, objective, optimizer, pictures, priors, summaries
 from trainer.distributions import DiagonalGaussian
 from trainer.elbo import (
     ElboTerms,
@@ -13,7 +12,6 @@ from trainer.elbo import (
     importance_weighted_bound,
     log_importance_weights,
 )
-from trainer.encoder import encoder
 from trainer.hparams import HParams
 from trainer.objective import TrainingTerms
 
@@ -39,8 +37,8 @@ def model_fn(
 
     if mode == tf.estimator.ModeKeys.TRAIN:
         beta = objective.beta(tf.train.get_or_create_global_step(), params)
-        prior = model_prior(params)
-        terms, gradients = optimizer.in_towers(
+        prior = network.prior(params)
+        batch, gradients = optimizer.in_towers(
             lambda images, noise, parameters: training_terms(
                 images, noise, prior.with_parameters(parameters), params
             ),
@@ -50,18 +48,20 @@ def model_fn(
             params.threads,
         )
         step = optimizer.training_step(gradients, params)
-        summaries.training(terms.elbo, step)
-        loss = tf.reduce_mean(terms.elbo.negative_elbo)
+        summaries.training(batch, step, gradients, beta, params)
+        with tf.name_scope('elbo/'):
+            loss = tf.reduce_mean(batch.elbo.negative_elbo)
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=step.train_op)
 
     if mode == tf.estimator.ModeKeys.EVAL:
-        shape = [tf.shape(images)[0], params.evaluation_samples, params.latent_size]
-        result = autoencode(images, tf.random.normal(shape, seed=params.seed), params)
-        # Of the means, so that the pictures change with the weights only.
-        at_mean = decode(result.posterior.mean, params)
-        summaries.evaluation(images, at_mean, sample_prior, params)
-        metrics = {name: tf.metrics.mean(value) for name, value in evaluated(result).items()}
-        loss = tf.reduce_mean(result.terms().negative_elbo)
+        result = autoencode(images, evaluation_noise(images, params), params)
+        metrics = summaries.evaluation(
+            evaluated(result), result.posterior, result.kl_by_dimension()
+        )
+        if params.save_summary_steps:
+            pictures.summaries(images, result.posterior.mean, params)
+        with tf.name_scope('elbo/'):
+            loss = tf.reduce_mean(result.terms().negative_elbo)
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
 
     predictions = predictions_of(autoencode(images, no_noise(images, params), params), params)
@@ -81,6 +81,10 @@ class Autoencoded(NamedTuple):
         """The ELBO and its parts, each `[batch]`, as means over the samples."""
         return elbo_terms(self.log_likelihood, self.posterior, self.prior, self.latents)
 
+    def kl_by_dimension(self) -> tf.Tensor:
+        """The KL divergence of each dimension's marginals, `[batch, latent_size]`."""
+        return priors.kl_divergence_by_dimension(self.posterior, self.prior, self.latents)
+
     def log_weights(self) -> tf.Tensor:
         """The importance weights' logarithms, `[batch, K]`."""
         return log_importance_weights(self.log_likelihood, self.posterior, self.prior, self.latents)
@@ -94,50 +98,29 @@ def autoencode(images: tf.Tensor, noise: tf.Tensor, params: HParams) -> Autoenco
       noise: float32 `[batch, K, latent_size]`; N(0, I) gives K samples of each posterior, 0 its
         mean.
     """
-    posterior = encode(images, params)
+    posterior = network.encode(images, params)
     latents = posterior.sample(noise)
     likelihood, log_likelihood = decode_samples(images, latents, params)
-    return Autoencoded(posterior, model_prior(params), latents, likelihood, log_likelihood)
-
-
-def encode(images: tf.Tensor, params: HParams) -> DiagonalGaussian:
-    """Returns the posterior of `images`, float32 `[batch, rows, features]` in [0, 1]."""
-    with shared_weights():
-        return encoder(images, params)
-
-
-def decode(latents: tf.Tensor, params: HParams) -> Any:
-    """Returns the likelihood of each of `latents`, float32 `[count, latent_size]`."""
-    with shared_weights():
-        return decoder(latents, params)
+    return Autoencoded(posterior, network.prior(params), latents, likelihood, log_likelihood)
 
 
 def decode_samples(images: tf.Tensor, latents: tf.Tensor, params: HParams) -> Tuple[Any, tf.Tensor]:
     """Returns p(x | z) of all `latents`, `[batch, K, latent_size]`, and its log at `images`."""
-    likelihood = decode(tf.reshape(latents, [-1, params.latent_size]), params)
-    samples = latents.shape.as_list()[1]
-    if samples != 1:
-        repeated = tf.tile(images[:, tf.newaxis], [1, tf.shape(latents)[1], 1, 1])
-        images = tf.reshape(repeated, [-1, params.rows, params.row_features])
-    return likelihood, tf.reshape(likelihood.log_prob(images), tf.shape(latents)[:2])
-
-
-def model_prior(params: HParams) -> Any:
-    """Returns the prior p(z), a distribution of `priors.py`."""
-    with shared_weights():
-        return priors.prior(params)
-
-
-def sample_prior(noise: tf.Tensor, choice: tf.Tensor, params: HParams) -> Any:
-    """Decodes draws of the prior, made of `noise` and `choice` as its `sample` says."""
-    return decode(model_prior(params).sample(noise, choice), params)
+    with tf.name_scope('posterior/'):
+        flat = tf.reshape(latents, [-1, params.latent_size])
+    likelihood = network.decode(flat, params)
+    with tf.name_scope('elbo/'):
+        if latents.shape.as_list()[1] != 1:
+            repeated = tf.tile(images[:, tf.newaxis], [1, tf.shape(latents)[1], 1, 1])
+            images = tf.reshape(repeated, [-1, params.rows, params.row_features])
+        return likelihood, tf.reshape(likelihood.log_prob(images), tf.shape(latents)[:2])
 
 
 def training_terms(
     images: tf.Tensor, noise: tf.Tensor, prior: Any, params: HParams
 ) -> TrainingTerms:
     """Encodes, samples, decodes a part of a training batch; arguments as of `autoencode`."""
-    posterior = encode(images, params)
+    posterior = network.encode(images, params)
     latents = posterior.sample(noise)
     if params.objective == 'dreg':
         latents, multiply_gradients_by = objective.doubly_reparameterized(latents)
@@ -148,19 +131,15 @@ def training_terms(
         multiply_gradients_by(log_weights)
     else:
         log_weights = result.log_weights()
-    by_dimension = priors.kl_divergence_by_dimension(posterior, prior, latents)
-    return TrainingTerms(result.terms(), by_dimension, log_weights)
+    by_dimension = result.kl_by_dimension()
+    return TrainingTerms(result.terms(), by_dimension, posterior.mean, posterior.scale, log_weights)
 
 
 def evaluated(result: Autoencoded) -> Dict[str, tf.Tensor]:
     """Returns what an evaluation takes the means of, each `[batch]`, in nats."""
-    bound = importance_weighted_bound(result.log_weights())
-    return dict(result.terms()._asdict(), negative_importance_weighted_bound=-bound)
-
-
-def shared_weights() -> Any:
-    """The scope of all weights: made once, as resource variables, which TF 2 loads cleanly."""
-    return tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE, use_resource=True)
+    with tf.name_scope('elbo'):
+        bound = importance_weighted_bound(result.log_weights())
+        return dict(result.terms()._asdict(), negative_importance_weighted_bound=-bound)
 
 
 def training_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
@@ -169,9 +148,18 @@ def training_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
     A seeded `tf.random.normal` would start over whenever Estimator makes a session anew: a resumed
     run would see the noise of its first steps again.
     """
-    seed = tf.stack([tf.constant(params.seed, tf.int64), tf.train.get_or_create_global_step()])
-    shape = [images.shape.as_list()[0], params.training_samples, params.latent_size]
-    return tf.random.stateless_normal(shape, seed)
+    step = tf.train.get_or_create_global_step()
+    with tf.name_scope('posterior'):
+        seed = tf.stack([tf.constant(params.seed, tf.int64), step])
+        shape = [images.shape.as_list()[0], params.training_samples, params.latent_size]
+        return tf.random.stateless_normal(shape, seed)
+
+
+def evaluation_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
+    """Returns N(0, I) noise `[batch, K, latent_size]`, the same in each evaluation."""
+    with tf.name_scope('posterior'):
+        shape = [tf.shape(images)[0], params.evaluation_samples, params.latent_size]
+        return tf.random.normal(shape, seed=params.seed)
 
 
 def no_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:

@@ -19,6 +19,8 @@ class TrainingTerms(NamedTuple):
 
     elbo: ElboTerms  # Each float32 [batch].
     kl_by_dimension: tf.Tensor  # float32 [batch, latent_size].
+    posterior_mean: tf.Tensor  # float32 [batch, latent_size].
+    posterior_scale: tf.Tensor  # float32 [batch, latent_size].
     log_weights: tf.Tensor  # float32 [batch, K].
 
 

@@ -43,25 +43,29 @@ def in_towers(
     """
     batch_size = tensors[0].shape.as_list()[0]
     sizes = [batch_size // towers + (part < batch_size % towers) for part in range(towers)]
-    # Copies, so that a shared variable is reached by way of `shared` alone.
-    shared = [tf.identity(tensor) for tensor in shared]
+    with tf.name_scope('towers'):
+        # Copies, so that a shared variable is reached by way of `shared` alone.
+        shared = [tf.identity(tensor) for tensor in shared]
+        split = list(zip(*[tf.split(tensor, sizes) for tensor in tensors]))
     scopes, parts = [], []
-    for number, part in enumerate(zip(*[tf.split(tensor, sizes) for tensor in tensors])):
+    for number, part in enumerate(split):
         with tf.name_scope('tower_{}'.format(number)) as scope:
             scopes.append(scope)
             parts.append(forward(*part, shared))
-    whole = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
+    with tf.name_scope('towers/'):
+        whole = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
     variables, gradients = tf.trainable_variables(), []
     for scope, part in zip(scopes, parts):
         with tf.name_scope(scope):
             share_of_mean = tf.reduce_sum(loss(part, whole)) / batch_size
             targets = variables + list(shared)
             gradients.append(tf.gradients(share_of_mean, targets, stop_gradients=shared))
-    sums = [_sum(same_target) for same_target in zip(*gradients)]
-    of_variables, of_shared = sums[: len(variables)], sums[len(variables) :]
-    if shared:
-        through_shared = tf.gradients(shared, variables, grad_ys=of_shared)
-        of_variables = [_sum(both) for both in zip(of_variables, through_shared)]
+    with tf.name_scope('towers/'):
+        sums = [_sum(same_target) for same_target in zip(*gradients)]
+        of_variables, of_shared = sums[: len(variables)], sums[len(variables) :]
+        if shared:
+            through_shared = tf.gradients(shared, variables, grad_ys=of_shared)
+            of_variables = [_sum(both) for both in zip(of_variables, through_shared)]
     return whole, of_variables
 
 

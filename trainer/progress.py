@@ -8,6 +8,7 @@ from typing import List, Optional
 import tensorflow as tf
 import tqdm
 
+from trainer import summaries
 from trainer.hparams import HParams
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -56,7 +57,8 @@ class TrainingProgress(tf.train.SessionRunHook):
         # Estimator puts the loss of its EstimatorSpec here; model_fn's is the mean negative ELBO.
         self._loss = tf.get_collection(tf.GraphKeys.LOSSES)[0]
         self._global_step = tf.train.get_global_step()
-        self._writer = tf.summary.FileWriterCache.get(self._params.model_dir)
+        self._writer = summaries.open_event_file(self._params.model_dir)
+        summaries.describe_training(self._writer, self._params)
 
     def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
         del coord
@@ -115,13 +117,14 @@ class TrainingProgress(tf.train.SessionRunHook):
 
     def _write_rate(self) -> None:
         """Adds the examples per second since the last summary; time between steps is left out."""
-        if self._steps_done % self._params.save_summary_steps:
+        interval = self._params.save_summary_steps
+        if not interval or self._steps_done % interval:
             return
         steps, seconds = self._rate_written_at
         examples = (self._steps_done - steps) * self._params.batch_size
         rate = examples / (self.step_seconds - seconds)
         self._rate_written_at = (self._steps_done, self.step_seconds)
-        value = tf.Summary.Value(tag='examples_per_second', simple_value=rate)
+        value = tf.Summary.Value(tag=summaries.EXAMPLES_PER_SECOND, simple_value=rate)
         self._writer.add_summary(tf.Summary(value=[value]), self._step)
 
     def _show(self) -> None:

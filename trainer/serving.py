@@ -10,8 +10,9 @@ from typing import Dict, List, NamedTuple
 
 import tensorflow as tf
 
+from trainer import network
 from trainer.hparams import HParams
-from trainer.model import autoencode, decode, model_prior, no_noise, predictions_of
+from trainer.model import autoencode, no_noise, predictions_of
 
 DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 NAMES = (
@@ -111,7 +112,7 @@ def _generate(params: HParams) -> Dict[str, Signature]:
     size = [_checked_scalar(count, 0, MAX_COUNT), params.latent_size]
     noise = _checked_scalar(temperature, 0, 10**6) * tf.random.stateless_normal(size, seeds)
     choice = tf.random.stateless_uniform(size[:1], seeds + [0, 1])
-    latents = model_prior(params).sample(noise, choice)
+    latents = network.prior(params).sample(noise, choice)
     images = _decoded(latents, [-1] + params.served_shape, params)
     inputs = {'count': count, 'seed': seed}
     return {
@@ -156,7 +157,7 @@ def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signatu
 
 
 def _decoded(latents: tf.Tensor, shape, params: HParams) -> tf.Tensor:
-    return tf.reshape(decode(latents, params).mean(), shape)
+    return tf.reshape(network.decode(latents, params).mean(), shape)
 
 
 def _checked_images(images: tf.Tensor, params: HParams) -> _Checked:

@@ -1,56 +1,212 @@
-"""What TensorBoard shows of a run."""
+"""What TensorBoard shows of a run as SCALARS, HISTOGRAMS and DISTRIBUTIONS.
 
-from typing import Any, Callable
+Training and validation use the same tags, in `model_dir` and in its `eval_validation`, so that
+TensorBoard draws both into one chart. Metrics of an evaluation carry their tags as keys;
+`without_groups` gives the names that everything else uses.
+"""
+
+from typing import Any, Dict, Sequence, Tuple
 
 import tensorflow as tf
+from tensorboard.plugins.scalar import metadata as scalar_metadata
+from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
-from trainer.elbo import ElboTerms
+from trainer.distributions import DiagonalGaussian
+from trainer.elbo import importance_weighted_bound
 from trainer.hparams import HParams
+from trainer.objective import TrainingTerms
 from trainer.optimizer import TrainingStep
 
-_RECONSTRUCTIONS = 10
-_GRID_SIDE = 8
+# Burda et al. 2016 (arXiv:1509.00519), section 5.2: variance of a dimension's posterior mean over
+# the data above which the dimension is active.
+ACTIVE_VARIANCE = 0.01
+# More charts than this of single dimensions are no help; the histogram holds them all.
+_DIMENSIONS_CHARTED = 64
+
+EXAMPLES_PER_SECOND = 'speed/examples_per_second'
+_IN_TRAINING_ONLY = (
+    'elbo/beta',
+    'optimizer/learning_rate',
+    'optimizer/gradient_norm',
+    EXAMPLES_PER_SECOND,
+)
+_NATS = 'Nats per example, summed over pixels and latent dimensions; '
+_SPLIT = 'training: mean over a batch; validation: over the split.'
+DESCRIPTIONS = {
+    'elbo/negative_elbo': _NATS + 'reconstruction loss plus KL divergence. ' + _SPLIT,
+    'elbo/reconstruction_loss': _NATS + 'minus log p(x | z). ' + _SPLIT,
+    'elbo/kl_divergence': _NATS + 'KL(q(z | x) || p(z)). ' + _SPLIT,
+    'elbo/negative_importance_weighted_bound': _NATS
+    + 'minus log of the mean importance weight over the samples of each posterior '
+    '(Burda et al. 2016). ' + _SPLIT,
+    'elbo/beta': 'Weight of the KL divergence in the objective.',
+    'latents/active_units': 'Latent dimensions whose posterior mean varies over the validation '
+    'images by more than {} (Burda et al. 2016).'.format(ACTIVE_VARIANCE),
+    'latents/posterior_scale': 'Mean standard deviation of q(z | x) over dimensions and examples.',
+    'optimizer/learning_rate': 'Learning rate of Adam.',
+    'optimizer/gradient_norm': 'Global norm of the gradients before clipping, in nats per unit.',
+    EXAMPLES_PER_SECOND: 'Training examples per second spent in steps.',
+}
 
 
-def training(terms: ElboTerms, step: TrainingStep) -> None:
-    """Adds the scalars of a training step; the loss terms are batch means in nats per example."""
-    for name, term in terms._asdict().items():
-        tf.summary.scalar(name, tf.reduce_mean(term))
-    tf.summary.scalar('learning_rate', step.learning_rate)
-    tf.summary.scalar('gradient_norm', step.gradient_norm)
+def training(
+    batch: TrainingTerms,
+    step: TrainingStep,
+    gradients: Sequence[tf.Tensor],
+    beta: tf.Tensor,
+    params: HParams,
+) -> None:
+    """Adds the scalars and histograms of a training step.
+
+    Args:
+      batch: of the whole batch.
+      step: of the optimizer.
+      gradients: before clipping, one for each of `tf.trainable_variables()`.
+      beta: the weight of the KL divergence.
+    """
+    # An op of this name keeps Estimator from writing the same numbers again, under the tag `loss`.
+    with tf.name_scope('elbo/'):
+        negative_elbo = tf.reduce_mean(batch.elbo.negative_elbo)
+    negative_elbo = tf.raw_ops.ScalarSummary(
+        tags='elbo/negative_elbo', values=negative_elbo, name='loss'
+    )
+    tf.add_to_collection(tf.GraphKeys.SUMMARIES, negative_elbo)
+    with tf.name_scope('elbo/'):
+        for name in ('reconstruction_loss', 'kl_divergence'):
+            tf.summary.scalar(name, tf.reduce_mean(getattr(batch.elbo, name)))
+        if params.training_samples > 1:
+            bound = tf.reduce_mean(importance_weighted_bound(batch.log_weights))
+            tf.summary.scalar('negative_importance_weighted_bound', -bound)
+        tf.summary.scalar('beta', beta)
+    with tf.name_scope('latents/'):
+        tf.summary.scalar('posterior_scale', tf.reduce_mean(batch.posterior_scale))
+    with tf.name_scope('optimizer/'):
+        tf.summary.scalar('learning_rate', step.learning_rate)
+        tf.summary.scalar('gradient_norm', step.gradient_norm)
+    _latents(batch.posterior_mean, batch.posterior_scale, batch.kl_by_dimension)
+    for variable, gradient in zip(tf.trainable_variables(), gradients):
+        tf.summary.histogram('weights/' + variable.op.name, variable)
+        tf.summary.histogram('gradients/' + variable.op.name, gradient)
 
 
 def evaluation(
-    images: tf.Tensor,
-    reconstruction: Any,
-    sample_prior: Callable[[tf.Tensor, tf.Tensor, HParams], Any],
-    params: HParams,
-) -> None:
-    """Adds pictures: images beside their reconstructions, and draws from the prior in one grid.
-
-    The noise behind the draws is the same at every evaluation, so one can watch the same pictures
-    take shape.
+    values: Dict[str, tf.Tensor], posterior: DiagonalGaussian, kl_by_dimension: tf.Tensor
+) -> Dict[str, Tuple[tf.Tensor, tf.Operation]]:
+    """Returns the metrics of an evaluation by tag; adds the histograms of its first batch.
 
     Args:
-      images: float32 `[batch, rows, features]` in [0, 1].
-      reconstruction: the likelihood of each image at its latents.
-      sample_prior: decodes draws of the prior, made of noise `[count, latent_size]`.
+      values: what the bound is made of, each `[batch]`; metrics are means over all examples.
+      posterior: q(z | x).
+      kl_by_dimension: float32 `[batch, latent_size]`.
     """
-    rows, columns, channels = params.image_shape
-    pairs = tf.concat(
-        [tf.reshape(x, [-1, rows, columns, channels]) for x in (images, reconstruction.mean())],
-        axis=2,
-    )
-    tf.summary.image('reconstructions', pairs, max_outputs=_RECONSTRUCTIONS)
-    noise = tf.random.stateless_normal([_GRID_SIDE**2, params.latent_size], seed=[params.seed, 0])
-    choice = tf.random.stateless_uniform([_GRID_SIDE**2], seed=[params.seed, 1])
-    samples = sample_prior(noise, choice, params).mean()
-    tiles = tf.reshape(samples, [_GRID_SIDE, _GRID_SIDE, rows, columns, channels])
-    grid = tf.reshape(
-        tf.transpose(tiles, [0, 2, 1, 3, 4]),
-        [1, _GRID_SIDE * rows, _GRID_SIDE * columns, channels],
-    )
-    tf.summary.image('prior_samples', grid)
+    _latents(posterior.mean, posterior.scale, kl_by_dimension)
+    with tf.name_scope('metrics'):
+        metrics = {'elbo/' + name: tf.metrics.mean(value) for name, value in values.items()}
+        metrics['latents/posterior_scale'] = tf.metrics.mean(posterior.scale)
+        metrics['latents/active_units'] = active_units(posterior.mean)
+        kl, update = _mean_over_examples(kl_by_dimension)
+        for number in range(min(kl.shape.as_list()[0], _DIMENSIONS_CHARTED)):
+            metrics['kl_by_dimension/{:02d}'.format(number)] = (kl[number], update)
+        return metrics
+
+
+def active_units(mean: tf.Tensor) -> Tuple[tf.Tensor, tf.Operation]:
+    """Returns the metric of active units: the dimensions with Var_x(E_q[z]) > 0.01.
+
+    Burda et al. 2016 (arXiv:1509.00519), section 5.2; the variance is over all examples.
+
+    Args:
+      mean: the posteriors' means, float32 `[batch, latent_size]`.
+    """
+    first, update_first = _mean_over_examples(mean)
+    second, update_second = _mean_over_examples(tf.square(mean))
+    active = second - tf.square(first) > ACTIVE_VARIANCE
+    count = tf.reduce_sum(tf.cast(active, tf.float32))
+    return count, tf.group(update_first, update_second)
+
+
+def _mean_over_examples(values: tf.Tensor) -> Tuple[tf.Tensor, tf.Operation]:
+    """The metric of the mean over a split of `[batch, n]`: a value `[n]` and its update.
+
+    tf.metrics.mean_tensor would take the mean over batches, whatever their sizes.
+    """
+    size = values.shape.as_list()[1]
+    with tf.variable_scope(None, 'mean_over_examples'):
+        total, count = [
+            tf.get_variable(
+                name,
+                shape,
+                tf.float64,
+                tf.zeros_initializer(),
+                trainable=False,
+                collections=[tf.GraphKeys.LOCAL_VARIABLES],
+                use_resource=True,
+            )
+            for name, shape in (('total', [size]), ('count', []))
+        ]
+        values = tf.cast(values, tf.float64)
+        update = tf.group(
+            total.assign_add(tf.reduce_sum(values, axis=0)),
+            count.assign_add(tf.cast(tf.shape(values)[0], tf.float64)),
+        )
+        return tf.cast(total / tf.maximum(count, 1), tf.float32), update
+
+
+def _latents(mean: tf.Tensor, scale: tf.Tensor, kl_by_dimension: tf.Tensor) -> None:
+    with tf.name_scope('posterior/'):
+        tf.summary.histogram('mean', mean)
+        tf.summary.histogram('scale', scale)
+        tf.summary.histogram('kl_by_dimension', tf.reduce_mean(kl_by_dimension, axis=0))
+
+
+def without_groups(metrics: Dict[str, Any]) -> Dict[str, Any]:
+    """Returns an evaluation's metrics by name, `negative_elbo` for `elbo/negative_elbo`.
+
+    Those of single dimensions are left out.
+    """
+    groups = {tag: tag.rpartition('/')[::2] for tag in metrics}
+    return {
+        name: metrics[tag] for tag, (group, name) in groups.items() if group != 'kl_by_dimension'
+    }
+
+
+def describe(writer: tf.summary.FileWriter, unwritten: Sequence[str]) -> None:
+    """Gives the scalars their descriptions, which tf.summary.scalar of 1.14 cannot.
+
+    All but the `unwritten`, which would become charts without a line.
+
+    TensorBoard takes a tag's description from the first event that has metadata for it; these
+    events have no value, and add no point to a chart.
+    """
+    values = []
+    for tag, text in DESCRIPTIONS.items():
+        if tag in unwritten:
+            continue
+        metadata = scalar_metadata.create_summary_metadata(tag, text).SerializeToString()
+        values.append(tf.Summary.Value(tag=tag, metadata=SummaryMetadata.FromString(metadata)))
+    writer.add_summary(tf.Summary(value=values))
+
+
+def open_event_file(folder: str) -> tf.summary.FileWriter:
+    """Returns the writer of events that everything in this process shares for `folder`.
+
+    TF makes it when one is first asked for, and then writes the default graph to it, as a graph
+    and as a meta-graph: at each start of a run, with a warning of TensorBoard's for each.
+    """
+    cache = tf.summary.FileWriterCache
+    with cache._lock:
+        if folder not in cache._cache:
+            cache._cache[folder] = tf.summary.FileWriter(folder)
+        return cache.get(folder)
+
+
+def describe_training(writer: tf.summary.FileWriter, params: HParams) -> None:
+    """Describes the scalars that a training writes."""
+    unwritten = ['latents/active_units']
+    if params.training_samples == 1:
+        unwritten.append('elbo/negative_importance_weighted_bound')
+    if params.save_summary_steps:
+        describe(writer, unwritten)
 
 
 class FirstBatchSummaryHook(tf.train.SummarySaverHook):
@@ -62,4 +218,38 @@ class FirstBatchSummaryHook(tf.train.SummarySaverHook):
 
     def begin(self) -> None:
         self._summary_op = tf.summary.merge_all()
+        open_event_file(self._output_dir)
         super().begin()
+        describe(self._summary_writer, _IN_TRAINING_ONLY)
+
+
+class CheckpointSaverHook(tf.train.CheckpointSaverHook):
+    """TF's own, but for the graph in the event files: once in a run.
+
+    That of 1.14 writes it twice at each start, as a graph and within a meta-graph, and TensorBoard
+    warns of each repetition.
+    """
+
+    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
+        writer: tf.summary.FileWriter = self._summary_writer  # type: ignore[has-type]
+        self._summary_writer = _WithoutGraphs(writer)
+        super().after_create_session(session, coord)
+        self._summary_writer = writer
+        if session.run(tf.train.get_global_step()) == 0:
+            writer.add_graph(tf.get_default_graph())
+
+
+class _WithoutGraphs:
+    """A FileWriter that leaves graphs out."""
+
+    def __init__(self, writer: tf.summary.FileWriter):
+        self._writer = writer
+
+    def add_graph(self, graph: tf.Graph) -> None:
+        pass
+
+    def add_meta_graph(self, meta_graph: Any) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)

@@ -18,6 +18,7 @@ from trainer import (
     prepare_data,
     priors,
     results,
+    summaries,
 )
 from trainer.cluster import LOCAL, Task
 from trainer.errors import UserError
@@ -25,10 +26,8 @@ from trainer.hparams import HParams
 from trainer.model import model_fn
 from trainer.prepare_data import DatasetFacts, PreparedDataset
 from trainer.progress import TrainingProgress, say
-from trainer.summaries import FirstBatchSummaryHook
 
 _EVALUATION_BATCH = 1000
-_MANIFOLD_SIDE = 20
 _SECONDS_BETWEEN_CHECKPOINT_LOOKS = 2
 # TF lets worker i wait 5 (i + 1) s, for the chief to make the weights, but no longer than this.
 _MAX_WORKER_DELAY = 10
@@ -242,7 +241,7 @@ def train_and_evaluate(
         functools.partial(input.eval_input_fn, data, 'validation', _EVALUATION_BATCH),
         steps=None,
         name='validation',
-        hooks=[FirstBatchSummaryHook(estimator.eval_dir('validation'))],
+        hooks=[summaries.FirstBatchSummaryHook(estimator.eval_dir('validation'))],
         exporters=[export.BestExporter(params, report_evaluation)],
         start_delay_secs=0,
         throttle_secs=_SECONDS_BETWEEN_CHECKPOINT_LOOKS if task.type == 'evaluator' else 0,
@@ -254,10 +253,14 @@ def train_and_evaluate(
         listeners = []
         if task.type == 'chief' and not task.has_evaluator:
             listeners.append(_EvaluationListener(make_estimator(params), evaluation))
-        saver = tf.train.CheckpointSaverHook(
+        saver = summaries.CheckpointSaverHook(
             params.model_dir, save_steps=params.checkpoint_steps, listeners=listeners
         )
+        summaries.open_event_file(params.model_dir)  # Before any hook of TF's asks for it.
         hooks = [progress, saver]
+        if params.profile_steps:
+            steps, folder = params.profile_steps, params.model_dir
+            hooks.append(tf.train.ProfilerHook(save_steps=steps, output_dir=folder))
         if params.prior == 'vamp':
             hooks.insert(0, _PseudoInputsHook(data, params))
     elif task.type == 'worker':
@@ -352,14 +355,18 @@ def final_evaluation(
       final ones where no earlier checkpoint was better.
     """
 
+    # The training images, five times as many, would take most of the time.
+    one_sample = make_estimator(dataclasses.replace(params, evaluation_samples=1))
+
     def evaluate(split: str, path: str, name: str) -> Dict[str, float]:
         say('Evaluating the {} model on the {} images.'.format(name, split))
-        metrics = estimator.evaluate(
+        metrics = (one_sample if split == 'train' else estimator).evaluate(
             functools.partial(input.eval_input_fn, data, split, _EVALUATION_BATCH),
             checkpoint_path=path,
             name='{}_{}'.format(name, split),
         )
-        return {key: float(metrics[key]) for key in results.METRICS}
+        by_name = summaries.without_groups(metrics)
+        return {name: float(by_name[name]) for name in results.METRICS}
 
     measured: Dict[str, Any] = {
         split: evaluate(split, checkpoint_path, 'final')
@@ -396,10 +403,7 @@ def draw_and_export(
     best = export.read_best(params.model_dir)
     artifacts = {
         'new images': generate.write_new_images(
-            path('new_images.png'), params.num_images, params.seed, checkpoint_path, params
-        ),
-        'reconstructions': write_reconstructions(
-            path('reconstructions.png'), estimator, data, checkpoint_path, params
+            path(generate.NEW_IMAGES), params.num_images, params.seed, checkpoint_path, params
         ),
         'weights': export.save_weights(estimator, checkpoint_path, params),
         'final export': export.export_saved_model('final', checkpoint_path, params),
@@ -407,45 +411,15 @@ def draw_and_export(
     }
     if best is not None:
         artifacts['best export'] = os.path.join(best['folder'], best['export'])
+    names = ['reconstructions', 'interpolations', 'traversals']
     if params.latent_size == 2:
-        latents = drawing.manifold_latents(_MANIFOLD_SIDE)
-        artifacts['latent manifold'] = drawing.write_grid(
-            path('latent_manifold.png'),
-            generate.decode(latents, checkpoint_path, params),
-            _MANIFOLD_SIDE,
-        )
+        names.append('latent_manifold')
+    drawn = {name: path(name + '.png') for name in names}
+    generate.write_pictures(drawn, generate.validation_images(data), checkpoint_path, params)
+    artifacts.update(drawn)
     curves = drawing.write_training_curves(path('training_curves.png'), params.model_dir)
     if curves is None:
         say("training_curves.png needs matplotlib: pip install 'matplotlib<=3.4.3'")
     else:
         artifacts['training curves'] = curves
     return artifacts
-
-
-def write_reconstructions(
-    path: str,
-    estimator: tf.estimator.Estimator,
-    data: PreparedDataset,
-    checkpoint_path: str,
-    params: HParams,
-) -> str:
-    """Draws the first 50 validation images, each row of ten above its reconstructions.
-
-    A smaller validation split gives as many whole rows as it has.
-    """
-    columns = min(10, data.num_examples['validation'])
-    count = min(50, data.num_examples['validation'])
-    count -= count % columns
-
-    def input_fn() -> tf.data.Dataset:
-        return input.eval_input_fn(data, 'validation', count, num_examples=count)
-
-    with tf.Graph().as_default(), tf.Session() as session:
-        images = session.run(input_fn().make_one_shot_iterator().get_next()['images'])
-    predicted = estimator.predict(
-        input_fn, predict_keys=['reconstruction'], checkpoint_path=checkpoint_path
-    )
-    shape = (count,) + params.image_shape
-    reconstructed = np.stack([row['reconstruction'] for row in predicted]).reshape(shape)
-    pairs = drawing.beside_each_other(images.reshape(shape), reconstructed, columns)
-    return drawing.write_grid(path, pairs, columns)
