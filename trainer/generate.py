@@ -1,5 +1,6 @@
 """Draws pictures of what a trained model has learned: `python -m trainer.generate`."""
 
+import dataclasses
 import functools
 import io
 import os
@@ -137,8 +138,11 @@ def animate(path: str, model_dir: str, mode: str) -> str:
     return files.write_bytes(path, content.getvalue())
 
 
-def trained_model(model_dir: str) -> HParams:
-    """Returns the settings of the model in `model_dir`.
+def trained_model(model_dir: str, data_dir: str) -> HParams:
+    """Returns the settings of the model in `model_dir`, and where its data is now.
+
+    Args:
+      data_dir: '' for where the run had it.
 
     Raises:
       UserError: there is no trained model of this trainer.
@@ -149,7 +153,7 @@ def trained_model(model_dir: str) -> HParams:
             '--model_dir={} holds no checkpoint yet: give the folder of a run of '
             'trainer.task.'.format(model_dir)
         )
-    return params
+    return dataclasses.replace(params, data_dir=data_dir or params.data_dir)
 
 
 def _define_flags() -> None:
@@ -180,7 +184,7 @@ def main(argv: list) -> None:
     del argv
     values = flags.FLAGS
     mode = values.mode
-    params = trained_model(values.model_dir)
+    params = trained_model(values.model_dir, values.data_dir)
     if mode == 'manifold' and params.latent_size != 2:
         raise UserError(
             '--mode=manifold needs a model with 2 latents, --model_dir={} has {}: choose '
@@ -196,7 +200,7 @@ def main(argv: list) -> None:
     elif mode == 'prior':
         write_new_images(path, values.num_images, values.seed, checkpoint_path, params)
     else:
-        data = prepare_data.prepare(params.dataset, values.data_dir or None, values.idx_dir or None)
+        data = prepare_data.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
         images = validation_images(data)
         write_pictures({_NAMES[mode]: path}, images, checkpoint_path, params)
     print(path)

@@ -17,7 +17,9 @@ from trainer import (
     input,
     prepare_data,
     priors,
+    projector,
     results,
+    run_card,
     summaries,
 )
 from trainer.cluster import LOCAL, Task
@@ -134,6 +136,9 @@ def run(
     measured = final_evaluation(estimator, data, checkpoint_path, params)
     record = results.collect(measured, progress, checkpoint_path, params)
     artifacts['results'] = results.save(record, params)
+    if params.save_summary_steps:
+        run_card.describe_results(summaries.open_event_file(params.model_dir), record)
+        artifacts['projector'] = projector.write(checkpoint_path, data, params)
     results.show(record, artifacts)
     return record
 
@@ -256,7 +261,10 @@ def train_and_evaluate(
         saver = summaries.CheckpointSaverHook(
             params.model_dir, save_steps=params.checkpoint_steps, listeners=listeners
         )
-        summaries.open_event_file(params.model_dir)  # Before any hook of TF's asks for it.
+        # Before any hook of TF's asks for it.
+        events = summaries.open_event_file(params.model_dir)
+        if params.save_summary_steps:
+            run_card.describe_run(events, params, data)
         hooks = [progress, saver]
         if params.profile_steps:
             steps, folder = params.profile_steps, params.model_dir

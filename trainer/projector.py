@@ -1,0 +1,139 @@
+"""The posterior means of images for TensorBoard's PROJECTOR: `python -m trainer.projector`.
+
+They lie in a folder of their own, `projector` in `model_dir`, with a checkpoint of their own:
+Estimator's `checkpoint` is never touched. All names in it are relative, so `model_dir` can move.
+"""
+
+import os
+from typing import List, Optional, Tuple
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from google.protobuf import text_format  # type: ignore[import]
+from tensorflow.contrib.tensorboard.plugins import projector
+
+from trainer import (
+    dataset_folder,
+    files,
+    generate,
+    hparams,
+    input,
+    logs,
+    network,
+    pictures,
+    prepare_data,
+)
+from trainer.decoded_copy import PreparedDataset
+from trainer.hparams import HParams
+
+FOLDER = 'projector'
+_NAME = 'posterior_mean'
+_MOST_POINTS = 5000
+_SPRITE_SIDE = 8192  # Pixels; TensorBoard 1.14 shows no larger sprite.
+_BATCH = 500
+
+
+def write(checkpoint_path: str, data: PreparedDataset, params: HParams) -> str:
+    """Writes embedding, sprite, metadata and configuration; returns their folder.
+
+    Of the first 5,000 validation images, or as many as fit into the sprite. Labels, where the
+    dataset has some, are in the metadata, and nowhere else in this trainer.
+    """
+    folder = os.path.join(params.model_dir, FOLDER)
+    per_side = _SPRITE_SIDE // max(params.image_shape[:2])
+    count = min(_MOST_POINTS, data.num_examples['validation'], per_side**2)
+    means, sprite = _embed(checkpoint_path, data, count, params)
+    files.write_bytes(os.path.join(folder, 'sprite.png'), sprite)
+    lines = _metadata(labels(data, params, count), count)
+    files.write_bytes(os.path.join(folder, 'metadata.tsv'), lines.encode())
+    _save(means, folder)
+    config = projector.ProjectorConfig()
+    embedding = config.embeddings.add(tensor_name=_NAME, metadata_path='metadata.tsv')
+    embedding.sprite.image_path = 'sprite.png'
+    embedding.sprite.single_image_dim.extend([params.image_shape[1], params.image_shape[0]])
+    content = text_format.MessageToString(config).encode()
+    files.write_bytes(os.path.join(folder, 'projector_config.pbtxt'), content)
+    if not tf.gfile.Glob(os.path.join(folder, 'events.out.tfevents.*')):
+        # TensorBoard looks for configurations where there are event files.
+        tf.summary.FileWriter(folder).close()
+    return folder
+
+
+def _embed(
+    checkpoint_path: str, data: PreparedDataset, count: int, params: HParams
+) -> Tuple[np.ndarray, bytes]:
+    """The posterior means of the images, and a sprite of them."""
+    with tf.Graph().as_default():
+        dataset = input.eval_input_fn(data, 'validation', _BATCH, num_examples=count)
+        images = dataset.make_one_shot_iterator().get_next()['images']
+        mean = network.encode(images, params).mean
+        all_images = tf.placeholder(tf.float32, (None,) + params.image_shape)
+        sprite = pictures.png(pictures.Picture(all_images, pictures.square_columns(count)))
+        parts = []
+        with tf.Session() as session:
+            tf.train.Saver().restore(session, checkpoint_path)
+            for _ in range(-(-count // _BATCH)):
+                parts.append(session.run([images, mean]))
+            pixels, means = [np.concatenate(part) for part in zip(*parts)]
+            shape = (count,) + params.image_shape
+            return means, session.run(sprite, {all_images: pixels.reshape(shape)})
+
+
+def _save(means: np.ndarray, folder: str) -> None:
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable(_NAME, initializer=tf.zeros(means.shape))
+        value = tf.placeholder(tf.float32, means.shape)
+        session.run(variable.assign(value), {value: means})
+        saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
+        saver.save(session, os.path.join(folder, 'embedding.ckpt'), write_meta_graph=False)
+
+
+def _metadata(labels: Optional[List[int]], count: int) -> str:
+    """One line an image; TensorBoard wants a header where there are several columns."""
+    if labels is None:
+        return '\n'.join(str(index) for index in range(count)) + '\n'
+    lines = ['label\tindex'] + ['{}\t{}'.format(label, i) for i, label in enumerate(labels)]
+    return '\n'.join(lines) + '\n'
+
+
+def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[int]]:
+    """Reads the labels of the first validation images from TFDS's records.
+
+    Returns:
+      The labels, or None where the dataset has none or its records are not there any more.
+    """
+    source = dataset_folder.find(params.dataset, params.data_dir or None)
+    pattern = os.path.join(source.records, '*-train.tfrecord-*-of-*')
+    first = data.num_examples['train']
+    found: List[int] = []
+    index = 0
+    for path in sorted(tf.gfile.Glob(pattern)):
+        for record in tf.python_io.tf_record_iterator(path):
+            if first <= index < first + count:
+                label = tf.train.Example.FromString(record).features.feature['label']
+                if not label.int64_list.value:
+                    return None
+                found.append(label.int64_list.value[0])
+            index += 1
+    return found if len(found) == count else None
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
+    hparams.define_flags(['data_dir', 'idx_dir'])
+    flags.adopt_module_key_flags(hparams)
+
+
+def main(argv: List[str]) -> None:
+    """Reads the flags, writes, says where to."""
+    del argv
+    values = flags.FLAGS
+    params = generate.trained_model(values.model_dir, values.data_dir)
+    data = prepare_data.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
+    print(write(tf.train.latest_checkpoint(values.model_dir), data, params))
+
+
+if __name__ == '__main__':
+    _define_flags()
+    logs.run(main)

@@ -1,0 +1,127 @@
+"""What a run is, for TensorBoard's HPARAMS and TEXT tabs."""
+
+import os
+import shlex
+import subprocess
+import sys
+from typing import Any, Dict
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api_pb2
+from tensorboard.plugins.hparams import summary as hparams_summary
+from tensorboard.plugins.text import summary as text_summary
+
+from trainer import hparams
+from trainer.decoded_copy import PreparedDataset
+from trainer.hparams import HParams
+
+_SPLITS = ('train', 'validation', 'test')
+
+
+def describe_run(writer: tf.summary.FileWriter, params: HParams, data: PreparedDataset) -> None:
+    """Writes the start of the run's hparams session, and its cards as texts.
+
+    The Keras callback for this needs eager execution; the plugin reads the same messages from any
+    event file. It takes the first of a folder's, so a resumed run stays one session.
+
+    Args:
+      writer: of the event file in the run's `model_dir`, which is the session's name.
+    """
+    settings = _settings(params)
+    # Each run holds the experiment, the same in all: TensorBoard takes one of those it finds.
+    writer.add_summary(hparams_summary.experiment_pb(*_experiment(settings)))
+    writer.add_summary(hparams_summary.session_start_pb(settings))
+    for name, text in _texts(params, data).items():
+        writer.add_summary(text_summary.pb(name, text))
+
+
+def describe_results(writer: tf.summary.FileWriter, record: Dict[str, Any]) -> None:
+    """Writes the final metrics as scalars, which the HPARAMS tab shows, and the session's end.
+
+    Args:
+      record: what `results.json` holds.
+    """
+    values = [
+        tf.Summary.Value(tag=_final_tag(split, name), simple_value=record[split][name])
+        for split in _SPLITS
+        for name in record[split]
+    ]
+    writer.add_summary(tf.Summary(value=values), record['global_step'])
+    writer.add_summary(hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS))
+    writer.flush()
+
+
+def _final_tag(split: str, name: str) -> str:
+    return 'final/{}_{}'.format(split, name)
+
+
+def _settings(params: HParams) -> Dict[str, Any]:
+    """Every setting but the folders: those are the run's name already, or the machine's."""
+    names = [row.name for row in hparams.settings() if not row.name.endswith('_dir')]
+    return {name: getattr(params, name) for name in names}
+
+
+def _experiment(settings: Dict[str, Any]) -> Any:
+    infos = []
+    for name, value in settings.items():
+        kind = api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
+        infos.append(api_pb2.HParamInfo(name=name, type=kind))
+    metrics = [
+        api_pb2.MetricInfo(
+            name=api_pb2.MetricName(tag=_final_tag(split, name)),
+            display_name='{} {} (nats)'.format(split, name.replace('_', ' ')),
+        )
+        for split in ('test', 'validation')
+        for name in ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
+    ]
+    return infos, metrics
+
+
+def _texts(params: HParams, data: PreparedDataset) -> Dict[str, str]:
+    rows, columns, channels = params.image_shape
+    model = {
+        'encoder': 'LSTM of {} units over {} rows of {} features; Dense layers for mean and '
+        'scale'.format(params.lstm_units, params.rows, params.row_features),
+        'latents': '{} dimensions, prior {}'.format(params.latent_size, params.prior),
+        'decoder': 'Dense {0}, {0} and {1}x{2}x{3}; two transpose convolutions'.format(
+            params.decoder_units, rows // 4, columns // 4, params.decoder_channels
+        ),
+        'likelihood': params.likelihood,
+        'objective': params.objective,
+        'loss': 'nats per example, summed over pixels and latent dimensions',
+    }
+    images = {split: '{:,} images'.format(count) for split, count in data.num_examples.items()}
+    dataset = {'dataset': data.name, 'version': data.version, **images}
+    dataset['image'] = '{} x {} pixels, {} channel(s)'.format(rows, columns, channels)
+    versions = {
+        'python': sys.version.split()[0],
+        'tensorflow': tf.__version__,
+        'numpy': np.__version__,
+        'git commit': _git_commit() or 'not a git checkout',
+    }
+    command = ' '.join(shlex.quote(argument) for argument in sys.argv[1:])
+    return {
+        'model': _table(model),
+        'data': _table(dataset),
+        'settings': _table(_settings(params)),
+        'command_line': '    python -m trainer.task {}'.format(command),
+        'versions': _table(versions),
+    }
+
+
+def _table(values: Dict[str, Any]) -> str:
+    """A markdown table of two columns."""
+    lines = ['| {} | {} |'.format(name, value) for name, value in values.items()]
+    return '\n'.join(['| | |', '|---|---|'] + lines)
+
+
+def _git_commit() -> str:
+    """The commit of the checkout that this code lies in; '' where there is none, or no git."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    try:
+        command = ['git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=40']
+        answer = subprocess.run(command, capture_output=True, timeout=5, text=True)
+    except (OSError, subprocess.TimeoutExpired):
+        return ''
+    return answer.stdout.strip() if answer.returncode == 0 else ''
