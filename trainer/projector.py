@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 from google.protobuf import text_format  # type: ignore[import]
+from tensorboard.plugins.text import summary as text_summary
 from tensorflow.contrib.tensorboard.plugins import projector
 
 from trainer import (
@@ -56,7 +57,9 @@ def write(checkpoint_path: str, data: PreparedDataset, params: HParams) -> str:
     files.write_bytes(os.path.join(folder, 'projector_config.pbtxt'), content)
     if not tf.gfile.Glob(os.path.join(folder, 'events.out.tfevents.*')):
         # TensorBoard looks for configurations where there are event files.
-        tf.summary.FileWriter(folder).close()
+        with tf.summary.FileWriter(folder) as events:
+            text = 'Posterior means of the first {:,} validation images.'.format(count)
+            events.add_summary(text_summary.pb('projector', text))
     return folder
 
 

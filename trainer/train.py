@@ -368,6 +368,8 @@ def final_evaluation(
 
     def evaluate(split: str, path: str, name: str) -> Dict[str, float]:
         say('Evaluating the {} model on the {} images.'.format(name, split))
+        # Before TF makes one, and puts the graph into it.
+        summaries.open_event_file(estimator.eval_dir('{}_{}'.format(name, split)))
         metrics = (one_sample if split == 'train' else estimator).evaluate(
             functools.partial(input.eval_input_fn, data, split, _EVALUATION_BATCH),
             checkpoint_path=path,
