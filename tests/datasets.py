@@ -55,13 +55,18 @@ def write_prepared(folder, num_train=110, shape=(8, 8, 1)):
 
 
 def write_idx(folder, label=0, gzipped=False):
-    """Writes the four IDX files of a small MNIST whose labels are all `label`."""
+    """Writes the four IDX files of a small MNIST whose labels are all `label`.
+
+    None: each label is the last digit of its image's number.
+    """
     os.makedirs(str(folder), exist_ok=True)
     for prefix, count, first in (('train', NUM_TRAIN, 0), ('t10k', NUM_TEST, NUM_TRAIN)):
         images = numbered_images(count, (28, 28), first).tobytes()
+        numbers = range(first, first + count)
+        labels = bytes(number % 10 if label is None else label for number in numbers)
         contents = {
             '{}-images-idx3-ubyte': struct.pack('>IIII', 2051, count, 28, 28) + images,
-            '{}-labels-idx1-ubyte': struct.pack('>II', 2049, count) + bytes([label]) * count,
+            '{}-labels-idx1-ubyte': struct.pack('>II', 2049, count) + labels,
         }
         for name, content in contents.items():
             path = os.path.join(str(folder), name.format(prefix))

@@ -1,7 +1,5 @@
-"""Grids, the manifold's latents, and the curves read back from event files."""
+"""Curves and pictures read back from event files."""
 
-import numpy as np
-import scipy.stats
 import tensorflow as tf
 
 from trainer import drawing
@@ -10,36 +8,6 @@ from trainer import drawing
 def read_png(path):
     with tf.Graph().as_default(), tf.Session() as session, open(str(path), 'rb') as f:
         return session.run(tf.image.decode_png(f.read()))
-
-
-def test_grid_lays_images_out_row_by_row_and_fills_up_with_black(tmp_path):
-    images = np.stack([np.full([2, 3, 1], level) for level in (0.0, 0.5, 1.0)])
-    path = drawing.write_grid(str(tmp_path / 'grid.png'), images, columns=2)
-    actual = read_png(path)[:, :, 0]
-    expected = np.zeros([4, 6], np.uint8)
-    expected[:2, 3:] = 128
-    expected[2:, :3] = 255
-    np.testing.assert_array_equal(actual, expected)
-
-
-def test_colour_grid_keeps_its_channels(tmp_path):
-    images = np.random.RandomState(0).rand(4, 8, 8, 3)
-    actual = read_png(drawing.write_grid(str(tmp_path / 'grid.png'), images, columns=2))
-    np.testing.assert_array_equal(actual[8:, :8], np.rint(images[2] * 255).astype(np.uint8))
-
-
-def test_pairs_stand_above_each_other():
-    images = np.arange(4.0).reshape(4, 1, 1, 1)
-    ordered = drawing.beside_each_other(images, images + 10, columns=2)
-    np.testing.assert_array_equal(ordered.ravel(), [0, 1, 10, 11, 2, 3, 12, 13])
-
-
-def test_manifold_latents_are_scipys_quantiles():
-    latents = drawing.manifold_latents(5)
-    quantiles = scipy.stats.norm.ppf([0.1, 0.3, 0.5, 0.7, 0.9])
-    assert latents.shape == (25, 2)
-    np.testing.assert_allclose(latents[:5, 0], quantiles, atol=1e-5)
-    np.testing.assert_allclose(latents[::5, 1], quantiles[::-1], atol=1e-5)
 
 
 def write_events(folder, values):

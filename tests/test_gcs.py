@@ -30,6 +30,8 @@ JOB = {
     'AIP_MODEL_DIR': 'gs://my-bucket/run/model/',
 }
 
+TAG = 'elbo/negative_elbo'
+
 
 @pytest.fixture(scope='module')
 def bucket(tmp_path_factory):
@@ -135,10 +137,10 @@ def test_the_published_model_loads_and_serves(bucket, run, tmp_path):
 def test_event_files_on_gs_hold_the_curves(bucket, run, tmp_path):
     # Of the resumed part: what a killed process had not flushed, every two minutes, is lost.
     copy(bucket, 'run/logs', tmp_path)
-    train = drawing.read_curves(str(tmp_path), ['negative_elbo'])['negative_elbo']
+    train = drawing.read_curves(str(tmp_path), [TAG])[TAG]
     assert train.steps[-1] > 5
-    validation = drawing.read_curves(str(tmp_path / 'eval_validation'), ['negative_elbo'])
-    assert validation['negative_elbo'].steps[-1] == 10
+    validation = drawing.read_curves(str(tmp_path / 'eval_validation'), [TAG])
+    assert validation[TAG].steps[-1] == 10
 
 
 def test_tensorboard_reads_gs(bucket, run):
@@ -152,7 +154,7 @@ def test_tensorboard_reads_gs(bucket, run):
     )  # fmt: skip
     try:
         tags, deadline = {}, time.monotonic() + 60
-        while 'negative_elbo' not in tags.get('eval_validation', {}):
+        while TAG not in tags.get('eval_validation', {}):
             assert time.monotonic() < deadline, tags
             assert board.poll() is None, board.communicate()
             time.sleep(0.5)
@@ -161,7 +163,7 @@ def test_tensorboard_reads_gs(bucket, run):
                     tags = json.loads(answer.read().decode())
             except (urllib.error.URLError, socket.timeout):
                 continue
-        assert {'negative_elbo', 'kl_divergence', 'learning_rate'} <= set(tags['.'])
+        assert {TAG, 'elbo/kl_divergence', 'optimizer/learning_rate'} <= set(tags['.'])
     finally:
         board.kill()
         board.communicate()

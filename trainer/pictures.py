@@ -141,7 +141,8 @@ def summaries(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> None:
             prior_samples=prior_samples(PRIOR_SAMPLES, params.seed, params),
         )
         for name, picture in pictures.items():
-            tf.summary.image(name, grid(picture)[tf.newaxis], max_outputs=1)
+            # As bytes: TF would stretch the contrast of floats, by the brightest pixel of each.
+            tf.summary.image(name, _levels(picture)[tf.newaxis], max_outputs=1)
 
 
 def grid(picture: Picture) -> tf.Tensor:
@@ -162,8 +163,12 @@ def grid(picture: Picture) -> tf.Tensor:
 
 def png(picture: Picture) -> tf.Tensor:
     """Returns a picture as the content of a PNG file, a string scalar."""
-    levels = tf.round(tf.clip_by_value(grid(picture), 0.0, 1.0) * 255.0)
-    return tf.image.encode_png(tf.cast(levels, tf.uint8))
+    return tf.image.encode_png(_levels(picture))
+
+
+def _levels(picture: Picture) -> tf.Tensor:
+    """The grid as uint8."""
+    return tf.cast(tf.round(tf.clip_by_value(grid(picture), 0.0, 1.0) * 255.0), tf.uint8)
 
 
 def _decoded(latents: tf.Tensor, params: HParams) -> tf.Tensor:

@@ -4,6 +4,7 @@ They lie in a folder of their own, `projector` in `model_dir`, with a checkpoint
 Estimator's `checkpoint` is never touched. All names in it are relative, so `model_dir` can move.
 """
 
+import io
 import os
 from typing import List, Optional, Tuple
 
@@ -30,6 +31,7 @@ from trainer.hparams import HParams
 
 FOLDER = 'projector'
 _NAME = 'posterior_mean'
+_TABLE = 'posterior_mean.tsv'
 _MOST_POINTS = 5000
 _SPRITE_SIDE = 8192  # Pixels; TensorBoard 1.14 shows no larger sprite.
 _BATCH = 500
@@ -49,18 +51,31 @@ def write(checkpoint_path: str, data: PreparedDataset, params: HParams) -> str:
     lines = _metadata(labels(data, params, count), count)
     files.write_bytes(os.path.join(folder, 'metadata.tsv'), lines.encode())
     _save(means, folder)
-    config = projector.ProjectorConfig()
-    embedding = config.embeddings.add(tensor_name=_NAME, metadata_path='metadata.tsv')
-    embedding.sprite.image_path = 'sprite.png'
-    embedding.sprite.single_image_dim.extend([params.image_shape[1], params.image_shape[0]])
-    content = text_format.MessageToString(config).encode()
-    files.write_bytes(os.path.join(folder, 'projector_config.pbtxt'), content)
+    _configure(folder, '', params)
     if not tf.gfile.Glob(os.path.join(folder, 'events.out.tfevents.*')):
         # TensorBoard looks for configurations where there are event files.
         with tf.summary.FileWriter(folder) as events:
             text = 'Posterior means of the first {:,} validation images.'.format(count)
             events.add_summary(text_summary.pb('projector', text))
+    # For the run itself TensorBoard offers the weights of Estimator's checkpoint; this comes first.
+    # It is read from a table, because a configuration names checkpoints by absolute paths only.
+    table = io.BytesIO()
+    np.savetxt(table, means, fmt='%.6g', delimiter='\t')
+    files.write_bytes(os.path.join(folder, _TABLE), table.getvalue())
+    _configure(params.model_dir, FOLDER, params, tensor_path=os.path.join(FOLDER, _TABLE))
     return folder
+
+
+def _configure(folder: str, path: str, params: HParams, **embedding: str) -> None:
+    """Writes the configuration of a run in `folder`, of files that lie in its subfolder `path`."""
+    config = projector.ProjectorConfig()
+    entry = config.embeddings.add(
+        tensor_name=_NAME, metadata_path=os.path.join(path, 'metadata.tsv'), **embedding
+    )
+    entry.sprite.image_path = os.path.join(path, 'sprite.png')
+    entry.sprite.single_image_dim.extend([params.image_shape[1], params.image_shape[0]])
+    content = text_format.MessageToString(config).encode()
+    files.write_bytes(os.path.join(folder, 'projector_config.pbtxt'), content)
 
 
 def _embed(
