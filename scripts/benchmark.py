@@ -77,6 +77,14 @@ COMPARISONS = {
         quick_rounds=6,
         statistic=statistics.mean,
     ),
+    'summaries': Comparison(
+        'a training step, batch {}: without summaries, with those of TensorBoard',
+        {'without': ['no_summaries'], 'summaries': ['estimator']},
+        steps=HParams.save_summary_steps,
+        rounds=12,
+        quick_rounds=6,
+        statistic=statistics.mean,
+    ),
     'evaluation': Comparison(
         'an evaluation of the 10,000 test images',
         {'ours': ['evaluation'], 'torch': _torch('evaluation')},
@@ -164,7 +172,7 @@ def run_comparison(name: str, bench: Bench) -> Rows:
     rows = []
     for batch_size in comparison.batch_sizes:
         params = dataclasses.replace(bench.params, batch_size=batch_size)
-        if name == 'estimator':
+        if name in ('estimator', 'summaries'):
             params = dataclasses.replace(params, model_dir=os.path.join(bench.folder, 'turns'))
         row = contest.compare(comparison, params, bench.data, python)
         row = dict(row, batch_size=batch_size)

@@ -29,6 +29,7 @@ from trainer import (
     optimizer,
     saved_model,
     serving,
+    summaries,
     train,
 )
 from trainer.hparams import HParams
@@ -152,11 +153,17 @@ class _TurnsHook(tf.train.SessionRunHook):
 
 def run_estimator(params: HParams, data: Data) -> None:
     """Trains as `train_and_evaluate` does: progress, checkpoints and summaries included."""
-    saver = tf.train.CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
+    saver = summaries.CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
     train.make_estimator(params).train(
         lambda: input.train_input_fn(data, params.batch_size, params.seed, start_step=0),
         hooks=[TrainingProgress(params), saver, _TurnsHook()],
     )
+
+
+def run_no_summaries(params: HParams, data: Data) -> None:
+    """The same without summaries, in a folder of its own."""
+    folder = os.path.join(params.model_dir, 'no_summaries')
+    run_estimator(dataclasses.replace(params, model_dir=folder, save_summary_steps=0), data)
 
 
 def run_evaluation(params: HParams, data: Data) -> None:
@@ -219,6 +226,7 @@ RUN: Dict[str, Callable[[HParams, Data], None]] = {
     'gemm': run_gemm,
     'input': run_input,
     'estimator': run_estimator,
+    'no_summaries': run_no_summaries,
     'evaluation': run_evaluation,
     'export': run_export,
     'generate': run_generate,

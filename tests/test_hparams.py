@@ -35,7 +35,7 @@ BAD_VALUES = [
     ('seed', '-1', 'from 0 to'),
     ('seed', str(2**31), 'from 0 to'),
     ('save_checkpoints_steps', '-1', 'from 0 to'),
-    ('save_summary_steps', '0', 'from 1 to'),
+    ('save_summary_steps', '-1', 'from 0 to'),
     ('num_images', '0', 'from 1 to'),
     ('num_images', '10001', 'from 1 to'),
     ('num_threads', '-2', 'from 0 to'),

@@ -160,8 +160,11 @@ def test_each_mode_builds_what_it_needs(mode):
         assert spec.loss.shape.as_list() == []
     if mode == ModeKeys.EVAL:
         assert set(spec.eval_metric_ops) == {
-            *ElboTerms._fields,
-            'negative_importance_weighted_bound',
+            *['elbo/' + name for name in ElboTerms._fields],
+            'elbo/negative_importance_weighted_bound',
+            'latents/active_units',
+            'latents/posterior_scale',
+            *['kl_by_dimension/{:02d}'.format(i) for i in range(SMALL.latent_size)],
         }
 
 
@@ -181,7 +184,7 @@ def test_predictions_are_per_example_and_without_noise():
 def test_metrics_are_means_over_examples_not_over_batches():
     placeholder = tf.placeholder(tf.float32, [None, 28, 28])
     spec = model_fn({'images': placeholder}, None, ModeKeys.EVAL, SMALL)
-    value, update = spec.eval_metric_ops['kl_divergence']
+    value, update = spec.eval_metric_ops['elbo/kl_divergence']
     kl = autoencode(placeholder, tf.zeros([tf.shape(placeholder)[0], 1, 3]), SMALL)
     pixels = np.random.RandomState(3).rand(7, 28, 28)
     with tf.Session() as session:

@@ -428,7 +428,7 @@ def test_a_browser_shows_the_tabs(runs, tmp_path):
     if not chromium:
         pytest.skip('no chromium on this machine')
     expected = {
-        'scalars': ['negative_elbo', 'three/eval_validation', 'active_units'],
+        'scalars': ['negative_elbo', 'three/eval_validation', 'latents'],
         'images': ['pictures/prior_samples/image', 'data:image|/data/plugin/images'],
         'projector': ['posterior_mean', 'metadata.tsv'],
         'hparams': ['latent_size', 'Session Group'],
