@@ -77,14 +77,6 @@ COMPARISONS = {
         quick_rounds=6,
         statistic=statistics.mean,
     ),
-    'summaries': Comparison(
-        'a training step, batch {}: without summaries, with those of TensorBoard',
-        {'without': ['no_summaries'], 'summaries': ['estimator']},
-        steps=HParams.save_summary_steps,
-        rounds=12,
-        quick_rounds=6,
-        statistic=statistics.mean,
-    ),
     'evaluation': Comparison(
         'an evaluation of the 10,000 test images',
         {'ours': ['evaluation'], 'torch': _torch('evaluation')},
@@ -172,7 +164,7 @@ def run_comparison(name: str, bench: Bench) -> Rows:
     rows = []
     for batch_size in comparison.batch_sizes:
         params = dataclasses.replace(bench.params, batch_size=batch_size)
-        if name in ('estimator', 'summaries'):
+        if name == 'estimator':
             params = dataclasses.replace(params, model_dir=os.path.join(bench.folder, 'turns'))
         row = contest.compare(comparison, params, bench.data, python)
         row = dict(row, batch_size=batch_size)
@@ -257,11 +249,38 @@ def run_memory(bench: Bench) -> Rows:
     return rows
 
 
+def run_summaries(bench: Bench) -> Rows:
+    """What a run takes with and without all that it writes for TensorBoard, in turns."""
+    ratios: Dict[str, List[float]] = {name: [] for name in runs.SECONDS}
+    for number in range(1 if bench.quick else 3):
+        pair = [
+            runs.memory(
+                os.path.join(bench.folder, 'summaries_{}_{}'.format(number, interval)),
+                bench.params.data_dir,
+                HParams.max_steps,
+                interval,
+            )
+            for interval in (HParams.save_summary_steps, 0)
+        ]
+        for name, values in ratios.items():
+            values.append(pair[0][name] / pair[1][name])
+    row = {name: statistics.median(values) for name, values in ratios.items()}
+    print(
+        'python -m trainer.task with --save_summary_steps={} and 0'.format(
+            HParams.save_summary_steps
+        )
+    )
+    for name, ratio in row.items():
+        print('  {:<18} / without: {:.3f}'.format(name.replace('_', ' '), ratio))
+    return [dict(row, turns=ratios)]
+
+
 SECTIONS: Dict[str, Callable[[Bench], Rows]] = {
     **{name: functools.partial(run_comparison, name) for name in COMPARISONS},
     'startup': run_startup,
     'scale': run_scale,
     'memory': run_memory,
+    'summaries': run_summaries,
 }
 
 

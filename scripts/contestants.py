@@ -160,12 +160,6 @@ def run_estimator(params: HParams, data: Data) -> None:
     )
 
 
-def run_no_summaries(params: HParams, data: Data) -> None:
-    """The same without summaries, in a folder of its own."""
-    folder = os.path.join(params.model_dir, 'no_summaries')
-    run_estimator(dataclasses.replace(params, model_dir=folder, save_summary_steps=0), data)
-
-
 def run_evaluation(params: HParams, data: Data) -> None:
     """Evaluates a checkpoint on the test images."""
     estimator = train.make_estimator(params)
@@ -226,7 +220,6 @@ RUN: Dict[str, Callable[[HParams, Data], None]] = {
     'gemm': run_gemm,
     'input': run_input,
     'estimator': run_estimator,
-    'no_summaries': run_no_summaries,
     'evaluation': run_evaluation,
     'export': run_export,
     'generate': run_generate,

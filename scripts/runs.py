@@ -20,6 +20,8 @@ from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import say
 
+SECONDS = ('training_seconds', 'wall_seconds', 'cpu_seconds')
+
 
 def machine() -> Dict[str, Any]:
     """Returns the date and what the benchmark runs on."""
@@ -32,10 +34,10 @@ def machine() -> Dict[str, Any]:
     }
 
 
-def _command(model_dir: str, data_dir: str, max_steps: int) -> List[str]:
+def _command(model_dir: str, data_dir: str, max_steps: int, summary_steps: int) -> List[str]:
     return [
         sys.executable, '-m', 'trainer.task', '--model_dir=' + model_dir, '--data_dir=' + data_dir,
-        '--max_steps={}'.format(max_steps),
+        '--max_steps={}'.format(max_steps), '--save_summary_steps={}'.format(summary_steps),
     ]  # fmt: skip
 
 
@@ -54,26 +56,37 @@ def _wait_for_peak(process: subprocess.Popen) -> float:
     return usage.ru_maxrss / 1024
 
 
-def run_task(model_dir: str, data_dir: str, max_steps: int) -> float:
+def run_task(
+    model_dir: str,
+    data_dir: str,
+    max_steps: int,
+    summary_steps: int = HParams.save_summary_steps,
+) -> float:
     """Runs `trainer.task` to its end; returns its peak memory in megabytes.
 
     Raises:
       UserError: it failed.
     """
-    process = _popen(_command(model_dir, data_dir, max_steps), stdout=subprocess.DEVNULL)
+    process = _popen(
+        _command(model_dir, data_dir, max_steps, summary_steps), stdout=subprocess.DEVNULL
+    )
     peak = _wait_for_peak(process)
     if process.returncode:
         raise UserError('trainer.task ended with code {}, see above.'.format(process.returncode))
     return peak
 
 
-def memory(model_dir: str, data_dir: str, max_steps: int) -> Dict[str, Any]:
+def memory(
+    model_dir: str,
+    data_dir: str,
+    max_steps: int,
+    summary_steps: int = HParams.save_summary_steps,
+) -> Dict[str, Any]:
     """Returns the peak memory of a run and the share of its time spent in training steps."""
-    peak = run_task(model_dir, data_dir, max_steps)
+    peak = run_task(model_dir, data_dir, max_steps, summary_steps)
     with open(os.path.join(model_dir, results.FILE_NAME)) as f:
         record = json.load(f)
-    names = ('training_time_share', 'training_seconds', 'wall_seconds', 'cpu_seconds')
-    values = {name: record[name] for name in names}
+    values = {name: record[name] for name in ('training_time_share', *SECONDS)}
     return dict(values, max_steps=max_steps, peak_megabytes=peak)
 
 
@@ -94,7 +107,7 @@ def startup(
 def _start_task(data_dir: str) -> Dict[str, Any]:
     """Starts a training, and ends it as soon as its progress line tells of the first step."""
     with tempfile.TemporaryDirectory() as folder:
-        command = _command(os.path.join(folder, 'model'), data_dir, max_steps=1)
+        command = _command(os.path.join(folder, 'model'), data_dir, 1, HParams.save_summary_steps)
         start = time.perf_counter()
         process = _popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:

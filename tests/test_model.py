@@ -183,7 +183,9 @@ def test_predictions_are_per_example_and_without_noise():
 
 def test_metrics_are_means_over_examples_not_over_batches():
     placeholder = tf.placeholder(tf.float32, [None, 28, 28])
-    spec = model_fn({'images': placeholder}, None, ModeKeys.EVAL, SMALL)
+    # Of the batch with one image, a thread gets none.
+    params = dataclasses.replace(SMALL, num_threads=2)
+    spec = model_fn({'images': placeholder}, None, ModeKeys.EVAL, params)
     value, update = spec.eval_metric_ops['elbo/kl_divergence']
     kl = autoencode(placeholder, tf.zeros([tf.shape(placeholder)[0], 1, 3]), SMALL)
     pixels = np.random.RandomState(3).rand(7, 28, 28)

@@ -13,7 +13,7 @@ from trainer.elbo import (
     log_importance_weights,
 )
 from trainer.hparams import HParams
-from trainer.objective import TrainingTerms
+from trainer.objective import EvaluationTerms, TrainingTerms
 
 
 def model_fn(
@@ -54,14 +54,16 @@ def model_fn(
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=step.train_op)
 
     if mode == tf.estimator.ModeKeys.EVAL:
-        result = autoencode(images, evaluation_noise(images, params), params)
-        metrics = summaries.evaluation(
-            evaluated(result), result.posterior, result.kl_by_dimension()
+        result = optimizer.forward_in_towers(
+            lambda images, noise: evaluated(autoencode(images, noise, params)),
+            [images, evaluation_noise(images, params)],
+            params.threads,
         )
+        metrics = summaries.evaluation(result)
         if params.save_summary_steps:
-            pictures.summaries(images, result.posterior.mean, params)
+            pictures.summaries(images, result.posterior_mean, params)
         with tf.name_scope('elbo/'):
-            loss = tf.reduce_mean(result.terms().negative_elbo)
+            loss = tf.reduce_mean(result.means['negative_elbo'])
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
 
     predictions = predictions_of(autoencode(images, no_noise(images, params), params), params)
@@ -135,11 +137,13 @@ def training_terms(
     return TrainingTerms(result.terms(), by_dimension, posterior.mean, posterior.scale, log_weights)
 
 
-def evaluated(result: Autoencoded) -> Dict[str, tf.Tensor]:
-    """Returns what an evaluation takes the means of, each `[batch]`, in nats."""
+def evaluated(result: Autoencoded) -> EvaluationTerms:
+    """Returns what an evaluation takes of a batch."""
     with tf.name_scope('elbo'):
         bound = importance_weighted_bound(result.log_weights())
-        return dict(result.terms()._asdict(), negative_importance_weighted_bound=-bound)
+        means = dict(result.terms()._asdict(), negative_importance_weighted_bound=-bound)
+    posterior = result.posterior
+    return EvaluationTerms(means, result.kl_by_dimension(), posterior.mean, posterior.scale)
 
 
 def training_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:

@@ -6,7 +6,7 @@ any number of towers.
 """
 
 import math
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Tuple
 
 import tensorflow as tf
 
@@ -22,6 +22,15 @@ class TrainingTerms(NamedTuple):
     posterior_mean: tf.Tensor  # float32 [batch, latent_size].
     posterior_scale: tf.Tensor  # float32 [batch, latent_size].
     log_weights: tf.Tensor  # float32 [batch, K].
+
+
+class EvaluationTerms(NamedTuple):
+    """What an evaluation takes of a batch, in nats."""
+
+    means: Dict[str, tf.Tensor]  # By name, each float32 [batch]: a metric is the mean of one.
+    kl_by_dimension: tf.Tensor  # float32 [batch, latent_size].
+    posterior_mean: tf.Tensor  # float32 [batch, latent_size].
+    posterior_scale: tf.Tensor  # float32 [batch, latent_size].
 
 
 def training_loss(

@@ -42,18 +42,10 @@ def in_towers(
       loss for `tf.trainable_variables()`: the same as in one piece, but for rounding.
     """
     batch_size = tensors[0].shape.as_list()[0]
-    sizes = [batch_size // towers + (part < batch_size % towers) for part in range(towers)]
-    with tf.name_scope('towers'):
+    with tf.name_scope('towers/'):
         # Copies, so that a shared variable is reached by way of `shared` alone.
         shared = [tf.identity(tensor) for tensor in shared]
-        split = list(zip(*[tf.split(tensor, sizes) for tensor in tensors]))
-    scopes, parts = [], []
-    for number, part in enumerate(split):
-        with tf.name_scope('tower_{}'.format(number)) as scope:
-            scopes.append(scope)
-            parts.append(forward(*part, shared))
-    with tf.name_scope('towers/'):
-        whole = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
+    scopes, parts, whole = _forward(lambda *part: forward(*part, shared), tensors, towers)
     variables, gradients = tf.trainable_variables(), []
     for scope, part in zip(scopes, parts):
         with tf.name_scope(scope):
@@ -67,6 +59,37 @@ def in_towers(
             through_shared = tf.gradients(shared, variables, grad_ys=of_shared)
             of_variables = [_sum(both) for both in zip(of_variables, through_shared)]
     return whole, of_variables
+
+
+def forward_in_towers(
+    forward: Callable[..., Any], tensors: Sequence[tf.Tensor], towers: int
+) -> Any:
+    """Computes the structure of the whole batch alone, with arguments as of `in_towers`.
+
+    Here the batch size may be unknown.
+    """
+    return _forward(forward, tensors, towers)[2]
+
+
+def _forward(
+    forward: Callable[..., Any], tensors: Sequence[tf.Tensor], towers: int
+) -> Tuple[List[str], List[Any], Any]:
+    """The scope and the structure of each tower, and the structure of the whole batch."""
+    batch_size = tensors[0].shape.as_list()[0]
+    if batch_size is None:
+        batch_size = tf.shape(tensors[0])[0]
+    with tf.name_scope('towers/'):
+        # So that they differ by one at most.
+        ends = [batch_size * number // towers for number in range(towers + 1)]
+        split = [[tensor[start:end] for tensor in tensors] for start, end in zip(ends, ends[1:])]
+    scopes, parts = [], []
+    for number, part in enumerate(split):
+        with tf.name_scope('tower_{}'.format(number)) as scope:
+            scopes.append(scope)
+            parts.append(forward(*part))
+    with tf.name_scope('towers/'):
+        whole = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
+    return scopes, parts, whole
 
 
 def _sum(gradients: Iterable[Optional[tf.Tensor]]) -> Optional[tf.Tensor]:

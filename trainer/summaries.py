@@ -11,10 +11,9 @@ import tensorflow as tf
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
-from trainer.distributions import DiagonalGaussian
 from trainer.elbo import importance_weighted_bound
 from trainer.hparams import HParams
-from trainer.objective import TrainingTerms
+from trainer.objective import EvaluationTerms, TrainingTerms
 from trainer.optimizer import TrainingStep
 
 # Burda et al. 2016 (arXiv:1509.00519), section 5.2: variance of a dimension's posterior mean over
@@ -89,22 +88,17 @@ def training(
         tf.summary.histogram('gradients/' + variable.op.name, gradient)
 
 
-def evaluation(
-    values: Dict[str, tf.Tensor], posterior: DiagonalGaussian, kl_by_dimension: tf.Tensor
-) -> Dict[str, Tuple[tf.Tensor, tf.Operation]]:
+def evaluation(batch: EvaluationTerms) -> Dict[str, Tuple[tf.Tensor, tf.Operation]]:
     """Returns the metrics of an evaluation by tag; adds the histograms of its first batch.
 
-    Args:
-      values: what the bound is made of, each `[batch]`; metrics are means over all examples.
-      posterior: q(z | x).
-      kl_by_dimension: float32 `[batch, latent_size]`.
+    Metrics are means over all examples, whatever the sizes of their batches.
     """
-    _latents(posterior.mean, posterior.scale, kl_by_dimension)
+    _latents(batch.posterior_mean, batch.posterior_scale, batch.kl_by_dimension)
     with tf.name_scope('metrics'):
-        metrics = {'elbo/' + name: tf.metrics.mean(value) for name, value in values.items()}
-        metrics['latents/posterior_scale'] = tf.metrics.mean(posterior.scale)
-        metrics['latents/active_units'] = active_units(posterior.mean)
-        kl, update = _mean_over_examples(kl_by_dimension)
+        metrics = {'elbo/' + name: tf.metrics.mean(value) for name, value in batch.means.items()}
+        metrics['latents/posterior_scale'] = tf.metrics.mean(batch.posterior_scale)
+        metrics['latents/active_units'] = active_units(batch.posterior_mean)
+        kl, update = _mean_over_examples(batch.kl_by_dimension)
         for number in range(min(kl.shape.as_list()[0], _DIMENSIONS_CHARTED)):
             metrics['kl_by_dimension/{:02d}'.format(number)] = (kl[number], update)
         return metrics
