@@ -111,10 +111,12 @@ def test_a_file_that_is_no_such_table_is_named(tmp_path, content):
 
 def test_resume_refuses_another_model_with_names_and_values():
     recorded = HParams(model_dir='x')
+    other = dataclasses.replace(recorded, latent_size=2, seed=9, binarization='dynamic')
     with pytest.raises(UserError) as error:
-        hparams.check_resumable(dataclasses.replace(recorded, latent_size=2, seed=9), recorded)
+        hparams.check_resumable(other, recorded)
     assert '--latent_size=2 (was {})'.format(recorded.latent_size) in str(error.value)
     assert '--seed=9 (was 1)' in str(error.value)
+    assert '--binarization=dynamic (was none)' in str(error.value)
 
 
 def test_resume_allows_cadence_paths_threads_and_length_to_differ():

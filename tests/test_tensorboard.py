@@ -124,7 +124,7 @@ def test_last_validation_values_are_those_of_results_json(runs):
 def test_active_units_and_kl_by_dimension_are_numpys(runs):
     predicted = list(
         train.make_estimator(runs.params).predict(
-            lambda: input.eval_input_fn(runs.data, 'validation', 7)
+            lambda: input.eval_input_fn(runs.data, 'validation', 7, 'none')
         )
     )
     mean, scale = [np.stack([row[name] for row in predicted]) for name in ('mean', 'scale')]
@@ -232,7 +232,7 @@ def test_no_summaries_when_they_are_off(runs, tmp_path):
 def test_projector_files_hold_means_labels_and_digits(runs):
     folder = runs.path('three', 'projector')
     estimator = train.make_estimator(runs.params)
-    predicted = estimator.predict(lambda: input.eval_input_fn(runs.data, 'validation', 20))
+    predicted = estimator.predict(lambda: input.eval_input_fn(runs.data, 'validation', 20, 'none'))
     expected = np.stack([row['mean'] for row in predicted])
     stored = tf.train.load_variable(os.path.join(folder, 'embedding.ckpt'), 'posterior_mean')
     np.testing.assert_allclose(stored, expected, atol=1e-5)

@@ -55,15 +55,16 @@ def assert_same(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-@pytest.mark.parametrize('threads', [1, 2])
+@pytest.mark.parametrize('threads, binarization', [(1, 'none'), (2, 'dynamic')])
 def test_a_run_repeats_exactly_and_a_resumed_one_ends_where_an_unbroken_one_does(
-    data, tmp_path, threads
+    data, tmp_path, threads, binarization
 ):
-    unbroken, progress = trained(data, params_in(tmp_path / 'a', num_threads=threads))
+    settings = {'num_threads': threads, 'binarization': binarization}
+    unbroken, progress = trained(data, params_in(tmp_path / 'a', **settings))
     assert unbroken['global_step'] == 6
     assert (progress.first_step, progress.elapsed_seconds > progress.step_seconds > 0) == (0, True)
 
-    params = params_in(tmp_path / 'b', num_threads=threads)
+    params = params_in(tmp_path / 'b', **settings)
     repeated, _ = trained(data, params)
     assert_same(unbroken, repeated)
 
@@ -77,10 +78,11 @@ def test_a_run_repeats_exactly_and_a_resumed_one_ends_where_an_unbroken_one_does
     assert_same(unbroken, resumed)
 
 
-def test_a_resumed_run_sees_the_images_that_come_next(data):
+@pytest.mark.parametrize('binarization', ['none', 'static', 'dynamic'])
+def test_a_resumed_run_sees_the_images_that_come_next(data, binarization):
     def batches(start_step, count):
         with tf.Graph().as_default(), tf.Session() as session:
-            dataset = input.train_input_fn(data, 20, seed=1, start_step=start_step)
+            dataset = input.train_input_fn(data, 20, 1, start_step, binarization)
             images = dataset.make_one_shot_iterator().get_next()['images']
             return [session.run(images) for _ in range(count)]
 
@@ -150,7 +152,8 @@ def test_final_evaluation_is_the_mean_over_all_images_of_each_split(data, tmp_pa
             metrics['reconstruction_loss'] + metrics['kl_divergence'], rel=1e-5
         )
         predicted = estimator.predict(
-            lambda split=split: input.eval_input_fn(data, split, 7), checkpoint_path=checkpoint_path
+            lambda split=split: input.eval_input_fn(data, split, 7, 'none'),
+            checkpoint_path=checkpoint_path,
         )
         kl = [row['kl_divergence'] for row in predicted]
         assert len(kl) == FACTS.num_examples[split]

@@ -61,6 +61,13 @@ class HParams:
 
     # What is modelled.
     dataset: str = _setting('mnist', 'TFDS image dataset of one size, its sides divisible by 4.')
+    binarization: str = _setting(
+        'none',
+        'What the model sees of a pixel. none: its grey level. static: 0 or 1, drawn once with the '
+        'grey level as probability of 1. dynamic: drawn anew each time an image is seen in '
+        'training, once for evaluation.',
+        choices=('none', 'static', 'dynamic'),
+    )
     latent_size: int = _setting(32, 'Dimensions of the latent space.', _SIZE)
     lstm_units: int = _setting(96, 'Units of the encoder LSTM.', _SIZE)
     decoder_units: int = _setting(256, "Units of the decoder's first two Dense layers.", _SIZE)

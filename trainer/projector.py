@@ -83,7 +83,7 @@ def _embed(
 ) -> Tuple[np.ndarray, bytes]:
     """The posterior means of the images, and a sprite of them."""
     with tf.Graph().as_default():
-        dataset = input.eval_input_fn(data, 'validation', _BATCH, num_examples=count)
+        dataset = input.eval_input_fn(data, 'validation', _BATCH, params.binarization, count)
         images = dataset.make_one_shot_iterator().get_next()['images']
         mean = network.encode(images, params).mean
         all_images = tf.placeholder(tf.float32, (None,) + params.image_shape)

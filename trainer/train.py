@@ -5,7 +5,6 @@ import functools
 import os
 from typing import Any, Callable, Dict, List, Union
 
-import numpy as np
 import tensorflow as tf
 
 from trainer import (
@@ -236,14 +235,17 @@ def train_and_evaluate(
     def train_input_fn() -> tf.data.Dataset:
         # Asked for at each start, so that a resumed run sees the images that come next.
         step = start_step(params.model_dir) // task.replicas
-        return input.train_input_fn(data, params.batch_size, of_replica(params, task).seed, step)
+        seed = of_replica(params, task).seed
+        return input.train_input_fn(data, params.batch_size, seed, step, params.binarization)
 
     def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
         results.report_evaluation(metrics, is_best)
         report(metrics)
 
     evaluation = tf.estimator.EvalSpec(
-        functools.partial(input.eval_input_fn, data, 'validation', _EVALUATION_BATCH),
+        functools.partial(
+            input.eval_input_fn, data, 'validation', _EVALUATION_BATCH, params.binarization
+        ),
         steps=None,
         name='validation',
         hooks=[summaries.FirstBatchSummaryHook(estimator.eval_dir('validation'))],
@@ -306,9 +308,8 @@ class _PseudoInputsHook(tf.train.SessionRunHook):
         if session.run(tf.train.get_global_step()) > 0:
             return
         shape = self._logits.shape.as_list()
-        with tf.gfile.GFile(self._data.files['train'], 'rb') as f:
-            pixels = np.frombuffer(f.read(int(np.prod(shape))), np.uint8)
-        session.run(self._start, {self._images: pixels.reshape(shape) / 255.0})
+        images = input.first_images(self._data, 'train', shape[0], self._params.binarization)
+        session.run(self._start, {self._images: images.reshape(shape)})
 
 
 class _StopInTimeHook(tf.train.SessionRunHook):
@@ -371,7 +372,9 @@ def final_evaluation(
         # Before TF makes one, and puts the graph into it.
         summaries.open_event_file(estimator.eval_dir('{}_{}'.format(name, split)))
         metrics = (one_sample if split == 'train' else estimator).evaluate(
-            functools.partial(input.eval_input_fn, data, split, _EVALUATION_BATCH),
+            functools.partial(
+                input.eval_input_fn, data, split, _EVALUATION_BATCH, params.binarization
+            ),
             checkpoint_path=path,
             name='{}_{}'.format(name, split),
         )
@@ -425,7 +428,8 @@ def draw_and_export(
     if params.latent_size == 2:
         names.append('latent_manifold')
     drawn = {name: path(name + '.png') for name in names}
-    generate.write_pictures(drawn, generate.validation_images(data), checkpoint_path, params)
+    images = generate.validation_images(data, params)
+    generate.write_pictures(drawn, images, checkpoint_path, params)
     artifacts.update(drawn)
     curves = drawing.write_training_curves(path('training_curves.png'), params.model_dir)
     if curves is None:
