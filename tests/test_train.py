@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests import datasets  # noqa: F401  (registers colour_squares)
-from trainer import export, hparams, input, prepare_data, train
+from trainer import export, hparams, input, prepare_data, priors, train
 from trainer import progress as train_progress
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -89,6 +89,20 @@ def test_a_resumed_run_sees_the_images_that_come_next(data, binarization):
     unbroken = batches(0, 6)
     np.testing.assert_array_equal(batches(4, 2), unbroken[4:])
     assert not np.array_equal(batches(4, 1)[0], unbroken[0])
+
+
+def test_pseudo_inputs_start_from_the_images_that_the_model_sees(data, tmp_path):
+    params = params_in(
+        tmp_path, prior='vamp', prior_components=3, binarization='static', max_steps=1,
+        save_checkpoints_steps=1, learning_rate=1e-30,
+    )  # fmt: skip
+    variables, _ = trained(data, params)
+    seen = input.first_images(data, 'train', 3, 'static')
+    assert set(np.unique(seen)) == {0, 1}
+    pseudo_inputs = 1 / (1 + np.exp(-variables[priors.PSEUDO_INPUTS]))
+    np.testing.assert_allclose(
+        pseudo_inputs.reshape(seen.shape), np.where(seen == 1, 0.98, 0.02), rtol=1e-5
+    )
 
 
 def test_a_finished_run_trains_no_further(data, tmp_path):

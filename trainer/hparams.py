@@ -15,6 +15,8 @@ from trainer import files
 from trainer.errors import UserError
 
 FILE_NAME = 'hyper_parameters.json'
+# Larochelle's binary MNIST, as TFDS calls it.
+BINARIZED_MNIST = 'binarized_mnist'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -350,6 +352,36 @@ def trained(model_dir: str) -> HParams:
     return dataclasses.replace(params, model_dir=model_dir)
 
 
+def convention(params: HParams) -> str:
+    """Names the data that every number of the run is of: those of others cannot be compared."""
+    if params.binarization == 'none':
+        return 'grey levels'
+    if params.binarization == 'dynamic':
+        return 'dynamic binarisation'
+    if is_binary(params.dataset):
+        return 'static binarisation by Larochelle'
+    return 'static binarisation by fixed-seed sampling'
+
+
+def is_binary(dataset: str) -> bool:
+    """Whether TFDS stores the dataset's pixels as 0 and 1: there is nothing to draw then."""
+    return dataset.partition(':')[0] == BINARIZED_MNIST
+
+
+def log_likelihood(params: HParams) -> str:
+    """Says what log p(x), of which ELBO and importance-weighted bound are bounds, is.
+
+    Log-probabilities of binary images are minus infinity as log-densities of grey levels, and no
+    two of the three kinds can be compared (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845,
+    section 3, on the first of them).
+    """
+    if params.binarization != 'none':
+        return 'a log-probability of binary images'
+    if params.likelihood == 'bernoulli':
+        return 'no log-likelihood, as a Bernoulli is no density of grey levels'
+    return 'a log-density of grey levels'
+
+
 def check_consistent(hparams: HParams) -> None:
     """Refuses settings that make no sense together.
 
@@ -366,6 +398,18 @@ def _contradictions(hparams: HParams) -> List[Tuple[bool, str]]:
     objective = '--objective={}'.format(hparams.objective)
     groups = hparams.free_bits_groups
     return [
+        (
+            hparams.binarization != 'none' and hparams.likelihood != 'bernoulli',
+            '--likelihood={} needs --binarization=none (now {}): it is a density of grey levels, '
+            'and images of 0 and 1 have probabilities.'.format(
+                hparams.likelihood, hparams.binarization
+            ),
+        ),
+        (
+            is_binary(hparams.dataset) and hparams.binarization != 'static',
+            '--dataset={} needs --binarization=static (now {}): its pixels are 0 and 1 '
+            'already.'.format(hparams.dataset, hparams.binarization),
+        ),
         (
             weighted and hparams.training_samples < 2,
             '{} needs --training_samples of at least 2 (now {}): with one it is the ELBO.'.format(

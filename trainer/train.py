@@ -167,12 +167,14 @@ def announce(params: HParams) -> None:
         )
         return
     say(
-        '{} to step {:,}: batches of {} on {} thread(s), learning rate {:g} after {} steps, then '
-        'falling to 0 at step {:,}.'.format(
+        '{} to step {:,} on {} ({}): batches of {} on {} thread(s), learning rate {:g} after {} '
+        'steps, then falling to 0 at step {:,}.'.format(
             'Resuming {} at step {:,}, going'.format(params.model_dir, step)
             if step
             else 'Training {}'.format(params.model_dir),
             params.max_steps,
+            params.dataset,
+            hparams.convention(params),
             params.batch_size,
             params.threads,
             params.learning_rate,
@@ -239,7 +241,7 @@ def train_and_evaluate(
         return input.train_input_fn(data, params.batch_size, seed, step, params.binarization)
 
     def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
-        results.report_evaluation(metrics, is_best)
+        results.report_evaluation(metrics, is_best, params)
         report(metrics)
 
     evaluation = tf.estimator.EvalSpec(
@@ -248,7 +250,7 @@ def train_and_evaluate(
         ),
         steps=None,
         name='validation',
-        hooks=[summaries.FirstBatchSummaryHook(estimator.eval_dir('validation'))],
+        hooks=[summaries.FirstBatchSummaryHook(estimator.eval_dir('validation'), params)],
         exporters=[export.BestExporter(params, report_evaluation)],
         start_delay_secs=0,
         throttle_secs=_SECONDS_BETWEEN_CHECKPOINT_LOOKS if task.type == 'evaluator' else 0,
@@ -431,7 +433,9 @@ def draw_and_export(
     images = generate.validation_images(data, params)
     generate.write_pictures(drawn, images, checkpoint_path, params)
     artifacts.update(drawn)
-    curves = drawing.write_training_curves(path('training_curves.png'), params.model_dir)
+    curves = drawing.write_training_curves(
+        path('training_curves.png'), params.model_dir, hparams.convention(params)
+    )
     if curves is None:
         say("training_curves.png needs matplotlib: pip install 'matplotlib<=3.4.3'")
     else:
