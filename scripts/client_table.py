@@ -151,9 +151,7 @@ def reference(
 def test_images(params: hparams.HParams, data_dir: Optional[str]) -> np.ndarray:
     """Returns the first test images, uint8 `[n, rows, columns, channels]`."""
     data = prepare_data.prepare(params.dataset, data_dir, separate_process=True)
-    with tf.Graph().as_default(), tf.Session() as session:
-        dataset = input.eval_input_fn(data, 'test', _NUM_IMAGES, num_examples=_NUM_IMAGES)
-        images = session.run(dataset.make_one_shot_iterator().get_next()['images'])
+    images = input.first_images(data, 'test', _NUM_IMAGES, params.binarization)
     return np.rint(255 * images).astype(np.uint8).reshape((-1,) + params.image_shape)
 
 

@@ -42,8 +42,12 @@ Data = decoded_copy.PreparedDataset
 
 def run_training(params: HParams, data: Data) -> None:
     """Trains with this trainer's graph and input in a bare session."""
-    dataset = input.train_input_fn(data, params.batch_size, params.seed, start_step=0)
+    dataset = _training_input(params, data)
     _train(dataset.make_one_shot_iterator().get_next(), params)
+
+
+def _training_input(params: HParams, data: Data) -> tf.data.Dataset:
+    return input.train_input_fn(data, params.batch_size, params.seed, 0, params.binarization)
 
 
 def run_constant(params: HParams, data: Data) -> None:
@@ -127,7 +131,7 @@ def run_gemm(params: HParams, data: Data) -> None:
 
 def run_input(params: HParams, data: Data) -> None:
     """Makes training batches, and leaves them where a training step would take them."""
-    dataset = input.train_input_fn(data, params.batch_size, params.seed, start_step=0)
+    dataset = _training_input(params, data)
     batch = dataset.make_one_shot_iterator().get_next()['images'].op
     with _training_session(params) as session:
         serve_steps(lambda: session.run(batch))
@@ -155,7 +159,7 @@ def run_estimator(params: HParams, data: Data) -> None:
     """Trains as `train_and_evaluate` does: progress, checkpoints and summaries included."""
     saver = summaries.CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
     train.make_estimator(params).train(
-        lambda: input.train_input_fn(data, params.batch_size, params.seed, start_step=0),
+        lambda: _training_input(params, data),
         hooks=[TrainingProgress(params), saver, _TurnsHook()],
     )
 
@@ -164,7 +168,9 @@ def run_evaluation(params: HParams, data: Data) -> None:
     """Evaluates a checkpoint on the test images."""
     estimator = train.make_estimator(params)
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
-    input_fn = functools.partial(input.eval_input_fn, data, 'test', _EVALUATION_BATCH)
+    input_fn = functools.partial(
+        input.eval_input_fn, data, 'test', _EVALUATION_BATCH, params.binarization
+    )
     serve_steps(lambda: estimator.evaluate(input_fn, checkpoint_path=checkpoint_path, name='timed'))
 
 

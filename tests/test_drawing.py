@@ -33,8 +33,17 @@ def test_curves_keep_the_later_value_of_a_step_and_survive_a_cut_file(tmp_path):
 
 
 def test_curves_are_drawn_even_for_a_run_without_events(tmp_path):
-    path = drawing.write_training_curves(str(tmp_path / 'curves.png'), str(tmp_path))
+    path = drawing.write_training_curves(str(tmp_path / 'curves.png'), str(tmp_path), 'grey levels')
     assert read_png(path).shape[:2] == (400, 1000)
+
+
+def test_the_axes_of_curves_name_the_data(tmp_path, monkeypatch):
+    from matplotlib import axes
+
+    labels = []
+    monkeypatch.setattr(axes.Axes, 'set_ylabel', lambda self, label: labels.append(label))
+    drawing.write_training_curves(str(tmp_path / 'c.png'), str(tmp_path), 'dynamic binarisation')
+    assert labels == ['nats per example, dynamic binarisation'] * 2
 
 
 def test_curves_without_matplotlib_are_left_out(tmp_path, monkeypatch):
@@ -42,5 +51,5 @@ def test_curves_without_matplotlib_are_left_out(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, 'matplotlib', None)
     path = tmp_path / 'curves.png'
-    assert drawing.write_training_curves(str(path), str(tmp_path)) is None
+    assert drawing.write_training_curves(str(path), str(tmp_path), 'grey levels') is None
     assert not path.exists()

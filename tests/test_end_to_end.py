@@ -135,7 +135,7 @@ def test_exports_reload_and_reproduce_predict(run, kind, prepared_mnist):
     estimator = train.make_estimator(params)
     folder = sorted(glob.glob(run.path('export', kind, '[0-9]*')))[-1]
     with tf.Graph().as_default(), tf.Session() as session:
-        batch = eval_input_fn(prepared_mnist, 'test', 20, num_examples=20)
+        batch = eval_input_fn(prepared_mnist, 'test', 20, 'none', num_examples=20)
         images = session.run(batch.make_one_shot_iterator().get_next()['images'])
         meta_graph = tf.saved_model.load(session, ['serve'], folder)
         signature = meta_graph.signature_def['serving_default']
@@ -146,7 +146,9 @@ def test_exports_reload_and_reproduce_predict(run, kind, prepared_mnist):
     # The run improves all the way, so its best model is its final one.
     assert run.results['best']['global_step'] == STEPS
     predicted = list(
-        estimator.predict(lambda: eval_input_fn(prepared_mnist, 'test', 20, num_examples=20))
+        estimator.predict(
+            lambda: eval_input_fn(prepared_mnist, 'test', 20, 'none', num_examples=20)
+        )
     )
     assert served['reconstruction'].shape == (20, 28, 28)
     for name, values in served.items():

@@ -170,7 +170,7 @@ def test_only_the_newest_exports_of_best_models_stay(untrained):
     assert export.read_best(params.model_dir)['export'] == kept[1]
     assert [name for name in os.listdir(folder) if name.startswith('temp')] == []
     with open(os.path.join(made[4], 'assets.extra', 'README.md')) as f:
-        assert 'validation negative ELBO 6.00 nats' in f.read()
+        assert 'validation negative ELBO 6.00 nats per example (grey levels)' in f.read()
 
 
 def test_a_reader_sees_a_whole_export_or_none(untrained, monkeypatch):

@@ -111,10 +111,12 @@ def test_a_file_that_is_no_such_table_is_named(tmp_path, content):
 
 def test_resume_refuses_another_model_with_names_and_values():
     recorded = HParams(model_dir='x')
+    other = dataclasses.replace(recorded, latent_size=2, seed=9, binarization='dynamic')
     with pytest.raises(UserError) as error:
-        hparams.check_resumable(dataclasses.replace(recorded, latent_size=2, seed=9), recorded)
+        hparams.check_resumable(other, recorded)
     assert '--latent_size=2 (was {})'.format(recorded.latent_size) in str(error.value)
     assert '--seed=9 (was 1)' in str(error.value)
+    assert '--binarization=dynamic (was none)' in str(error.value)
 
 
 def test_resume_allows_cadence_paths_threads_and_length_to_differ():
@@ -133,6 +135,54 @@ def test_resume_allows_cadence_paths_threads_and_length_to_differ():
         ),
         recorded,
     )
+
+
+@pytest.mark.parametrize(
+    'settings, convention, log_likelihood',
+    [
+        ({}, 'grey levels', 'no log-likelihood'),
+        ({'likelihood': 'continuous_bernoulli'}, 'grey levels', 'a log-density of grey levels'),
+        ({'likelihood': 'normal'}, 'grey levels', 'a log-density of grey levels'),
+        ({'binarization': 'dynamic'}, 'dynamic binarisation', 'a log-probability'),
+        (
+            {'binarization': 'static'},
+            'static binarisation by fixed-seed sampling',
+            'a log-probability',
+        ),
+        (
+            {'binarization': 'static', 'dataset': 'binarized_mnist'},
+            'static binarisation by Larochelle',
+            'a log-probability',
+        ),
+    ],
+)
+def test_conventions_are_named_apart(settings, convention, log_likelihood):
+    params = HParams(**settings)
+    hparams.check_consistent(params)
+    assert hparams.convention(params) == convention
+    assert hparams.log_likelihood(params).startswith(log_likelihood)
+
+
+@pytest.mark.parametrize(
+    'settings, parts',
+    [
+        ({'likelihood': 'normal', 'binarization': 'static'}, ['--likelihood=normal', 'static']),
+        (
+            {'likelihood': 'continuous_bernoulli', 'binarization': 'dynamic'},
+            ['--likelihood=continuous_bernoulli', 'dynamic'],
+        ),
+        ({'dataset': 'binarized_mnist'}, ['--dataset=binarized_mnist', '--binarization=static']),
+        (
+            {'dataset': 'binarized_mnist:1.0.0', 'binarization': 'dynamic'},
+            ['--dataset=binarized_mnist:1.0.0', 'now dynamic'],
+        ),
+    ],
+)
+def test_data_that_does_not_fit_is_refused_with_a_reason(settings, parts):
+    with pytest.raises(UserError) as error:
+        hparams.check_consistent(HParams(**settings))
+    for part in parts:
+        assert part in str(error.value)
 
 
 def run_task(*arguments):
@@ -182,6 +232,7 @@ def test_task_refuses_what_does_not_fit_and_makes_nothing(tmp_path):
         (['--model_dir={}/x'.format(a_file)], ['--model_dir', 'not a folder']),
         ([fresh, '--dataset=no_such_dataset'], ['--dataset=no_such_dataset']),
         (['--model_dir={}'.format(other)], [str(other), 'another model']),
+        ([fresh, '--likelihood=normal', '--binarization=dynamic'], ['--likelihood=normal']),
         ([fresh, 'stray'], ['stray']),
         ([fresh, '--no_such_flag=1'], ['no_such_flag']),
     ]

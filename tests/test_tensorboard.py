@@ -2,6 +2,9 @@
 
 import collections
 import contextlib
+import dataclasses
+import glob
+import io
 import json
 import os
 import re
@@ -28,7 +31,10 @@ PICTURES = {'reconstructions', 'interpolations', 'traversals', 'prior_samples'}
 
 
 class Runs:
-    """Two small runs in one logdir, `three` and `two` latents; the second was resumed."""
+    """Two small runs in one logdir, `three` and `two` latents.
+
+    The second was resumed, and its images are binarised. `printed` is what each printed.
+    """
 
     def __init__(self, folder):
         self.logdir = str(folder / 'runs')
@@ -41,16 +47,16 @@ class Runs:
                 warmup_steps=1, save_checkpoints_steps=5, save_summary_steps=2, num_threads=2,
                 num_images=9, profile_steps=5,
             )  # fmt: skip
-            self.results = train.run(self.params)
-            for max_steps in (5, 10):
-                train.run(
-                    self.params.__class__(
-                        **dict(
-                            vars(self.params), latent_size=2, max_steps=max_steps, profile_steps=0,
-                            model_dir=os.path.join(self.logdir, 'two'),
-                        )
-                    )
-                )  # fmt: skip
+            self.printed = {name: io.StringIO() for name in ('three', 'two')}
+            with _captured(self.printed['three']):
+                self.results = train.run(self.params)
+            with _captured(self.printed['two']):
+                for max_steps in (5, 10):
+                    self.binarized = dataclasses.replace(
+                        self.params, latent_size=2, max_steps=max_steps, profile_steps=0,
+                        binarization='dynamic', model_dir=os.path.join(self.logdir, 'two'),
+                    )  # fmt: skip
+                    train.run(self.binarized)
 
         pixels = np.fromfile(self.data.files['validation'], np.uint8)
         # In the order of TFDS, which shuffles.
@@ -58,6 +64,12 @@ class Runs:
 
     def path(self, *names):
         return os.path.join(self.logdir, *names)
+
+
+@contextlib.contextmanager
+def _captured(printed):
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -124,7 +136,7 @@ def test_last_validation_values_are_those_of_results_json(runs):
 def test_active_units_and_kl_by_dimension_are_numpys(runs):
     predicted = list(
         train.make_estimator(runs.params).predict(
-            lambda: input.eval_input_fn(runs.data, 'validation', 7)
+            lambda: input.eval_input_fn(runs.data, 'validation', 7, 'none')
         )
     )
     mean, scale = [np.stack([row[name] for row in predicted]) for name in ('mean', 'scale')]
@@ -172,6 +184,84 @@ def test_pictures_are_of_the_same_images_and_noise_at_each_evaluation(runs):
                     images[0][:28].reshape(28, 10, 28).transpose(1, 0, 2).astype(np.uint8)
                 )
                 assert numbers == runs.numbers[:10]
+
+
+CONVENTIONS = {
+    'three': ('grey levels', 'no log-likelihood, as a Bernoulli is no density of grey levels'),
+    'two': ('dynamic binarisation', 'a log-probability of binary images'),
+}
+
+
+@pytest.mark.parametrize('run', ['three', 'two'])
+def test_every_number_carries_its_convention(runs, run):
+    convention, log_likelihood = CONVENTIONS[run]
+    printed = runs.printed[run].getvalue()
+    number = r'-?[\d.]+ = -?[\d.]+ \+ -?[\d.]+'
+    assert len(re.findall(r'\(reconstruction \+ KL\) nats, {}'.format(convention), printed)) == 2
+    assert 'on mnist ({}): batches'.format(convention) in printed
+    assert re.search(r'step 10/10 \({}\): negative ELBO'.format(convention), printed)
+    table = r'{}; log p\(x\) is {}\nnats per example .*\ntrain +{}\n'
+    assert re.search(table.format(convention, log_likelihood, number), printed)
+
+    with open(runs.path(run, 'results.json')) as f:
+        results = json.load(f)
+    assert (results['convention'], results['log_likelihood']) == (convention, log_likelihood)
+    assert convention in results['units'] and log_likelihood in results['units']
+    with open(runs.path(run, 'export', 'best', 'best.json')) as f:
+        assert json.load(f)['convention'] == convention
+
+    for kind, number in (('final', ''), ('best', ' nats per example ({})'.format(convention))):
+        for card in glob.glob(runs.path(run, 'export', kind, '*', 'assets.extra', 'README.md')):
+            with open(card) as f:
+                content = f.read()
+            for part in ('Data: ' + convention, log_likelihood, number):
+                assert part in content, card
+
+
+@pytest.mark.parametrize('run', ['three', 'two'])
+def test_every_curve_and_card_carries_its_convention(runs, run):
+    descriptions = {
+        (folder, value.tag): value.metadata.summary_description
+        for folder in (run, os.path.join(run, 'eval_validation'))
+        for event in events(runs.path(folder))
+        for value in event.summary.value
+        if value.metadata.summary_description
+    }
+    bound = 'elbo/negative_importance_weighted_bound'
+    described = [(run, tag) for tag in BOUND + ('final/test_negative_elbo',)]
+    described += [(os.path.join(run, 'eval_validation'), tag) for tag in BOUND + (bound,)]
+    convention, log_likelihood = CONVENTIONS[run]
+    for key in described:
+        assert convention in descriptions[key], key
+        assert 'log p(x) is {}'.format(log_likelihood) in descriptions[key], key
+    texts = {
+        value.tag: value.tensor.string_val[0].decode()
+        for event in events(runs.path(run))
+        for value in event.summary.value
+        if value.tag in ('data/text_summary', 'model/text_summary')
+    }
+    assert '| convention | {} |'.format(convention) in texts['data/text_summary']
+    assert '| log p(x) | {} |'.format(log_likelihood) in texts['model/text_summary']
+
+
+def test_pictures_of_a_binarised_run_show_the_images_that_the_model_sees(runs):
+    seen = 255 * input.first_images(runs.data, 'validation', 20, 'dynamic')
+    assert set(np.unique(seen)) == {0, 255}
+    frames = drawing.read_images(
+        runs.path('two', 'eval_validation'), 'pictures/reconstructions/image'
+    )
+    pictures = {'frame': frames[10]}
+    for name in ('reconstructions.png', os.path.join('projector', 'sprite.png')):
+        with open(runs.path('two', name), 'rb') as f:
+            pictures[name] = f.read()
+    with tf.Graph().as_default(), tf.Session() as session:
+        decoded = {name: session.run(tf.image.decode_png(png)) for name, png in pictures.items()}
+    # Twenty originals: two rows of ten, each above the row of their reconstructions.
+    for name in ('frame', 'reconstructions.png'):
+        rows = decoded[name].reshape(2, 2, 28, 10, 28)[:, 0]
+        np.testing.assert_array_equal(rows.transpose(0, 2, 1, 3).reshape(20, 28, 28), seen)
+    sprite = decoded[os.path.join('projector', 'sprite.png')].reshape(4, 28, 5, 28)
+    np.testing.assert_array_equal(sprite.transpose(0, 2, 1, 3).reshape(20, 28, 28), seen)
 
 
 def test_new_images_are_the_last_frame_of_the_prior_samples(runs, tmp_path):
@@ -232,7 +322,7 @@ def test_no_summaries_when_they_are_off(runs, tmp_path):
 def test_projector_files_hold_means_labels_and_digits(runs):
     folder = runs.path('three', 'projector')
     estimator = train.make_estimator(runs.params)
-    predicted = estimator.predict(lambda: input.eval_input_fn(runs.data, 'validation', 20))
+    predicted = estimator.predict(lambda: input.eval_input_fn(runs.data, 'validation', 20, 'none'))
     expected = np.stack([row['mean'] for row in predicted])
     stored = tf.train.load_variable(os.path.join(folder, 'embedding.ckpt'), 'posterior_mean')
     np.testing.assert_allclose(stored, expected, atol=1e-5)

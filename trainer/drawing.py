@@ -64,8 +64,11 @@ def _events(folder: str) -> Iterator[tf.Event]:
             continue  # The half-written end of a killed run's file.
 
 
-def write_training_curves(path: str, model_dir: str) -> Optional[str]:
+def write_training_curves(path: str, model_dir: str, convention: str) -> Optional[str]:
     """Draws the negative ELBO and the KL divergence over steps, for train and validation.
+
+    Args:
+      convention: the data that the numbers are of, for the axes.
 
     Returns:
       `path`, or None where matplotlib is not installed.
@@ -82,11 +85,12 @@ def write_training_curves(path: str, model_dir: str) -> Optional[str]:
 
     train = read_curves(model_dir, list(_CURVES))
     validation = read_curves(os.path.join(model_dir, 'eval_validation'), list(_CURVES))
+    label = 'nats per example, {}'.format(convention)
     figure, axes = plt.subplots(1, len(_CURVES), figsize=(10, 4))
     for axis, (tag, title) in zip(axes, _CURVES.items()):
         axis.plot(*train[tag], alpha=0.7, label='train (a batch)')
         axis.plot(*validation[tag], marker='o', linewidth=2, label='validation')
-        axis.set(title=title, xlabel='global step', ylabel='nats per example')
+        axis.set(title=title, xlabel='global step', ylabel=label)
         axis.grid(alpha=0.3)
         axis.legend()
     losses = train['elbo/negative_elbo'].values + validation['elbo/negative_elbo'].values

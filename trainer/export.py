@@ -76,6 +76,7 @@ class BestExporter(tf.estimator.Exporter):
                 os.path.join(export_path, _STATE_FILE),
                 {
                     'negative_elbo': value,
+                    'convention': hparams.convention(self._params),
                     'global_step': int(metrics['global_step']),
                     'checkpoint': keep_checkpoint(checkpoint_path, export_path),
                     'export': os.path.basename(exported),

@@ -100,12 +100,9 @@ def write_pictures(
         files.write_bytes(path, contents[name])
 
 
-def validation_images(data: PreparedDataset) -> np.ndarray:
-    """Returns the first validation images, at most a thousand, `[n, rows, features]` in [0, 1]."""
-    count = min(_BATCH, data.num_examples['validation'])
-    with tf.Graph().as_default(), tf.Session() as session:
-        dataset = input.eval_input_fn(data, 'validation', count, num_examples=count)
-        return session.run(dataset.make_one_shot_iterator().get_next()['images'])
+def validation_images(data: PreparedDataset, params: HParams) -> np.ndarray:
+    """Returns the first validation images, at most a thousand, as the model sees them."""
+    return input.first_images(data, 'validation', _BATCH, params.binarization)
 
 
 def animate(path: str, model_dir: str, mode: str) -> str:
@@ -201,7 +198,7 @@ def main(argv: list) -> None:
         write_new_images(path, values.num_images, values.seed, checkpoint_path, params)
     else:
         data = prepare_data.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
-        images = validation_images(data)
+        images = validation_images(data, params)
         write_pictures({_NAMES[mode]: path}, images, checkpoint_path, params)
     print(path)
 

@@ -15,6 +15,8 @@ from trainer import files
 from trainer.errors import UserError
 
 FILE_NAME = 'hyper_parameters.json'
+# Larochelle's binary MNIST, as TFDS calls it.
+BINARIZED_MNIST = 'binarized_mnist'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,14 @@ class HParams:
 
     # What is modelled.
     dataset: str = _setting('mnist', 'TFDS image dataset of one size, its sides divisible by 4.')
+    binarization: str = _setting(
+        'none',
+        'What the model sees of a pixel. none: its grey level. static: 0 or 1, drawn once with the '
+        "grey level as probability of 1; of --dataset=mnist Larochelle's images (TFDS's "
+        'binarized_mnist), where they are prepared or can be downloaded. dynamic: drawn anew each '
+        'time an image is seen in training, once for evaluation.',
+        choices=('none', 'static', 'dynamic'),
+    )
     latent_size: int = _setting(32, 'Dimensions of the latent space.', _SIZE)
     lstm_units: int = _setting(96, 'Units of the encoder LSTM.', _SIZE)
     decoder_units: int = _setting(256, "Units of the decoder's first two Dense layers.", _SIZE)
@@ -149,8 +159,8 @@ class HParams:
     )
     idx_dir: str = _setting(
         '',
-        'Folder with the four IDX files of the dataset, raw or .gz, from which it is prepared '
-        'instead of from the network.',
+        'Folder with the files of the dataset (the four IDX files of mnist and fashion_mnist), raw '
+        'or .gz, from which it is prepared instead of from the network.',
         fixed=False,
     )
     save_checkpoints_steps: int = _setting(
@@ -343,6 +353,36 @@ def trained(model_dir: str) -> HParams:
     return dataclasses.replace(params, model_dir=model_dir)
 
 
+def convention(params: HParams) -> str:
+    """Names the data that every number of the run is of: those of others cannot be compared."""
+    if params.binarization == 'none':
+        return 'grey levels'
+    if params.binarization == 'dynamic':
+        return 'dynamic binarisation'
+    if is_binary(params.dataset):
+        return 'static binarisation by Larochelle'
+    return 'static binarisation by fixed-seed sampling'
+
+
+def is_binary(dataset: str) -> bool:
+    """Whether TFDS stores the dataset's pixels as 0 and 1: there is nothing to draw then."""
+    return dataset.partition(':')[0] == BINARIZED_MNIST
+
+
+def log_likelihood(params: HParams) -> str:
+    """Says what log p(x), of which ELBO and importance-weighted bound are bounds, is.
+
+    Log-probabilities of binary images are minus infinity as log-densities of grey levels, and no
+    two of the three kinds can be compared (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845,
+    section 3, on the first of them).
+    """
+    if params.binarization != 'none':
+        return 'a log-probability of binary images'
+    if params.likelihood == 'bernoulli':
+        return 'no log-likelihood, as a Bernoulli is no density of grey levels'
+    return 'a log-density of grey levels'
+
+
 def check_consistent(hparams: HParams) -> None:
     """Refuses settings that make no sense together.
 
@@ -359,6 +399,18 @@ def _contradictions(hparams: HParams) -> List[Tuple[bool, str]]:
     objective = '--objective={}'.format(hparams.objective)
     groups = hparams.free_bits_groups
     return [
+        (
+            hparams.binarization != 'none' and hparams.likelihood != 'bernoulli',
+            '--likelihood={} needs --binarization=none (now {}): it is a density of grey levels, '
+            'and images of 0 and 1 have probabilities.'.format(
+                hparams.likelihood, hparams.binarization
+            ),
+        ),
+        (
+            is_binary(hparams.dataset) and hparams.binarization != 'static',
+            '--dataset={} needs --binarization=static (now {}): its pixels are 0 and 1 '
+            'already.'.format(hparams.dataset, hparams.binarization),
+        ),
         (
             weighted and hparams.training_samples < 2,
             '{} needs --training_samples of at least 2 (now {}): with one it is the ELBO.'.format(
@@ -412,12 +464,25 @@ def _contradictions(hparams: HParams) -> List[Tuple[bool, str]]:
     ]
 
 
+def is_open(params: HParams) -> bool:
+    """Whether it depends on what can be had which dataset is meant, MNIST's or Larochelle's."""
+    return params.dataset == 'mnist' and params.binarization == 'static'
+
+
+def settled(params: HParams, recorded: HParams) -> HParams:
+    """Returns `params` with the dataset that the recorded run took where theirs is open."""
+    if is_open(params) and recorded.binarization == 'static' and is_binary(recorded.dataset):
+        return dataclasses.replace(params, dataset=recorded.dataset)
+    return params
+
+
 def check_resumable(hparams: HParams, recorded: HParams) -> None:
     """Refuses to go on with a run under settings other than its own.
 
     Raises:
       UserError: a fixed setting differs; the message holds each with both values.
     """
+    hparams = settled(hparams, recorded)
     differences = [
         '--{}={} (was {})'.format(row.name, getattr(hparams, row.name), getattr(recorded, row.name))
         for row in dataclasses.fields(HParams)

@@ -8,7 +8,7 @@ from typing import List, Optional
 import tensorflow as tf
 import tqdm
 
-from trainer import summaries
+from trainer import hparams, summaries
 from trainer.hparams import HParams
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -131,10 +131,12 @@ class TrainingProgress(tf.train.SessionRunHook):
         loss = sum(self._losses) / len(self._losses)
         rate = self._steps_done * self._params.batch_size / self.step_seconds
         text = f'negative ELBO {loss:.2f} nats, {rate:,.0f} examples/s'
+        convention = hparams.convention(self._params)
         if self._bar is not None:
             self._bar.n = self._step
             self._bar.set_description_str(text)
             return
         done = self._step - (self.first_step or 0)
         left = (self._params.max_steps - self._step) * self.elapsed_seconds / done
-        say(f'step {self._step:,}/{self._params.max_steps:,}: {text}, {duration(left)} left')
+        step = f'step {self._step:,}/{self._params.max_steps:,} ({convention})'
+        say(f'{step}: {text}, {duration(left)} left')

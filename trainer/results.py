@@ -9,17 +9,23 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from trainer import files
+from trainer import files, hparams
 from trainer.elbo import ElboTerms
 from trainer.hparams import HParams
 from trainer.progress import TrainingProgress, duration, say
 
 FILE_NAME = 'results.json'
 METRICS = ElboTerms._fields
-_UNITS = (
-    'nats per example, summed over pixels and latents, mean over the images of a split; grey '
-    'levels as Bernoulli means; one posterior sample per image'
-)
+
+
+def units(params: HParams) -> str:
+    """Says what the losses of a run are."""
+    return (
+        'nats per example, summed over pixels and latents, mean over the images of a split; {}; '
+        'log p(x) is {}; {} posterior sample(s) per image, 1 in the train split'.format(
+            hparams.convention(params), hparams.log_likelihood(params), params.evaluation_samples
+        )
+    )
 
 
 def collect(
@@ -50,7 +56,9 @@ def collect(
         measured,
         global_step=int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP)),
         parameters=count_parameters(checkpoint_path),
-        units=_UNITS,
+        convention=hparams.convention(params),
+        log_likelihood=hparams.log_likelihood(params),
+        units=units(params),
         versions={
             'python': sys.version.split()[0],
             'tensorflow': tf.__version__,
@@ -81,18 +89,22 @@ def terms_text(metrics: Dict[str, float]) -> str:
     return '{negative_elbo:.2f} = {reconstruction_loss:.2f} + {kl_divergence:.2f}'.format(**metrics)
 
 
-def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
+def report_evaluation(metrics: Dict[str, Any], is_best: bool, params: HParams) -> None:
     """Says how a checkpoint did on the validation images."""
     say(
-        'step {:,}: validation negative ELBO {} (reconstruction + KL) nats{}'.format(
-            int(metrics['global_step']), terms_text(metrics), '; best so far' if is_best else ''
+        'step {:,}: validation negative ELBO {} (reconstruction + KL) nats, {}{}'.format(
+            int(metrics['global_step']),
+            terms_text(metrics),
+            hparams.convention(params),
+            '; best so far' if is_best else '',
         )
     )
 
 
 def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
     """Prints the closing table to stdout."""
-    print('\nnats per example   negative ELBO = reconstruction + KL')
+    print('\n{}; log p(x) is {}'.format(record['convention'], record['log_likelihood']))
+    print('nats per example   negative ELBO = reconstruction + KL')
     for split in ('train', 'validation', 'test'):
         print('{:<18} {}'.format(split, terms_text(record[split])))
     best = record.get('best')

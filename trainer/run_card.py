@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 from tensorboard.plugins.text import summary as text_summary
 
-from trainer import hparams
+from trainer import hparams, summaries
 from trainer.decoded_copy import PreparedDataset
 from trainer.hparams import HParams
 
@@ -42,11 +42,11 @@ def describe_results(writer: tf.summary.FileWriter, record: Dict[str, Any]) -> N
     Args:
       record: what `results.json` holds.
     """
-    values = [
-        tf.Summary.Value(tag=_final_tag(split, name), simple_value=record[split][name])
-        for split in _SPLITS
-        for name in record[split]
-    ]
+    final = {
+        _final_tag(split, name): record[split][name] for split in _SPLITS for name in record[split]
+    }
+    values = [tf.Summary.Value(tag=tag, simple_value=value) for tag, value in final.items()]
+    summaries.describe(writer, dict.fromkeys(final, record['units']))
     writer.add_summary(tf.Summary(value=values), record['global_step'])
     writer.add_summary(hparams_summary.session_end_pb(api_pb2.STATUS_SUCCESS))
     writer.flush()
@@ -90,9 +90,11 @@ def _texts(params: HParams, data: PreparedDataset) -> Dict[str, str]:
         'likelihood': params.likelihood,
         'objective': params.objective,
         'loss': 'nats per example, summed over pixels and latent dimensions',
+        'log p(x)': hparams.log_likelihood(params),
     }
     images = {split: '{:,} images'.format(count) for split, count in data.num_examples.items()}
     dataset = {'dataset': data.name, 'version': data.version, **images}
+    dataset['convention'] = hparams.convention(params)
     dataset['image'] = '{} x {} pixels, {} channel(s)'.format(rows, columns, channels)
     versions = {
         'python': sys.version.split()[0],

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.tools.graph_transforms import TransformGraph
 
-from trainer import drawing, files, serving
+from trainer import drawing, files, hparams, serving
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.serving import Signature
@@ -273,8 +273,8 @@ def _model_card(
 ) -> str:
     metrics = ''
     if evaluation:
-        metrics = '; validation negative ELBO {:.2f} nats per example'.format(
-            float(evaluation['negative_elbo'])
+        metrics = '; validation negative ELBO {:.2f} nats per example ({})'.format(
+            float(evaluation['negative_elbo']), hparams.convention(params)
         )
     reader = tf.train.load_checkpoint(checkpoint_path)
     step = reader.get_tensor(tf.GraphKeys.GLOBAL_STEP)
@@ -286,6 +286,11 @@ def _model_card(
         latent_size=params.latent_size,
         step=int(step),
         metrics=metrics,
+        likelihood=params.likelihood.replace('_', ' ').title(),
+        convention=hparams.convention(params),
+        log_likelihood=hparams.log_likelihood(params),
+        outputs='probabilities' if params.likelihood == 'bernoulli' else 'expected grey levels',
+        pixels='numbers in [0, 1]' if params.binarization == 'none' else '0 or 1',
         table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
         settings=json.dumps(settings, indent=2, sort_keys=True),
     )
@@ -312,14 +317,15 @@ def _shape(tensor: tf.Tensor) -> List[Optional[int]]:
 _CARD = """\
 # Variational autoencoder of {dataset}
 
-LSTM encoder, transpose-convolution decoder, Bernoulli pixels, {latent_size} latents; images of \
-{shape} (rows, columns, channels). Weights of global step {step}{metrics}.
+LSTM encoder, transpose-convolution decoder, {likelihood} pixels, {latent_size} latents; \
+images of {shape} (rows, columns, channels). Weights of global step {step}{metrics}.
 
 | signature | inputs | outputs |
 |---|---|---|
 {table}
 
-* Pixels are numbers in [0, 1]; images come out as probabilities. `n` is free.
+* Data: {convention}; pixels are {pixels}; images come out as {outputs}. `n` is free.
+* log p(x), of which minus the `negative_elbo` is a lower bound in expectation, is {log_likelihood}.
 * Losses are in nats, summed over pixels and latents. Nothing is sampled but by `generate`, whose
   draws depend on `seed` alone: `negative_elbo`, a score of how unusual an image is, is the value at
   the posterior's mean, mostly less than the expectation over the posterior that training reports.

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorboard.plugins.scalar import metadata as scalar_metadata
 from tensorflow.core.framework.summary_pb2 import SummaryMetadata
 
+from trainer import hparams
 from trainer.elbo import importance_weighted_bound
 from trainer.hparams import HParams
 from trainer.objective import EvaluationTerms, TrainingTerms
@@ -29,15 +30,14 @@ _IN_TRAINING_ONLY = (
     'optimizer/gradient_norm',
     EXAMPLES_PER_SECOND,
 )
-_NATS = 'Nats per example, summed over pixels and latent dimensions; '
-_SPLIT = 'training: mean over a batch; validation: over the split.'
-DESCRIPTIONS = {
-    'elbo/negative_elbo': _NATS + 'reconstruction loss plus KL divergence. ' + _SPLIT,
-    'elbo/reconstruction_loss': _NATS + 'minus log p(x | z). ' + _SPLIT,
-    'elbo/kl_divergence': _NATS + 'KL(q(z | x) || p(z)). ' + _SPLIT,
-    'elbo/negative_importance_weighted_bound': _NATS
-    + 'minus log of the mean importance weight over the samples of each posterior '
-    '(Burda et al. 2016). ' + _SPLIT,
+_BOUND = {
+    'elbo/negative_elbo': 'reconstruction loss plus KL divergence',
+    'elbo/reconstruction_loss': 'minus log p(x | z)',
+    'elbo/kl_divergence': 'KL(q(z | x) || p(z))',
+    'elbo/negative_importance_weighted_bound': 'minus log of the mean importance weight over the '
+    'samples of each posterior (Burda et al. 2016)',
+}
+_OTHERS = {
     'elbo/beta': 'Weight of the KL divergence in the objective.',
     'latents/active_units': 'Latent dimensions whose posterior mean varies over the validation '
     'images by more than {} (Burda et al. 2016).'.format(ACTIVE_VARIANCE),
@@ -46,6 +46,18 @@ DESCRIPTIONS = {
     'optimizer/gradient_norm': 'Global norm of the gradients before clipping, in nats per unit.',
     EXAMPLES_PER_SECOND: 'Training examples per second spent in steps.',
 }
+
+
+def descriptions(params: HParams) -> Dict[str, str]:
+    """Returns what the scalars are, by tag."""
+    losses = {
+        tag: 'Nats per example, {}, summed over pixels and latent dimensions; {}. log p(x) is {}. '
+        'Training: mean over a batch; validation: over the split.'.format(
+            hparams.convention(params), text, hparams.log_likelihood(params)
+        )
+        for tag, text in _BOUND.items()
+    }
+    return {**losses, **_OTHERS}
 
 
 def training(
@@ -164,18 +176,16 @@ def without_groups(metrics: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-def describe(writer: tf.summary.FileWriter, unwritten: Sequence[str]) -> None:
-    """Gives the scalars their descriptions, which tf.summary.scalar of 1.14 cannot.
+def describe(writer: tf.summary.FileWriter, by_tag: Dict[str, str]) -> None:
+    """Gives scalars their descriptions, which tf.summary.scalar of 1.14 cannot.
 
-    All but the `unwritten`, which would become charts without a line.
+    A description of a tag that is never written would be a chart without a line.
 
     TensorBoard takes a tag's description from the first event that has metadata for it; these
     events have no value, and add no point to a chart.
     """
     values = []
-    for tag, text in DESCRIPTIONS.items():
-        if tag in unwritten:
-            continue
+    for tag, text in by_tag.items():
         metadata = scalar_metadata.create_summary_metadata(tag, text).SerializeToString()
         values.append(tf.Summary.Value(tag=tag, metadata=SummaryMetadata.FromString(metadata)))
     writer.add_summary(tf.Summary(value=values))
@@ -200,13 +210,18 @@ def describe_training(writer: tf.summary.FileWriter, params: HParams) -> None:
     if params.training_samples == 1:
         unwritten.append('elbo/negative_importance_weighted_bound')
     if params.save_summary_steps:
-        describe(writer, unwritten)
+        describe(writer, _without(unwritten, descriptions(params)))
+
+
+def _without(tags: Sequence[str], by_tag: Dict[str, str]) -> Dict[str, str]:
+    return {tag: text for tag, text in by_tag.items() if tag not in tags}
 
 
 class FirstBatchSummaryHook(tf.train.SummarySaverHook):
     """Writes the summaries of an evaluation's first batch; EVAL writes none by itself (1.14)."""
 
-    def __init__(self, output_dir: str):
+    def __init__(self, output_dir: str, params: HParams):
+        self._params = params
         # An evaluation does not advance the global step, so this never triggers a second time.
         super().__init__(save_steps=10**9, output_dir=output_dir, summary_op=tf.no_op)
 
@@ -214,7 +229,7 @@ class FirstBatchSummaryHook(tf.train.SummarySaverHook):
         self._summary_op = tf.summary.merge_all()
         open_event_file(self._output_dir)
         super().begin()
-        describe(self._summary_writer, _IN_TRAINING_ONLY)
+        describe(self._summary_writer, _without(_IN_TRAINING_ONLY, descriptions(self._params)))
 
 
 class CheckpointSaverHook(tf.train.CheckpointSaverHook):

@@ -3,9 +3,8 @@
 import dataclasses
 import functools
 import os
-from typing import Any, Callable, Dict, List, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
-import numpy as np
 import tensorflow as tf
 
 from trainer import (
@@ -62,15 +61,25 @@ def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
             )
         )
     _check_folder(params.model_dir)
-    recorded = hparams.load(params.model_dir)
-    if tf.train.latest_checkpoint(params.model_dir) is None:
-        return  # Nothing was trained yet that other settings could spoil.
+    recorded = _recorded(params.model_dir)
+    if recorded is not None:
+        hparams.check_resumable(params, recorded)
+
+
+def _recorded(model_dir: str) -> Optional[HParams]:
+    """The settings of the run that has begun to train in `model_dir`, if one has.
+
+    Raises:
+      UserError: the folder holds checkpoints of another model.
+    """
+    recorded = hparams.load(model_dir)
+    if tf.train.latest_checkpoint(model_dir) is None:
+        return None  # Nothing was trained yet that other settings could spoil.
     if recorded is None:
         raise UserError(
-            f'--model_dir={params.model_dir} holds checkpoints of another model: choose '
-            'another folder.'
+            f'--model_dir={model_dir} holds checkpoints of another model: choose another folder.'
         )
-    hparams.check_resumable(params, recorded)
+    return recorded
 
 
 def _check_folder(model_dir: str) -> None:
@@ -106,6 +115,7 @@ def run(
     """
     if task.type == 'ps':
         cluster.serve_weights(make_estimator(params, task).config, lambda: has_ended(params))
+    params = settle_dataset(params, task)
     # Prepared in a process of its own: TF 1.14 makes one thread pool for all sessions of a process,
     # as the first one asks for, and that has to be the training session.
     data = prepare_data.prepare(
@@ -143,6 +153,26 @@ def run(
     return record
 
 
+def settle_dataset(params: HParams, task: Task = LOCAL) -> HParams:
+    """Returns the settings with the dataset that static binarisation of MNIST is of.
+
+    A run keeps the one it began with. In a cluster, whose processes have to agree, only what is
+    prepared already counts.
+    """
+    recorded = _recorded(params.model_dir)
+    if recorded is not None:
+        return hparams.settled(params, recorded)
+    if not hparams.is_open(params):
+        return params
+    dataset = prepare_data.static_mnist(
+        params.data_dir or None,
+        params.idx_dir or None,
+        may_download=task == LOCAL,
+        separate_process=True,
+    )
+    return dataclasses.replace(params, dataset=dataset)
+
+
 def save_settings(params: HParams) -> None:
     """Writes the settings of the run to its folder.
 
@@ -168,12 +198,14 @@ def announce(params: HParams) -> None:
         )
         return
     say(
-        '{} to step {:,}: batches of {} on {} thread(s), learning rate {:g} after {} steps, then '
-        'falling to 0 at step {:,}.'.format(
+        '{} to step {:,} on {} ({}): batches of {} on {} thread(s), learning rate {:g} after {} '
+        'steps, then falling to 0 at step {:,}.'.format(
             'Resuming {} at step {:,}, going'.format(params.model_dir, step)
             if step
             else 'Training {}'.format(params.model_dir),
             params.max_steps,
+            params.dataset,
+            hparams.convention(params),
             params.batch_size,
             params.threads,
             params.learning_rate,
@@ -236,17 +268,20 @@ def train_and_evaluate(
     def train_input_fn() -> tf.data.Dataset:
         # Asked for at each start, so that a resumed run sees the images that come next.
         step = start_step(params.model_dir) // task.replicas
-        return input.train_input_fn(data, params.batch_size, of_replica(params, task).seed, step)
+        seed = of_replica(params, task).seed
+        return input.train_input_fn(data, params.batch_size, seed, step, params.binarization)
 
     def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
-        results.report_evaluation(metrics, is_best)
+        results.report_evaluation(metrics, is_best, params)
         report(metrics)
 
     evaluation = tf.estimator.EvalSpec(
-        functools.partial(input.eval_input_fn, data, 'validation', _EVALUATION_BATCH),
+        functools.partial(
+            input.eval_input_fn, data, 'validation', _EVALUATION_BATCH, params.binarization
+        ),
         steps=None,
         name='validation',
-        hooks=[summaries.FirstBatchSummaryHook(estimator.eval_dir('validation'))],
+        hooks=[summaries.FirstBatchSummaryHook(estimator.eval_dir('validation'), params)],
         exporters=[export.BestExporter(params, report_evaluation)],
         start_delay_secs=0,
         throttle_secs=_SECONDS_BETWEEN_CHECKPOINT_LOOKS if task.type == 'evaluator' else 0,
@@ -306,9 +341,8 @@ class _PseudoInputsHook(tf.train.SessionRunHook):
         if session.run(tf.train.get_global_step()) > 0:
             return
         shape = self._logits.shape.as_list()
-        with tf.gfile.GFile(self._data.files['train'], 'rb') as f:
-            pixels = np.frombuffer(f.read(int(np.prod(shape))), np.uint8)
-        session.run(self._start, {self._images: pixels.reshape(shape) / 255.0})
+        images = input.first_images(self._data, 'train', shape[0], self._params.binarization)
+        session.run(self._start, {self._images: images.reshape(shape)})
 
 
 class _StopInTimeHook(tf.train.SessionRunHook):
@@ -371,7 +405,9 @@ def final_evaluation(
         # Before TF makes one, and puts the graph into it.
         summaries.open_event_file(estimator.eval_dir('{}_{}'.format(name, split)))
         metrics = (one_sample if split == 'train' else estimator).evaluate(
-            functools.partial(input.eval_input_fn, data, split, _EVALUATION_BATCH),
+            functools.partial(
+                input.eval_input_fn, data, split, _EVALUATION_BATCH, params.binarization
+            ),
             checkpoint_path=path,
             name='{}_{}'.format(name, split),
         )
@@ -425,9 +461,12 @@ def draw_and_export(
     if params.latent_size == 2:
         names.append('latent_manifold')
     drawn = {name: path(name + '.png') for name in names}
-    generate.write_pictures(drawn, generate.validation_images(data), checkpoint_path, params)
+    images = generate.validation_images(data, params)
+    generate.write_pictures(drawn, images, checkpoint_path, params)
     artifacts.update(drawn)
-    curves = drawing.write_training_curves(path('training_curves.png'), params.model_dir)
+    curves = drawing.write_training_curves(
+        path('training_curves.png'), params.model_dir, hparams.convention(params)
+    )
     if curves is None:
         say("training_curves.png needs matplotlib: pip install 'matplotlib<=3.4.3'")
     else:
