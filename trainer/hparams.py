@@ -129,8 +129,8 @@ class HParams:
     max_steps: int = _setting(5500, 'Global step at which training ends.', _COUNT, fixed=False)
     learning_rate: float = _setting(
         4e-3,
-        'Peak learning rate of Adam, reached after warmup_steps, then falling along a cosine '
-        'to 0 at max_steps.',
+        'Peak learning rate of Adam, reached after warmup_steps; over the last 30% of max_steps it '
+        'falls linearly to 0.',
         Range(0, math.inf, open_low=True),
     )
     warmup_steps: int = _setting(
