@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
+from tensorflow_datasets.image import binarized_mnist as tfds_binarized_mnist
 from tensorflow_datasets.image import mnist as tfds_mnist
 
 from trainer import decoded_copy, idx_files, prepare_data
@@ -76,12 +77,13 @@ def write_idx(folder, label=0, gzipped=False):
 
 
 @contextlib.contextmanager
-def small_mnist(folder, url=NOWHERE, archives=None):
-    """Makes 'mnist' mean the raw IDX files in `folder`, which TFDS would download from `url`.
+def small_mnist(folder, url=NOWHERE, archives=None, dataset='mnist'):
+    """Makes `dataset` mean the raw IDX files in `folder`, which TFDS would download from `url`.
 
     `archives` is the folder of the .gz files that `url` serves, for TFDS's list of checksums.
     """
-    real = idx_files.IDX_DATASETS['mnist']
+    real = idx_files.FILE_DATASETS[dataset]
+    builder = {'mnist': tfds_mnist.MNIST, 'fashion_mnist': tfds_mnist.FashionMNIST}[dataset]
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     row = dataclasses.replace(real, sha256=digests, num_train=NUM_TRAIN, num_test=NUM_TEST)
@@ -89,11 +91,45 @@ def small_mnist(folder, url=NOWHERE, archives=None):
     for name, content in contents.items():
         archive = _read(archives, name + '.gz') if archives else content
         registered[url + name + '.gz'] = (len(archive), hashlib.sha256(archive).hexdigest())
-    with mock.patch.dict(idx_files.IDX_DATASETS, mnist=row), mock.patch.multiple(
+    with mock.patch.dict(idx_files.FILE_DATASETS, {dataset: row}), mock.patch.multiple(
         tfds_mnist, _TRAIN_EXAMPLES=NUM_TRAIN, _TEST_EXAMPLES=NUM_TEST
-    ), mock.patch.object(tfds_mnist.MNIST, 'URL', url), mock.patch.dict(
+    ), mock.patch.object(builder, 'URL', url), mock.patch.dict(
         checksums.get_all_sizes_checksums(), registered
     ):
+        yield
+
+
+BINARY_COUNTS = {'train': 60, 'validation': 12, 'test': 24}
+_AMAT = {'train': 'train', 'validation': 'valid', 'test': 'test'}
+
+
+def binary_images(split):
+    """uint8 [n, 28, 28, 1] of 0 and 1, no two alike, for a small binarized MNIST."""
+    random = np.random.RandomState(list(_AMAT).index(split))
+    return random.randint(0, 2, (BINARY_COUNTS[split], 28, 28, 1)).astype(np.uint8)
+
+
+def write_amat(folder):
+    """Writes the three .amat files of a small binarized MNIST; returns their folder."""
+    os.makedirs(str(folder), exist_ok=True)
+    for split, part in _AMAT.items():
+        path = os.path.join(str(folder), 'binarized_mnist_{}.amat'.format(part))
+        np.savetxt(path, binary_images(split).reshape(-1, 784), fmt='%d')
+    return str(folder)
+
+
+@contextlib.contextmanager
+def small_binarized_mnist(folder, url=NOWHERE):
+    """Makes 'binarized_mnist' mean the .amat files in `folder`, which `url` serves."""
+    real = idx_files.FILE_DATASETS['binarized_mnist']
+    contents = {name: _read(folder, name) for name in real.sha256}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    counts = {'num_' + split: count for split, count in BINARY_COUNTS.items()}
+    row = dataclasses.replace(real, sha256=digests, **counts)
+    registered = {url + name: (len(contents[name]), digests[name]) for name in contents}
+    with mock.patch.dict(idx_files.FILE_DATASETS, binarized_mnist=row), mock.patch.object(
+        tfds_binarized_mnist.BinarizedMNIST, 'URL', url
+    ), mock.patch.dict(checksums.get_all_sizes_checksums(), registered):
         yield
 
 

@@ -233,7 +233,6 @@ def test_task_refuses_what_does_not_fit_and_makes_nothing(tmp_path):
         ([fresh, '--dataset=no_such_dataset'], ['--dataset=no_such_dataset']),
         (['--model_dir={}'.format(other)], [str(other), 'another model']),
         ([fresh, '--likelihood=normal', '--binarization=dynamic'], ['--likelihood=normal']),
-        ([fresh, '--binarization=twice'], ['--binarization=twice', 'none|static|dynamic']),
         ([fresh, 'stray'], ['stray']),
         ([fresh, '--no_such_flag=1'], ['no_such_flag']),
     ]

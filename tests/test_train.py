@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests import datasets  # noqa: F401  (registers colour_squares)
-from trainer import export, hparams, input, prepare_data, priors, train
+from trainer import cluster, export, hparams, input, prepare_data, priors, train
 from trainer import progress as train_progress
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -224,6 +224,76 @@ def test_check_refuses_other_settings_than_the_recorded(tmp_path):
     train.check(dataclasses.replace(params, max_steps=99), FACTS)
     with pytest.raises(UserError, match=r'--lstm_units=9 \(was 4\)'):
         train.check(dataclasses.replace(params, lstm_units=9), FACTS)
+
+
+def begun(folder, params):
+    """Makes it look as if the run had trained already."""
+    hparams.save(params)
+    (folder / 'checkpoint').write_text('model_checkpoint_path: "model.ckpt-7"\n')
+    (folder / 'model.ckpt-7.index').write_text('')
+
+
+@pytest.mark.parametrize('dataset', ['mnist', 'binarized_mnist'])
+def test_a_run_keeps_the_images_that_static_mnist_was_at_its_start(tmp_path, monkeypatch, dataset):
+    params = params_in(tmp_path, dataset='mnist', binarization='static')
+    monkeypatch.setattr(prepare_data, 'static_mnist', lambda *args, **kwargs: dataset)
+    settled = train.settle_dataset(params)
+    assert settled == dataclasses.replace(params, dataset=dataset)
+    begun(tmp_path, settled)
+    monkeypatch.setattr(prepare_data, 'static_mnist', None)  # It is not asked again.
+    train.check(params, FACTS)
+    assert train.settle_dataset(params) == settled
+    assert train.settle_dataset(settled) == settled
+    with pytest.raises(UserError, match=r'--binarization=dynamic \(was static\)'):
+        train.check(dataclasses.replace(params, binarization='dynamic'), FACTS)
+
+
+def test_a_fixed_seed_sampling_does_not_go_on_with_larochelles_images(tmp_path):
+    params = params_in(tmp_path, dataset='mnist', binarization='static')
+    begun(tmp_path, params)
+    with pytest.raises(UserError, match=r'--dataset=binarized_mnist \(was mnist\)'):
+        train.check(dataclasses.replace(params, dataset='binarized_mnist'), FACTS)
+
+
+def test_only_a_static_mnist_of_no_version_is_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_data, 'static_mnist', None)
+    for changes in (
+        {'dataset': 'mnist:3.0.0', 'binarization': 'static'},
+        {'dataset': 'mnist', 'binarization': 'dynamic'},
+        {'dataset': 'fashion_mnist', 'binarization': 'static'},
+    ):
+        params = params_in(tmp_path, **changes)
+        assert train.settle_dataset(params) == params
+
+
+def test_the_processes_of_a_cluster_take_what_is_prepared(tmp_path, monkeypatch):
+    params = params_in(tmp_path, dataset='mnist', binarization='static', data_dir=str(tmp_path))
+    asked = []
+    monkeypatch.setattr(
+        prepare_data, 'static_mnist', lambda *args, **kwargs: asked.append(kwargs) or 'mnist'
+    )
+    train.settle_dataset(params, cluster.Task('chief'))
+    train.settle_dataset(params)
+    assert [kwargs['may_download'] for kwargs in asked] == [False, True]
+
+
+def test_a_run_on_larochelles_images_says_so_and_can_be_resumed(tmp_path, capsys):
+    data_dir = str(tmp_path / 'data')
+    amat = datasets.write_amat(tmp_path / 'amat')
+    with datasets.small_binarized_mnist(amat):
+        # Here, because the process that train.run would start knows the real files only.
+        prepare_data.prepare('binarized_mnist', data_dir, amat)
+        params = params_in(
+            tmp_path / 'run', dataset='mnist', binarization='static', data_dir=data_dir,
+            image_shape=(28, 28, 1), max_steps=1, save_checkpoints_steps=1, num_images=4,
+            save_summary_steps=0,
+        )  # fmt: skip
+        record = train.run(params)
+        assert hparams.load(params.model_dir).dataset == 'binarized_mnist'
+        assert record['convention'] == 'static binarisation by Larochelle'
+        assert 'static binarisation by Larochelle' in capsys.readouterr().out
+        train.check(params, prepare_data.dataset_facts('mnist', data_dir))
+        assert train.settle_dataset(params).dataset == 'binarized_mnist'
 
 
 def test_check_refuses_a_read_only_folder(tmp_path, monkeypatch):

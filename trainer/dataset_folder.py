@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from trainer import quiet_tfds
 from trainer.errors import UserError
-from trainer.idx_files import IDX_DATASETS
+from trainer.idx_files import FILE_DATASETS
 from trainer.progress import say
 
 _DEFAULT_DATA_DIR = os.path.join('~', 'tensorflow_datasets')
@@ -36,6 +36,7 @@ class DatasetFolder:
       data_dir: TFDS's data folder, `~` expanded.
       image_shape: (rows, columns, channels) of every image.
       num_train, num_test: images in TFDS's splits; 0 where only the preparation will tell.
+      num_validation: images in TFDS's validation split; 0 also where it has none.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class DatasetFolder:
     image_shape: Tuple[int, int, int]
     num_train: int
     num_test: int
+    num_validation: int = 0
 
     @property
     def path(self) -> str:
@@ -144,7 +146,7 @@ def find(dataset: str, data_dir: Optional[str]) -> DatasetFolder:
             'full.'.format(dataset)
         )
     name = match.group('name')
-    row = IDX_DATASETS.get(name)
+    row = FILE_DATASETS.get(name)
     if row is None:
         return _find_by_tfds(dataset, data_dir)
     if match.group('config') or not fnmatch.fnmatch(row.version, match.group('version') or '*'):
@@ -154,7 +156,14 @@ def find(dataset: str, data_dir: Optional[str]) -> DatasetFolder:
             )
         )
     return DatasetFolder(
-        dataset, name, row.version, data_dir, row.image_shape, row.num_train, row.num_test
+        dataset,
+        name,
+        row.version,
+        data_dir,
+        row.image_shape,
+        row.num_train,
+        row.num_test,
+        row.num_validation,
     )
 
 
@@ -167,13 +176,18 @@ def _find_by_tfds(dataset: str, data_dir: str) -> DatasetFolder:
     if not tf.gfile.Exists(found.records):
         return found
     counts = quiet_tfds.split_counts(builder, dataset)
-    return dataclasses.replace(found, num_train=counts['train'], num_test=counts['test'])
+    return dataclasses.replace(
+        found,
+        num_train=counts['train'],
+        num_test=counts['test'],
+        num_validation=counts['validation'],
+    )
 
 
-def three_splits(num_train: int, num_test: int) -> Dict[str, int]:
-    """Images in 'train', 'validation' and 'test', given those in TFDS's two splits."""
-    validation = num_train // _VALIDATION_DIVISOR
-    return {'train': num_train - validation, 'validation': validation, 'test': num_test}
+def three_splits(num_train: int, num_test: int, num_validation: int = 0) -> Dict[str, int]:
+    """Images in 'train', 'validation' and 'test', given those in TFDS's two or three splits."""
+    taken = 0 if num_validation else num_train // _VALIDATION_DIVISOR
+    return {'train': num_train - taken, 'validation': num_validation or taken, 'test': num_test}
 
 
 def publish(folder: str, target: str, last: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import tensorflow as tf
 
-from trainer import files, quiet_tfds
+from trainer import files, hparams, quiet_tfds
 from trainer.dataset_folder import DatasetFolder, three_splits
 from trainer.errors import UserError
 from trainer.progress import say
@@ -27,7 +27,7 @@ class PreparedDataset:
       version: TFDS version of the records that the files were decoded from.
       image_shape: (rows, columns, channels) of every image.
       files: for each of SPLITS the path of a headerless file of uint8 pixels, one image of
-        rows x columns x channels bytes after the other.
+        rows x columns x channels bytes after the other: grey levels up to 255, or 0 and 1.
       num_examples: images in each of SPLITS.
     """
 
@@ -36,6 +36,11 @@ class PreparedDataset:
     image_shape: Tuple[int, int, int]
     files: Dict[str, str]
     num_examples: Dict[str, int]
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the bytes are 0 and 1."""
+        return hparams.is_binary(self.name)
 
     @property
     def image_bytes(self) -> int:
@@ -55,20 +60,28 @@ def write(source: DatasetFolder, folder: str) -> None:
     say('{}: decoding its images once.'.format(source.name))
     os.mkdir(folder)
     paths = _paths(folder)
-    num_train, num_test = (
-        _write_split(builder, source, split, paths[split], expected or known[split])
-        for split, expected in (('train', source.num_train), ('test', source.num_test))
-    )
-    num_examples = three_splits(num_train, num_test)
+    expected = {
+        'train': source.num_train,
+        'validation': source.num_validation,
+        'test': source.num_test,
+    }
+    counts = {
+        split: _write_split(builder, source, split, paths[split], expected[split] or known[split])
+        for split in SPLITS
+        if split in builder.info.splits
+    }
+    has_validation = 'validation' in counts
+    num_examples = three_splits(counts['train'], counts['test'], counts.get('validation', 0))
     if not all(num_examples.values()):
         raise UserError(
             '--dataset={}: its {} train and {} test images are too few; name a larger one.'.format(
-                source.dataset, num_train, num_test
+                source.dataset, counts['train'], counts['test']
             )
         )
-    rows, columns, channels = source.image_shape
-    start = num_examples['train'] * rows * columns * channels
-    _move_tail(paths['train'], paths['validation'], start)
+    if not has_validation:
+        rows, columns, channels = source.image_shape
+        start = num_examples['train'] * rows * columns * channels
+        _move_tail(paths['train'], paths['validation'], start)
     facts = {
         'format': _FORMAT,
         'name': source.name,

@@ -66,8 +66,9 @@ class HParams:
     binarization: str = _setting(
         'none',
         'What the model sees of a pixel. none: its grey level. static: 0 or 1, drawn once with the '
-        'grey level as probability of 1. dynamic: drawn anew each time an image is seen in '
-        'training, once for evaluation.',
+        "grey level as probability of 1; of --dataset=mnist Larochelle's images (TFDS's "
+        'binarized_mnist), where they are prepared or can be downloaded. dynamic: drawn anew each '
+        'time an image is seen in training, once for evaluation.',
         choices=('none', 'static', 'dynamic'),
     )
     latent_size: int = _setting(32, 'Dimensions of the latent space.', _SIZE)
@@ -158,8 +159,8 @@ class HParams:
     )
     idx_dir: str = _setting(
         '',
-        'Folder with the four IDX files of the dataset, raw or .gz, from which it is prepared '
-        'instead of from the network.',
+        'Folder with the files of the dataset (the four IDX files of mnist and fashion_mnist), raw '
+        'or .gz, from which it is prepared instead of from the network.',
         fixed=False,
     )
     save_checkpoints_steps: int = _setting(
@@ -468,12 +469,25 @@ def _contradictions(hparams: HParams) -> List[Tuple[bool, str]]:
     ]
 
 
+def is_open(params: HParams) -> bool:
+    """Whether it depends on what can be had which dataset is meant, MNIST's or Larochelle's."""
+    return params.dataset == 'mnist' and params.binarization == 'static'
+
+
+def settled(params: HParams, recorded: HParams) -> HParams:
+    """Returns `params` with the dataset that the recorded run took where theirs is open."""
+    if is_open(params) and recorded.binarization == 'static' and is_binary(recorded.dataset):
+        return dataclasses.replace(params, dataset=recorded.dataset)
+    return params
+
+
 def check_resumable(hparams: HParams, recorded: HParams) -> None:
     """Refuses to go on with a run under settings other than its own.
 
     Raises:
       UserError: a fixed setting differs; the message holds each with both values.
     """
+    hparams = settled(hparams, recorded)
     differences = [
         '--{}={} (was {})'.format(row.name, getattr(hparams, row.name), getattr(recorded, row.name))
         for row in dataclasses.fields(HParams)

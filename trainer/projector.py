@@ -122,11 +122,15 @@ def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[
       The labels, or None where the dataset has none or its records are not there any more.
     """
     source = dataset_folder.find(params.dataset, params.data_dir or None)
-    pattern = os.path.join(source.records, '*-train.tfrecord-*-of-*')
-    first = data.num_examples['train']
+    pattern = os.path.join(source.records, '*-{}.tfrecord-*-of-*')
+    first = 0
+    paths = sorted(tf.gfile.Glob(pattern.format('validation')))
+    if not paths:  # It is the end of TFDS's train split.
+        first = data.num_examples['train']
+        paths = sorted(tf.gfile.Glob(pattern.format('train')))
     found: List[int] = []
     index = 0
-    for path in sorted(tf.gfile.Glob(pattern)):
+    for path in paths:
         for record in tf.python_io.tf_record_iterator(path):
             if first <= index < first + count:
                 label = tf.train.Example.FromString(record).features.feature['label']

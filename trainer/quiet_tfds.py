@@ -84,13 +84,13 @@ def image_shape(builder: Any, dataset: str) -> Tuple[int, int, int]:
 
 
 def split_counts(builder: Any, dataset: str) -> Dict[str, int]:
-    """Images in TFDS's train and test splits by its own books; 0 where they do not say.
+    """Images in TFDS's train, validation and test splits by its own books.
 
-    Only versions with one known length a shard (3.*.*) say: we skip the statistics, where
-    TFDS 1.2.0 keeps the count otherwise.
+    0 where they do not say, and where there is no validation split. Only versions with one known
+    length a shard (3.*.*) say: we skip the statistics, where TFDS 1.2.0 keeps the count otherwise.
 
     Raises:
-      UserError: one of the two splits is missing.
+      UserError: there is no train or no test split.
     """
     splits = builder.info.splits
     missing = [name for name in ('train', 'test') if name not in splits]
@@ -99,10 +99,10 @@ def split_counts(builder: Any, dataset: str) -> Dict[str, int]:
             '--dataset={}: it has no {} split, only {}; name a dataset with train and test '
             'splits.'.format(dataset, missing[0], ', '.join(sorted(splits)))
         )
-    return {
-        name: sum(splits[name].shard_lengths) or splits[name].num_examples
-        for name in ('train', 'test')
-    }
+    counts = {'train': 0, 'validation': 0, 'test': 0}
+    for name in set(counts) & set(splits):
+        counts[name] = sum(splits[name].shard_lengths) or splits[name].num_examples
+    return counts
 
 
 @contextlib.contextmanager

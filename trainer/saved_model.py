@@ -324,7 +324,7 @@ images of {shape} (rows, columns, channels). Weights of global step {step}{metri
 |---|---|---|
 {table}
 
-* Trained on {convention}: pixels are {pixels}; images come out as {outputs}. `n` is free.
+* Data: {convention}; pixels are {pixels}; images come out as {outputs}. `n` is free.
 * log p(x), of which minus the `negative_elbo` is a lower bound in expectation, is {log_likelihood}.
 * Losses are in nats, summed over pixels and latents. Nothing is sampled but by `generate`, whose
   draws depend on `seed` alone: `negative_elbo`, a score of how unusual an image is, is the value at

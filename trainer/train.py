@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from typing import Any, Callable, Dict, List, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import tensorflow as tf
 
@@ -61,15 +61,25 @@ def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
             )
         )
     _check_folder(params.model_dir)
-    recorded = hparams.load(params.model_dir)
-    if tf.train.latest_checkpoint(params.model_dir) is None:
-        return  # Nothing was trained yet that other settings could spoil.
+    recorded = _recorded(params.model_dir)
+    if recorded is not None:
+        hparams.check_resumable(params, recorded)
+
+
+def _recorded(model_dir: str) -> Optional[HParams]:
+    """The settings of the run that has begun to train in `model_dir`, if one has.
+
+    Raises:
+      UserError: the folder holds checkpoints of another model.
+    """
+    recorded = hparams.load(model_dir)
+    if tf.train.latest_checkpoint(model_dir) is None:
+        return None  # Nothing was trained yet that other settings could spoil.
     if recorded is None:
         raise UserError(
-            f'--model_dir={params.model_dir} holds checkpoints of another model: choose '
-            'another folder.'
+            f'--model_dir={model_dir} holds checkpoints of another model: choose another folder.'
         )
-    hparams.check_resumable(params, recorded)
+    return recorded
 
 
 def _check_folder(model_dir: str) -> None:
@@ -105,6 +115,7 @@ def run(
     """
     if task.type == 'ps':
         cluster.serve_weights(make_estimator(params, task).config, lambda: has_ended(params))
+    params = settle_dataset(params, task)
     # Prepared in a process of its own: TF 1.14 makes one thread pool for all sessions of a process,
     # as the first one asks for, and that has to be the training session.
     data = prepare_data.prepare(
@@ -140,6 +151,26 @@ def run(
         artifacts['projector'] = projector.write(checkpoint_path, data, params)
     results.show(record, artifacts)
     return record
+
+
+def settle_dataset(params: HParams, task: Task = LOCAL) -> HParams:
+    """Returns the settings with the dataset that static binarisation of MNIST is of.
+
+    A run keeps the one it began with. In a cluster, whose processes have to agree, only what is
+    prepared already counts.
+    """
+    recorded = _recorded(params.model_dir)
+    if recorded is not None:
+        return hparams.settled(params, recorded)
+    if not hparams.is_open(params):
+        return params
+    dataset = prepare_data.static_mnist(
+        params.data_dir or None,
+        params.idx_dir or None,
+        may_download=task == LOCAL,
+        separate_process=True,
+    )
+    return dataclasses.replace(params, dataset=dataset)
 
 
 def save_settings(params: HParams) -> None:
