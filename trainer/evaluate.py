@@ -6,6 +6,7 @@ An interrupted evaluation goes on where it stopped when the same command is give
 known of the images so far lies in `<output>.partial`.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -243,27 +244,33 @@ def estimate_all(
         ) from error
     progress = ImageProgress(len(rows), done)
     try:
-        for row in sampler.rows(done):
-            if not np.isfinite(row[0]):
-                raise UserError(
-                    '--checkpoint={}: image {} of the {} split has no finite likelihood ({}): give '
-                    'another.'.format(facts['checkpoint'], done, facts['split'], row[0])
-                )
-            rows[done] = row
-            done += 1
-            now = time.perf_counter()
-            rate = (done - first) * facts['importance_samples'] / (now - start)
-            bound = rows['importance_weighted_bound'][:done].mean()
-            text = f'negative importance-weighted bound {-bound:.2f} nats'
-            progress.show(done, f'{text}, {rate:,.0f} decoder passes/s')
-            if now - saved_at >= _SECONDS_BETWEEN_SAVES:
-                partial.save(rows[:done], seconds_before + now - start)
-                saved_at = now
+        # Closed at once when interrupted: its threads would go on with images that nobody wants.
+        with contextlib.closing(sampler.rows(done)) as found:
+            for row in found:
+                _check_finite(row[0], done, facts)
+                rows[done] = row
+                done += 1
+                now = time.perf_counter()
+                rate = (done - first) * facts['importance_samples'] / (now - start)
+                bound = rows['importance_weighted_bound'][:done].mean()
+                text = f'negative importance-weighted bound {-bound:.2f} nats'
+                progress.show(done, f'{text}, {rate:,.0f} decoder passes/s')
+                if now - saved_at >= _SECONDS_BETWEEN_SAVES:
+                    partial.save(rows[:done], seconds_before + now - start)
+                    saved_at = now
     finally:
         progress.close()
         seconds = seconds_before + time.perf_counter() - start
         partial.save(rows[:done], seconds)
     return rows, seconds
+
+
+def _check_finite(bound: float, number: int, facts: Dict[str, Any]) -> None:
+    if not np.isfinite(bound):
+        raise UserError(
+            '--checkpoint={}: image {} of the {} split has no finite likelihood ({}): give '
+            'another.'.format(facts['checkpoint'], number, facts['split'], bound)
+        )
 
 
 def summarize(rows: np.ndarray, params: HParams) -> Dict[str, Any]:

@@ -14,7 +14,7 @@ import collections
 import concurrent.futures
 import math
 import threading
-from typing import Any, Callable, Deque, Dict, Iterator, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -145,7 +145,7 @@ class ImportanceSampler:
             self._first_chunk = self._session.make_callable(outputs + [kl_by_dimension[0]], feeds)
             self._later_chunk = self._session.make_callable(outputs, feeds)
 
-    def rows(self, start: int = 0) -> Iterator[Tuple]:
+    def rows(self, start: int = 0) -> Generator[Tuple, None, None]:
         """Yields a row of `row_type` for each image in order, from number `start` on."""
         pending: Deque[concurrent.futures.Future] = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
