@@ -1,7 +1,6 @@
 """The copy of a dataset that training reads: plain files of bytes, verified at each start."""
 
 import dataclasses
-import hashlib
 import os
 import shutil
 from typing import Any, Dict, List, Optional, Tuple
@@ -90,7 +89,7 @@ def write(source: DatasetFolder, folder: str) -> None:
         'tfds_version': '1.2.0',
         'image_shape': source.image_shape,
         'num_examples': num_examples,
-        'sha256': {split: _sha256(path) for split, path in paths.items()},
+        'sha256': {split: files.sha256(path) for split, path in paths.items()},
     }
     files.write_json(os.path.join(folder, SIDECAR), facts)
 
@@ -113,7 +112,7 @@ def load(folder: str) -> Tuple[Optional[PreparedDataset], str]:
         )
         for split, path in prepared.files.items():
             size = prepared.num_examples[split] * prepared.image_bytes
-            if tf.gfile.Stat(path).length != size or _sha256(path) != facts['sha256'][split]:
+            if tf.gfile.Stat(path).length != size or files.sha256(path) != facts['sha256'][split]:
                 return None, '{} does not have the bytes that were written'.format(path)
     except (UserError, KeyError, TypeError, ValueError, tf.errors.NotFoundError) as error:
         reason = quiet_tfds.first_line(error)
@@ -197,11 +196,3 @@ def _move_tail(source: str, target: str, start: int) -> None:
         f.seek(start)
         shutil.copyfileobj(f, tail)
         f.truncate(start)
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with tf.gfile.GFile(path, 'rb') as f:
-        for block in iter(lambda: f.read(1 << 22), b''):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, on local disks and on gs:// alike."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -26,6 +27,15 @@ def write_bytes(path: str, content: bytes) -> str:
         if tf.gfile.Exists(temporary):
             tf.gfile.Remove(temporary)
     return path
+
+
+def sha256(path: str) -> str:
+    """Returns the hexadecimal SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with tf.gfile.GFile(path, 'rb') as f:
+        for block in iter(lambda: f.read(1 << 22), b''):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: str, value: Any) -> str:

@@ -378,9 +378,14 @@ def log_likelihood(params: HParams) -> str:
     """
     if params.binarization != 'none':
         return 'a log-probability of binary images'
-    if params.likelihood == 'bernoulli':
+    if not has_log_likelihood(params):
         return 'no log-likelihood, as a Bernoulli is no density of grey levels'
     return 'a log-density of grey levels'
+
+
+def has_log_likelihood(params: HParams) -> bool:
+    """Whether the model gives images a likelihood: a Bernoulli gives grey levels none."""
+    return params.binarization != 'none' or params.likelihood != 'bernoulli'
 
 
 def check_consistent(hparams: HParams) -> None:

@@ -64,7 +64,7 @@ def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> N
             return 1
         except KeyboardInterrupt:
             print(
-                'interrupted: the same command goes on from the last checkpoint.', file=sys.stderr
+                'interrupted: the same command goes on from what was last saved.', file=sys.stderr
             )
             return 130
 

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on, and the clock of the training steps."""
+"""What the user sees while a work goes on, and the clock of the training steps."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from trainer import hparams, summaries
 from trainer.hparams import HParams
 
 _SECONDS_BETWEEN_LINES = 10.0
-_BAR = 'step {n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}, {remaining} left'
+_BAR = '{n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}, {remaining} left'
 
 
 def say(text: str) -> None:
@@ -71,7 +71,7 @@ class TrainingProgress(tf.train.SessionRunHook):
             self._bar = tqdm.tqdm(
                 total=self._params.max_steps,
                 initial=self._step,
-                bar_format=_BAR,
+                bar_format='step ' + _BAR,
                 desc='starting',
                 dynamic_ncols=True,
                 mininterval=0.0,
@@ -140,3 +140,47 @@ class TrainingProgress(tf.train.SessionRunHook):
         left = (self._params.max_steps - self._step) * self.elapsed_seconds / done
         step = f'step {self._step:,}/{self._params.max_steps:,} ({convention})'
         say(f'{step}: {text}, {duration(left)} left')
+
+
+class ImageProgress:
+    """Shows how many images of an evaluation are done, what came out so far, and the time left.
+
+    Args:
+      total: images of the evaluation.
+      done: images that were done before.
+    """
+
+    def __init__(self, total: int, done: int):
+        self._total, self._first = total, done
+        self._start = self._shown_at = time.perf_counter()
+        self._bar: Optional[tqdm.tqdm] = None
+        if _has_terminal():
+            self._bar = tqdm.tqdm(
+                total=total,
+                initial=done,
+                bar_format='image ' + _BAR,
+                desc='starting',
+                dynamic_ncols=True,
+                mininterval=0.0,
+                miniters=0,
+                file=sys.stderr,
+            )
+
+    def show(self, done: int, text: str) -> None:
+        """Shows `done` images and `text`, if it is time to."""
+        now = time.perf_counter()
+        interval = 0.5 if self._bar is not None else _SECONDS_BETWEEN_LINES
+        if now - self._shown_at < interval and done < self._total:
+            return
+        self._shown_at = now
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.set_description_str(text)
+            return
+        left = (self._total - done) * (now - self._start) / (done - self._first)
+        say(f'image {done:,}/{self._total:,}: {text}, {duration(left)} left')
+
+    def close(self) -> None:
+        """Leaves the bar as it is and goes on below it."""
+        if self._bar is not None:
+            self._bar.close()
