@@ -11,7 +11,7 @@ from typing import List, Optional, Tuple
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from google.protobuf import text_format  # type: ignore[import]
+from google.protobuf import text_format
 from tensorboard.plugins.text import summary as text_summary
 from tensorflow.contrib.tensorboard.plugins import projector
 
