@@ -185,7 +185,7 @@ class HParams:
         fixed=False,
     )
     evaluation_samples: int = _setting(
-        5,
+        3,
         'Samples of the posterior of each image in an evaluation, of which the importance-weighted '
         'bound is made.',
         Range(1, 10000),

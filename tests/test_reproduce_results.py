@@ -1,0 +1,48 @@
+"""A rehearsal of scripts/reproduce_results."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def reproduce(*arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, os.path.join(ROOT, 'scripts', 'reproduce_results'), *arguments],
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert 'Traceback' not in done.stderr
+    return done
+
+
+def test_an_unknown_row_is_refused(tmp_path):
+    error = reproduce('--results_dir={}'.format(tmp_path), '--only=grey-3', code=1).stderr
+    assert "--only=grey-3: there is no row 'grey-3'; choose among grey-2, " in error
+    assert os.listdir(str(tmp_path)) == []
+
+
+@pytest.mark.slow
+def test_a_row_is_what_its_commands_left_and_is_not_made_twice(mnist_data_dir, tmp_path):
+    arguments = [
+        '--results_dir={}'.format(tmp_path), '--only=dynamic-50', '--max_steps=3',
+        '--importance_samples=2', '--data_dir=' + mnist_data_dir,
+    ]  # fmt: skip
+    first, second = [reproduce(*arguments) for _ in range(2)]
+    assert first.stderr.count('dynamic-50: python -m trainer.') == 2
+    assert not second.stderr
+    row = second.stdout.splitlines()[-1]
+    assert first.stdout.splitlines()[-1] == row
+    with open(str(tmp_path / 'dynamic-50' / 'results.json')) as f:
+        record = json.load(f)
+    with open(str(tmp_path / 'dynamic-50' / 'evaluation_test_2.json')) as f:
+        estimate = json.load(f)['negative_log_likelihood']
+    cells = [cell.strip() for cell in row.split('|')]
+    assert cells[1] == '`--binarization=dynamic --latent_size=50 --max_steps=7500`'
+    assert cells[2] == record['convention'] == 'dynamic binarisation'
+    assert cells[3].startswith('{:.2f} = '.format(record['test']['negative_elbo']))
+    assert cells[4] == '{mean:.2f} ± {standard_error:.2f}'.format(**estimate)
