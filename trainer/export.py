@@ -3,6 +3,7 @@
 `python -m trainer.export --model_dir=...` exports a trained model again, or otherwise.
 """
 
+import math
 import os
 import time
 import uuid
@@ -66,7 +67,7 @@ class BestExporter(tf.estimator.Exporter):
         metrics = without_groups(eval_result)
         state = read_best(self._params.model_dir)
         value = float(metrics['negative_elbo'])
-        is_best = state is None or value < state['negative_elbo']
+        is_best = math.isfinite(value) and (state is None or value < state['negative_elbo'])
         exported = None
         if is_best:
             exported = export_saved_model(

@@ -53,6 +53,11 @@ def _setting(
 _IMAGES_PER_THREAD = 32
 _COUNT = Range(1, 10**9)
 _SIZE = Range(1, 8192)
+# Within these, Adam's step of finite weights along finite gradients leaves finite weights and
+# moments in single precision, which ends at 3e38: the second moment is at most the square of the
+# norm, and a step at most some 10 learning rates.
+_STEP_SIZE = Range(0, 10**9, open_low=True)
+_GRADIENT_NORM = Range(0, 10**18, open_low=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +126,8 @@ class HParams:
         4e-3,
         'Peak learning rate of Adam, reached after warmup_steps, then falling along a cosine '
         'to 0 at max_steps.',
-        Range(0, math.inf, open_low=True),
+        _STEP_SIZE,
+        fixed=False,
     )
     warmup_steps: int = _setting(
         200, 'Steps over which the learning rate rises linearly.', Range(0, 10**9)
@@ -129,7 +135,8 @@ class HParams:
     max_gradient_norm: float = _setting(
         100.0,
         'Gradients whose global norm (nats per unit of weight) is larger are scaled down to it.',
-        Range(0, math.inf, open_low=True),
+        _GRADIENT_NORM,
+        fixed=False,
     )
     seed: int = _setting(
         1,

@@ -12,6 +12,7 @@ from trainer import (
     cluster,
     drawing,
     export,
+    finite,
     generate,
     hparams,
     input,
@@ -113,6 +114,7 @@ def run(
     )
     check(params, data)
     if task.leads:
+        finite.check_last_checkpoint(params.model_dir)
         announce(params)
         save_settings(params)
     else:
@@ -121,11 +123,9 @@ def run(
     progress = TrainingProgress(params)
     try:
         train_and_evaluate(estimator, data, params, progress, task, report)
-    except tf.train.NanLossDuringTrainingError as error:
-        raise UserError(
-            'the negative ELBO is not a number any more: start again with a lower --learning_rate '
-            '(now {}) and another --model_dir.'.format(params.learning_rate)
-        ) from error
+    except tf.errors.InvalidArgumentError as error:
+        finite.explain(error, params)
+        raise
     finally:
         progress.close()
     if not task.leads:
@@ -255,7 +255,7 @@ def train_and_evaluate(
     if task.leads:
         if start_step(params.model_dir) == 0:
             export.forget_best(params.model_dir)
-        listeners = []
+        listeners = [finite.FiniteWeightsListener(params)]
         if task.type == 'chief' and not task.has_evaluator:
             listeners.append(_EvaluationListener(make_estimator(params), evaluation))
         saver = summaries.CheckpointSaverHook(
