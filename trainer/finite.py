@@ -89,8 +89,8 @@ def explain(error: tf.errors.OpError, params: HParams) -> None:
     found = {name: float(number) for name, number in pairs}
     raise UserError(
         'step {step:,.0f} was stopped before it changed the weights: {cause} (negative ELBO '
-        '{negative_elbo:.2f} = reconstruction loss {reconstruction_loss:.2f} + KL divergence '
-        '{kl_divergence:.2f} nats; norm of the gradients {gradient_norm:.3g}; finite pixels from '
+        '{negative_elbo:.6g} = reconstruction loss {reconstruction_loss:.6g} + KL divergence '
+        '{kl_divergence:.6g} nats; norm of the gradients {gradient_norm:.3g}; finite pixels from '
         '{minimum:.3g} to {maximum:.3g}, mean {mean:.3g}); {way_on}.'.format(
             cause=_cause(found), way_on=_way_on(params, found['bad_pixels'] > 0), **found
         )

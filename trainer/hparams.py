@@ -181,6 +181,13 @@ class HParams:
         Range(0, 10**9),
         fixed=False,
     )
+    early_stopping_patience: int = _setting(
+        0,
+        'Evaluations in a row without a lower negative ELBO on the validation images after which '
+        'training ends before max_steps. 0: it does not.',
+        Range(0, 10**9),
+        fixed=False,
+    )
     evaluation_samples: int = _setting(
         5,
         'Samples of the posterior of each image in an evaluation, of which the importance-weighted '

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from trainer import files
+from trainer import ending, files
 from trainer.elbo import ElboTerms
 from trainer.hparams import HParams
 from trainer.progress import TrainingProgress, duration, say
@@ -49,6 +49,7 @@ def collect(
     return dict(
         measured,
         global_step=int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP)),
+        stopped_early_at_step=ending.stopped_step(params),
         parameters=count_parameters(checkpoint_path),
         units=_UNITS,
         versions={
