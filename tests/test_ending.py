@@ -60,7 +60,7 @@ def test_evaluations_in_a_row_without_a_better_one_are_counted(exports, tmp_path
     # Equal is not better. 8.9 and 8.8 began anew after two in vain.
     assert stops == [False] * 9 + [True]
     assert ending.why(run.params) == (
-        'none of the last 3 evaluation(s) was better than 8.80 nats, of step 7',
+        'none of the last 3 evaluation(s) was better than the 8.80 nats of step 7',
         3,
     )
 
@@ -117,8 +117,8 @@ def test_the_end_is_there_once_the_leader_has_saved_its_last_checkpoint(exports,
     assert ending.stopped_step(run.params) == 23
     ending.note_early_stop(run.params)
     assert capsys.readouterr().err == (
-        'Stopped early at step 23: none of the last 1 evaluation(s) was better than 5.00 nats, of '
-        'step 10.\n'
+        'Stopped early at step 23: none of the last 1 evaluation(s) was better than the 5.00 nats '
+        'of step 10.\n'
     )
     # With more patience it goes on, and may stop again.
     run = Run(tmp_path, early_stopping_patience=2)

@@ -75,7 +75,7 @@ def why(params: HParams) -> Tuple[str, int]:
     best = export.read_best(params.model_dir)
     results = 'finite'
     if best is not None:
-        results = 'better than {:.2f} nats, of step {:,}'.format(
+        results = 'better than the {:.2f} nats of step {:,}'.format(
             best['negative_elbo'], best['global_step']
         )
     return 'none of the last {} evaluation(s) was {}'.format(count, results), count
