@@ -178,3 +178,45 @@ def test_real_clusters_end_well(options, fault, max_steps, mnist_data_dir, tmp_p
     assert 'Traceback' not in log
     if max_steps == 1500:
         assert row['negative_elbo'] <= 130
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('evaluator', ['--evaluator', '--noevaluator'])
+def test_a_real_cluster_stops_early_and_leaves_everything(evaluator, mnist_data_dir, tmp_path):
+    """A learning rate that changes no weight: the first evaluation stays the best."""
+    command = [sys.executable, os.path.join(ROOT, 'scripts', 'train_cluster.py')]
+    command += ['--workers=2', '--ps=1', evaluator, '--'] + [
+        '--model_dir={}'.format(tmp_path), '--data_dir=' + mnist_data_dir, '--num_threads=1',
+        '--max_steps=1000000', '--save_checkpoints_steps=300', '--early_stopping_patience=2',
+        '--learning_rate=1e-30', '--latent_size=2', '--lstm_units=8', '--decoder_units=8',
+        '--decoder_channels=2', '--evaluation_samples=1',
+    ]  # fmt: skip
+
+    def run():
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=500
+        )
+        assert done.returncode == 0, done.stdout
+        assert 'Traceback' not in done.stdout
+        assert 'ended with code' not in done.stdout
+        return done.stdout
+
+    assert run().count('Stopped early at step') == 1
+    results = json.loads((tmp_path / 'results.json').read_text())
+    step = train.ending.start_step(str(tmp_path))
+    assert 600 <= step < 1000000
+    assert (results['global_step'], results['stopped_early_at_step']) == (step, step)
+    best = train.export.read_best(str(tmp_path))
+    assert best['evaluations_since_best'] == 2
+    assert results['best']['global_step'] == best['global_step'] < step
+    assert tf.train.checkpoint_exists(os.path.join(best['folder'], best['checkpoint']))
+    for path in (
+        os.path.join(best['folder'], best['export'], 'saved_model.pb'), 'new_model.ckpt.index',
+        'new_images.png', 'reconstructions.png', 'latent_manifold.png', 'training_curves.png',
+    ):  # fmt: skip
+        assert os.path.getsize(os.path.join(str(tmp_path), path)) > 0
+    assert cluster_faults.export_answers(str(tmp_path))
+
+    log = run()
+    assert 'has stopped early at step {:,}'.format(step) in log
+    assert train.ending.start_step(str(tmp_path)) == step

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import hparams, train
+from trainer import ending, hparams, train
 from trainer.input import eval_input_fn
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -55,7 +55,7 @@ class Run:
         time.sleep(0.5)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-        self.step_when_killed = train.start_step(model_dir)
+        self.step_when_killed = ending.start_step(model_dir)
         self.output, self.errors = finish(start('trainer.task', *self.settings))
 
     def wait_for(self, process, name):

@@ -30,6 +30,7 @@ BAD_VALUES = [
     ('learning_rate', '-0.1', 'above 0'),
     ('learning_rate', 'nan', 'a finite number'),
     ('learning_rate', 'inf', 'a finite number'),
+    ('learning_rate', '1e10', 'at most 1,000,000,000'),
     ('max_gradient_norm', 'nan', 'a finite number'),
     ('warmup_steps', '-1', 'from 0 to'),
     ('seed', '-1', 'from 0 to'),
@@ -119,12 +120,15 @@ def test_resume_refuses_another_model_with_names_and_values():
     assert '--binarization=dynamic (was none)' in str(error.value)
 
 
-def test_resume_allows_cadence_paths_threads_and_length_to_differ():
+def test_resume_allows_cadence_paths_threads_length_and_remedies_to_differ():
     recorded = HParams(model_dir='x')
     hparams.check_resumable(
         dataclasses.replace(
             recorded,
             max_steps=9,
+            learning_rate=1e-5,
+            max_gradient_norm=1.0,
+            early_stopping_patience=2,
             save_checkpoints_steps=3,
             save_summary_steps=2,
             model_dir='y',

@@ -9,44 +9,19 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import datasets  # noqa: F401  (registers colour_squares)
+from tests import (
+    datasets,  # noqa: F401  (registers colour_squares)
+    tiny,
+)
+from tests.tiny import FACTS, params_in, trained
 from trainer import cluster, export, hparams, input, prepare_data, priors, train
 from trainer import progress as train_progress
 from trainer.errors import UserError
-from trainer.hparams import HParams
-from trainer.prepare_data import DatasetFacts, PreparedDataset
-from trainer.progress import TrainingProgress
-
-FACTS = DatasetFacts('tiny', '1.0.0', (8, 4, 3), {'train': 50, 'validation': 10, 'test': 10})
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('data')
-    random = np.random.RandomState(0)
-    paths = {}
-    for split, count in FACTS.num_examples.items():
-        paths[split] = str(folder / split)
-        random.randint(0, 256, [count, 8, 4, 3]).astype(np.uint8).tofile(paths[split])
-    return PreparedDataset('tiny', '1.0.0', (8, 4, 3), paths, FACTS.num_examples)
-
-
-def params_in(folder, **changes):
-    small = HParams(
-        dataset='tiny', image_shape=(8, 4, 3), latent_size=2, lstm_units=4, decoder_units=8,
-        decoder_channels=2, batch_size=20, max_steps=6, warmup_steps=2, save_checkpoints_steps=3,
-        num_threads=1, model_dir=str(folder),
-    )  # fmt: skip
-    return dataclasses.replace(small, **changes)
-
-
-def trained(data, params):
-    """Trains to max_steps; returns every variable, the optimizer's included."""
-    progress = TrainingProgress(params)
-    train.train_and_evaluate(train.make_estimator(params), data, params, progress)
-    reader = tf.train.load_checkpoint(params.model_dir)
-    names = reader.get_variable_to_shape_map()
-    return {name: reader.get_tensor(name) for name in names}, progress
+    return tiny.write_data(tmp_path_factory.mktemp('data'))
 
 
 def assert_same(one, other):
@@ -305,10 +280,3 @@ def test_check_refuses_a_read_only_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda path, mode: not mode & os.W_OK)
     with pytest.raises(UserError, match='not writable'):
         train.check(params_in(tmp_path), FACTS)
-
-
-def test_nan_is_refused_in_one_sentence(data, tmp_path, monkeypatch):
-    params = params_in(tmp_path, learning_rate=float('inf'))
-    monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
-    with pytest.raises(UserError, match='lower --learning_rate'):
-        train.run(params)

@@ -212,21 +212,25 @@ def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool])
     _exit_now()
 
 
-def exit_when_ended(has_ended: Callable[[], bool]) -> None:
-    """Ends this worker's process, in good time, once training has ended without it.
+def watch(should_end: Callable[[], bool], stop: threading.Event, leave: bool) -> None:
+    """Sets `stop`, from a thread and soon, once others have brought training to its end.
 
-    A worker that lost its parameter servers in the last step would wait two hours for new ones.
+    Args:
+      should_end: whether no further step should be made.
+      leave: also end the process then, in good time: a worker that lost its parameter servers in
+        the last step would wait two hours for new ones.
     """
 
-    def watch() -> None:
-        never = threading.Event()
-        while not never.wait(_SECONDS_BETWEEN_LOOKS):
-            if _ended(has_ended):
-                never.wait(2 * _SECONDS_OF_GRACE)
-                say('Training has ended: leaving.')
-                _exit_now()
+    def look() -> None:
+        while not stop.wait(_SECONDS_BETWEEN_LOOKS):
+            if _ended(should_end):
+                stop.set()
+        if leave:
+            threading.Event().wait(2 * _SECONDS_OF_GRACE)
+            say('Training has ended: leaving.')
+            _exit_now()
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=look, daemon=True).start()
 
 
 def _ended(has_ended: Callable[[], bool]) -> bool:

@@ -3,6 +3,7 @@
 `python -m trainer.export --model_dir=...` exports a trained model again, or otherwise.
 """
 
+import math
 import os
 import time
 import uuid
@@ -39,7 +40,8 @@ def serving_input_receiver_fn(
 class BestExporter(tf.estimator.Exporter):
     """Exports the model of the lowest validation negative ELBO so far, and keeps its checkpoint.
 
-    The best value lives in `best.json` beside the exports, written as the last step of an export.
+    The best value lives in `best.json` beside the exports, written as the last step of an export,
+    with the number of evaluations since that were no better: `early_stopping_patience` counts them.
     (tf.estimator.BestExporter of 1.14 reads it back from event files: it never exports the first
     model, forgets the best at a restart, and fails on a truncated file.)
 
@@ -64,46 +66,79 @@ class BestExporter(tf.estimator.Exporter):
     ) -> Optional[str]:
         del estimator, is_the_final_export
         metrics = without_groups(eval_result)
-        state = read_best(self._params.model_dir)
-        value = float(metrics['negative_elbo'])
-        is_best = state is None or value < state['negative_elbo']
+        state, best = read_state(self._params.model_dir), read_best(self._params.model_dir)
+        value, step = float(metrics['negative_elbo']), int(metrics['global_step'])
+        is_best = math.isfinite(value) and (best is None or value < best['negative_elbo'])
         exported = None
         if is_best:
             exported = export_saved_model(
                 self.name, checkpoint_path, self._params, evaluation=metrics
             )
-            files.write_json(
-                os.path.join(export_path, _STATE_FILE),
+            write_state(
+                self._params.model_dir,
                 {
                     'negative_elbo': value,
                     'convention': hparams.convention(self._params),
-                    'global_step': int(metrics['global_step']),
+                    'global_step': step,
                     'checkpoint': keep_checkpoint(checkpoint_path, export_path),
                     'export': os.path.basename(exported),
+                    'evaluated_step': step,
+                    'evaluations_since_best': 0,
                 },
             )
-            if state is not None and state['global_step'] != metrics['global_step']:
-                tf.train.remove_checkpoint(os.path.join(export_path, state['checkpoint']))
+            if best is not None and best['global_step'] != step:
+                tf.train.remove_checkpoint(os.path.join(export_path, best['checkpoint']))
             remove_old(export_path, self._params.exports_to_keep)
+        elif step > _evaluated_step(state):
+            # Once for each checkpoint: an evaluator that was started anew comes to its last again.
+            evaluations = state.get('evaluations_since_best', 0) + 1
+            counted = dict(state, evaluated_step=step, evaluations_since_best=evaluations)
+            counted.pop('stopped_step', None)
+            write_state(self._params.model_dir, counted)
         self._report(metrics, is_best)
         return exported
 
 
+def _evaluated_step(state: Dict[str, Any]) -> int:
+    """Step of the last checkpoint that was evaluated; -1 for none."""
+    # Without the first where an older version of this trainer wrote it.
+    return state.get('evaluated_step', state.get('global_step', -1))
+
+
+def _state_path(model_dir: str) -> str:
+    return os.path.join(model_dir, 'export', BestExporter.name, _STATE_FILE)
+
+
+def read_state(model_dir: str) -> Dict[str, Any]:
+    """Returns what is known of the evaluations of a run, empty before the first.
+
+    `evaluated_step` is the global step of the last, and `evaluations_since_best` counts those no
+    better than the best before them; `stopped_step` is of a run that ended for that. The best model
+    is what `read_best` returns.
+    """
+    return files.read_json(_state_path(model_dir)) or {}
+
+
+def write_state(model_dir: str, state: Dict[str, Any]) -> None:
+    """Replaces what `read_state` returns."""
+    files.write_json(_state_path(model_dir), state)
+
+
 def read_best(model_dir: str) -> Optional[Dict[str, Any]]:
     """Returns what is known of the best model, or None: its validation `negative_elbo` in nats,
-    `global_step`, and the names of its `checkpoint` and `export` within `export/best`."""
-    folder = os.path.join(model_dir, 'export', BestExporter.name)
-    state = files.read_json(os.path.join(folder, _STATE_FILE))
-    if state is None or not tf.train.checkpoint_exists(os.path.join(folder, state['checkpoint'])):
+    `global_step`, and the names of its `checkpoint` and `export` within `folder`."""
+    folder, state = os.path.dirname(_state_path(model_dir)), read_state(model_dir)
+    if 'checkpoint' not in state:
+        return None
+    if not tf.train.checkpoint_exists(os.path.join(folder, state['checkpoint'])):
         return None
     return dict(state, folder=folder)
 
 
 def forget_best(model_dir: str) -> None:
     """Removes what an earlier run in `model_dir` left: it is not this one's best."""
-    path = os.path.join(model_dir, 'export', BestExporter.name, _STATE_FILE)
-    if tf.gfile.Exists(path):
-        tf.gfile.Remove(path)
+    if tf.gfile.Exists(_state_path(model_dir)):
+        tf.gfile.Remove(_state_path(model_dir))
 
 
 def keep_checkpoint(checkpoint_path: str, folder: str) -> str:

@@ -55,6 +55,11 @@ def _setting(
 _IMAGES_PER_THREAD = 32
 _COUNT = Range(1, 10**9)
 _SIZE = Range(1, 8192)
+# Within these, Adam's step of finite weights along finite gradients leaves finite weights and
+# moments in single precision, which ends at 3e38: the second moment is at most the square of the
+# norm, and a step at most some 10 learning rates.
+_STEP_SIZE = Range(0, 10**9, open_low=True)
+_GRADIENT_NORM = Range(0, 10**18, open_low=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +136,8 @@ class HParams:
         4e-3,
         'Peak learning rate of Adam, reached after warmup_steps; over the last 30% of max_steps it '
         'falls linearly to 0.',
-        Range(0, math.inf, open_low=True),
+        _STEP_SIZE,
+        fixed=False,
     )
     warmup_steps: int = _setting(
         200, 'Steps over which the learning rate rises linearly.', Range(0, 10**9)
@@ -139,7 +145,8 @@ class HParams:
     max_gradient_norm: float = _setting(
         100.0,
         'Gradients whose global norm (nats per unit of weight) is larger are scaled down to it.',
-        Range(0, math.inf, open_low=True),
+        _GRADIENT_NORM,
+        fixed=False,
     )
     seed: int = _setting(
         1,
@@ -181,6 +188,13 @@ class HParams:
         0,
         'Steps between profiles of a training step: a Chrome trace, timeline-<step>.json, and the '
         'compute times of the GRAPH tab. 0: none.',
+        Range(0, 10**9),
+        fixed=False,
+    )
+    early_stopping_patience: int = _setting(
+        0,
+        'Evaluations in a row without a lower negative ELBO on the validation images after which '
+        'training ends before max_steps. 0: it does not.',
         Range(0, 10**9),
         fixed=False,
     )

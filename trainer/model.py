@@ -4,7 +4,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 
 import tensorflow as tf
 
-from trainer import network, objective, optimizer, pictures, priors, summaries
+from trainer import finite, network, objective, optimizer, pictures, priors, summaries
 from trainer.distributions import DiagonalGaussian
 from trainer.elbo import (
     ElboTerms,
@@ -47,7 +47,8 @@ def model_fn(
             prior.parameters,
             params.threads,
         )
-        step = optimizer.training_step(gradients, params)
+        norm = finite.checked_norm(gradients, images, batch.elbo)
+        step = optimizer.training_step(gradients, params, norm)
         summaries.training(batch, step, gradients, beta, params)
         with tf.name_scope('elbo/'):
             loss = tf.reduce_mean(batch.elbo.negative_elbo)

@@ -115,16 +115,19 @@ def learning_rate(global_step: tf.Tensor, params: HParams) -> tf.Tensor:
     return params.learning_rate * warmup * tf.minimum(left / _COOLDOWN, 1.0)
 
 
-def training_step(gradients: Sequence[tf.Tensor], params: HParams) -> TrainingStep:
+def training_step(
+    gradients: Sequence[tf.Tensor], params: HParams, norm: Optional[tf.Tensor] = None
+) -> TrainingStep:
     """Clips `gradients` by their global norm (Pascanu et al. 2013, algorithm 1), applies Adam.
 
     Args:
       gradients: one for each of `tf.trainable_variables()`.
+      norm: their global norm where it is known already. No update is made where computing it fails.
     """
     with tf.variable_scope('optimizer'):
         global_step = tf.train.get_or_create_global_step()
         rate = learning_rate(global_step, params)
-        clipped, norm = tf.clip_by_global_norm(gradients, params.max_gradient_norm)
+        clipped, norm = tf.clip_by_global_norm(gradients, params.max_gradient_norm, norm)
         train_op = tf.train.AdamOptimizer(rate).apply_gradients(
             zip(clipped, tf.trainable_variables()), global_step=global_step
         )

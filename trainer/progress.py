@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import tensorflow as tf
 import tqdm
@@ -49,6 +49,7 @@ class TrainingProgress(tf.train.SessionRunHook):
     def __init__(self, params: HParams):
         self._params = params
         self._bar: Optional[tqdm.tqdm] = None
+        self._writer: Any = None
         self.first_step: Optional[int] = None
         self.elapsed_seconds = 0.0
         self.step_seconds = 0.0
@@ -110,7 +111,12 @@ class TrainingProgress(tf.train.SessionRunHook):
         self.close()
 
     def close(self) -> None:
-        """Leaves the bar as it is and goes on below it."""
+        """Leaves the bar as it is and goes on below it; writes the events that still wait.
+
+        TF keeps those of up to two minutes, and loses them where an error ends the session.
+        """
+        if self._writer is not None:
+            self._writer.flush()
         if self._bar is not None:
             self._bar.close()
             self._bar = None

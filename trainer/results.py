@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from trainer import files, hparams
+from trainer import ending, files, hparams
 from trainer.elbo import ElboTerms
 from trainer.hparams import HParams
 from trainer.progress import TrainingProgress, duration, say
@@ -55,6 +55,7 @@ def collect(
     return dict(
         measured,
         global_step=int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP)),
+        stopped_early_at_step=ending.stopped_step(params),
         parameters=count_parameters(checkpoint_path),
         convention=hparams.convention(params),
         log_likelihood=hparams.log_likelihood(params),

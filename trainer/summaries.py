@@ -94,10 +94,12 @@ def training(
     with tf.name_scope('optimizer/'):
         tf.summary.scalar('learning_rate', step.learning_rate)
         tf.summary.scalar('gradient_norm', step.gradient_norm)
-    _latents(batch.posterior_mean, batch.posterior_scale, batch.kl_by_dimension)
-    for variable, gradient in zip(tf.trainable_variables(), gradients):
-        tf.summary.histogram('weights/' + variable.op.name, variable)
-        tf.summary.histogram('gradients/' + variable.op.name, gradient)
+    # A histogram of NaN is an error, which would hide what finite.checked_norm has to say.
+    with tf.control_dependencies([step.gradient_norm]):
+        _latents(batch.posterior_mean, batch.posterior_scale, batch.kl_by_dimension)
+        for variable, gradient in zip(tf.trainable_variables(), gradients):
+            tf.summary.histogram('weights/' + variable.op.name, variable)
+            tf.summary.histogram('gradients/' + variable.op.name, gradient)
 
 
 def evaluation(batch: EvaluationTerms) -> Dict[str, Tuple[tf.Tensor, tf.Operation]]:

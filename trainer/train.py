@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import threading
 from typing import Any, Callable, Dict, List, Optional, Union
 
 import tensorflow as tf
@@ -10,7 +11,9 @@ import tensorflow as tf
 from trainer import (
     cluster,
     drawing,
+    ending,
     export,
+    finite,
     generate,
     hparams,
     input,
@@ -114,7 +117,7 @@ def run(
       UserError: the data cannot be had, or training cannot go on.
     """
     if task.type == 'ps':
-        cluster.serve_weights(make_estimator(params, task).config, lambda: has_ended(params))
+        cluster.serve_weights(make_estimator(params, task).config, lambda: ending.has_ended(params))
     params = settle_dataset(params, task)
     # Prepared in a process of its own: TF 1.14 makes one thread pool for all sessions of a process,
     # as the first one asks for, and that has to be the training session.
@@ -123,6 +126,7 @@ def run(
     )
     check(params, data)
     if task.leads:
+        finite.check_last_checkpoint(params.model_dir)
         announce(params)
         save_settings(params)
     else:
@@ -131,15 +135,14 @@ def run(
     progress = TrainingProgress(params)
     try:
         train_and_evaluate(estimator, data, params, progress, task, report)
-    except tf.train.NanLossDuringTrainingError as error:
-        raise UserError(
-            'the negative ELBO is not a number any more: start again with a lower --learning_rate '
-            '(now {}) and another --model_dir.'.format(params.learning_rate)
-        ) from error
+    except tf.errors.InvalidArgumentError as error:
+        finite.explain(error, params)
+        raise
     finally:
         progress.close()
     if not task.leads:
         return {}
+    ending.note_early_stop(params)
     estimator = make_estimator(params)  # The final work needs no cluster.
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
     artifacts = draw_and_export(estimator, data, checkpoint_path, params)
@@ -189,11 +192,19 @@ def save_settings(params: HParams) -> None:
 
 def announce(params: HParams) -> None:
     """Says what is about to happen: from which step to which, and where."""
-    step = start_step(params.model_dir)
+    step = ending.start_step(params.model_dir)
     if step >= params.max_steps:
         say(
             '{} has already reached step {:,} of {:,}: nothing left to train.'.format(
                 params.model_dir, step, params.max_steps
+            )
+        )
+        return
+    if ending.patience_ran_out(params):
+        say(
+            '{} has stopped early at step {:,} of {:,}, because {}: nothing left to train. To go '
+            'on, give --early_stopping_patience=0 or more than {}.'.format(
+                params.model_dir, step, params.max_steps, *ending.why(params)
             )
         )
         return
@@ -213,19 +224,6 @@ def announce(params: HParams) -> None:
             params.max_steps,
         )
     )
-
-
-def start_step(model_dir: str) -> int:
-    """Returns the global step of the last checkpoint, 0 where there is none."""
-    checkpoint_path = tf.train.latest_checkpoint(model_dir)
-    if checkpoint_path is None:
-        return 0
-    return int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP))
-
-
-def has_ended(params: HParams) -> bool:
-    """Whether the final checkpoint is there."""
-    return start_step(params.model_dir) >= params.max_steps
 
 
 def make_estimator(params: HParams, task: Task = LOCAL) -> tf.estimator.Estimator:
@@ -263,17 +261,27 @@ def train_and_evaluate(
     task: Task = LOCAL,
     report: Callable[[Dict[str, Any]], None] = lambda metrics: None,
 ) -> None:
-    """Trains to `max_steps`, evaluating and reporting each checkpoint and exporting the best."""
+    """Trains to `max_steps`, evaluating and reporting each checkpoint and exporting the best.
+
+    Where `early_stopping_patience` has run out, nothing is done; where it does, training ends.
+    """
+    if ending.patience_ran_out(params):
+        return
+    stop = threading.Event()
 
     def train_input_fn() -> tf.data.Dataset:
         # Asked for at each start, so that a resumed run sees the images that come next.
-        step = start_step(params.model_dir) // task.replicas
+        step = ending.start_step(params.model_dir) // task.replicas
         seed = of_replica(params, task).seed
         return input.train_input_fn(data, params.batch_size, seed, step, params.binarization)
 
     def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
         results.report_evaluation(metrics, is_best, params)
         report(metrics)
+        if ending.patience_ran_out(params):
+            stop.set()
+            if task.type == 'evaluator':
+                raise ending.StoppedEarly()
 
     evaluation = tf.estimator.EvalSpec(
         functools.partial(
@@ -288,11 +296,11 @@ def train_and_evaluate(
     )
     hooks: List[tf.train.SessionRunHook] = []
     if task.leads:
-        if start_step(params.model_dir) == 0:
+        if ending.start_step(params.model_dir) == 0:
             export.forget_best(params.model_dir)
-        listeners = []
+        listeners = [finite.FiniteWeightsListener(params)]
         if task.type == 'chief' and not task.has_evaluator:
-            listeners.append(_EvaluationListener(make_estimator(params), evaluation))
+            listeners.append(_EvaluationListener(make_estimator(params), evaluation, stop))
         saver = summaries.CheckpointSaverHook(
             params.model_dir, save_steps=params.checkpoint_steps, listeners=listeners
         )
@@ -306,12 +314,18 @@ def train_and_evaluate(
             hooks.append(tf.train.ProfilerHook(save_steps=steps, output_dir=folder))
         if params.prior == 'vamp':
             hooks.insert(0, _PseudoInputsHook(data, params))
-    elif task.type == 'worker':
-        cluster.exit_when_ended(lambda: has_ended(params))
+    hooks.append(ending.StopEarlyHook(stop))
     if task != LOCAL:
-        hooks.append(_StopInTimeHook(params.max_steps))
+        hooks.append(ending.StopInTimeHook(params.max_steps))
+    if task.type == 'worker':
+        cluster.watch(lambda: ending.should_end(params), stop, leave=True)
+    elif task.type == 'chief' and task.has_evaluator:
+        cluster.watch(lambda: ending.patience_ran_out(params), stop, leave=False)
     training = tf.estimator.TrainSpec(train_input_fn, max_steps=params.max_steps, hooks=hooks)
-    tf.estimator.train_and_evaluate(estimator, training, evaluation)
+    try:
+        tf.estimator.train_and_evaluate(estimator, training, evaluation)
+    except ending.StoppedEarly:
+        say('Training ends early: leaving.')
 
 
 class _PseudoInputsHook(tf.train.SessionRunHook):
@@ -345,37 +359,20 @@ class _PseudoInputsHook(tf.train.SessionRunHook):
         session.run(self._start, {self._images: images.reshape(shape)})
 
 
-class _StopInTimeHook(tf.train.SessionRunHook):
-    """Starts no step once a cluster has made enough of them.
-
-    TF's StopAtStepHook looks at the global step that was read during a step, when those of the
-    others may not have counted yet. Read after each step, `max_steps` is exceeded by at most one
-    step of each other process: the one that it was in.
-    """
-
-    def __init__(self, max_steps: int):
-        self._max_steps = max_steps
-
-    def begin(self) -> None:
-        self._global_step = tf.train.get_global_step()
-
-    def after_run(
-        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
-    ) -> None:
-        del run_values
-        if run_context.session.run(self._global_step) >= self._max_steps:
-            run_context.request_stop()
-
-
 class _EvaluationListener(tf.train.CheckpointSaverListener):
     """Evaluates and exports as a local training does; TF leaves a chief's checkpoints alone."""
 
-    def __init__(self, estimator: tf.estimator.Estimator, evaluation: tf.estimator.EvalSpec):
-        self._estimator, self._evaluation = estimator, evaluation
+    def __init__(
+        self,
+        estimator: tf.estimator.Estimator,
+        evaluation: tf.estimator.EvalSpec,
+        stop: threading.Event,
+    ):
+        self._estimator, self._evaluation, self._stop = estimator, evaluation, stop
 
     def after_save(self, session: tf.Session, global_step_value: int) -> None:
         del session
-        if not global_step_value:
+        if not global_step_value or self._stop.is_set():
             return
         spec = self._evaluation
         path = self._estimator.latest_checkpoint()

@@ -1,0 +1,252 @@
+"""Early stopping: what is counted, what outlives a restart, and what a stopped run still leaves."""
+
+import json
+import math
+import os
+import threading
+
+import pytest
+import tensorflow as tf
+
+from tests import tiny
+from tests.tiny import params_in
+from trainer import cluster, ending, export, results, train
+from trainer.cluster import LOCAL
+
+
+@pytest.fixture
+def exports(monkeypatch):
+    """Lets the best model be a folder of a name; SavedModels are not what is tested here."""
+
+    def export_nothing(kind, checkpoint_path, params, **options):
+        folder = os.path.join(params.model_dir, 'export', kind, '1')
+        os.makedirs(folder, exist_ok=True)
+        return folder
+
+    monkeypatch.setattr(export, 'export_saved_model', export_nothing)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return tiny.write_data(tmp_path_factory.mktemp('data'))
+
+
+class Run:
+    """A model_dir whose evaluations come out as told, each by an exporter of its own."""
+
+    def __init__(self, folder, **settings):
+        self.params = params_in(folder, max_steps=100, **settings)
+
+    def save(self, step):
+        with tf.Graph().as_default(), tf.Session() as session:
+            global_step = tf.train.create_global_step()
+            session.run(global_step.assign(step))
+            path = os.path.join(self.params.model_dir, 'model.ckpt')
+            return tf.train.Saver().save(session, path, global_step)
+
+    def evaluate(self, step, value):
+        """Saves and evaluates as after a restart; returns whether training should stop."""
+        exporter = export.BestExporter(self.params, lambda metrics, is_best: None)
+        folder = os.path.join(self.params.model_dir, 'export', 'best')
+        path = self.save(step)
+        exporter.export(None, folder, path, {'negative_elbo': value, 'global_step': step}, False)
+        return ending.patience_ran_out(self.params)
+
+
+def test_evaluations_in_a_row_without_a_better_one_are_counted(exports, tmp_path):
+    run = Run(tmp_path, early_stopping_patience=3)
+    values = [9.0, 9.5, 9.0, 8.9, 9.0, math.nan, 8.8, 8.9, math.inf, 8.8]
+    stops = [run.evaluate(step, value) for step, value in enumerate(values, 1)]
+    # Equal is not better. 8.9 and 8.8 began anew after two in vain.
+    assert stops == [False] * 9 + [True]
+    assert ending.why(run.params) == (
+        'none of the last 3 evaluation(s) was better than the 8.80 nats of step 7',
+        3,
+    )
+
+
+def test_an_evaluation_that_is_repeated_after_a_restart_counts_once(exports, tmp_path):
+    run = Run(tmp_path, early_stopping_patience=2)
+    steps_and_values = [(10, 5.0), (10, 5.0), (20, 6.0), (20, 6.0), (20, 6.0), (10, 6.0)]
+    stops = [run.evaluate(step, value) for step, value in steps_and_values]
+    assert stops == [False] * 6
+    assert run.evaluate(30, 6.0)
+    assert export.read_best(run.params.model_dir)['global_step'] == 10
+
+
+def test_evaluations_that_were_never_finite_count_too(exports, tmp_path):
+    run = Run(tmp_path, early_stopping_patience=2)
+    assert [run.evaluate(step, math.nan) for step in (1, 2)] == [False, True]
+    assert export.read_best(run.params.model_dir) is None
+    assert ending.why(run.params)[0] == 'none of the last 2 evaluation(s) was finite'
+    with open(str(tmp_path / 'export' / 'best' / 'best.json')) as f:
+        assert 'NaN' not in f.read()
+
+
+def test_the_state_of_an_older_version_is_counted_on(exports, tmp_path):
+    run = Run(tmp_path, early_stopping_patience=2)
+    run.evaluate(10, 5.0)
+    path = tmp_path / 'export' / 'best' / 'best.json'
+    state = json.loads(path.read_text())
+    del state['evaluated_step'], state['evaluations_since_best']
+    path.write_text(json.dumps(state))
+    assert [run.evaluate(step, 6.0) for step in (10, 20, 30)] == [False, False, True]
+
+
+def test_patience_is_that_of_the_command_and_0_is_none(exports, tmp_path):
+    for step, value in [(1, 5.0), (2, 6.0), (3, 6.0)]:
+        Run(tmp_path, early_stopping_patience=0).evaluate(step, value)
+    ran_out = [
+        ending.patience_ran_out(Run(tmp_path, early_stopping_patience=patience).params)
+        for patience in (0, 1, 2, 3)
+    ]
+    assert ran_out == [False, True, True, False]
+
+
+def test_the_end_is_there_once_the_leader_has_saved_its_last_checkpoint(exports, tmp_path, capsys):
+    run = Run(tmp_path, early_stopping_patience=1)
+    run.evaluate(10, 5.0)
+    ending.note_early_stop(run.params)
+    assert not ending.should_end(run.params)
+    run.evaluate(20, 6.0)
+    assert ending.should_end(run.params)
+    assert not ending.has_ended(run.params)  # Others have made steps since.
+    run.save(23)
+    ending.note_early_stop(run.params)
+    assert ending.has_ended(run.params)
+    assert ending.stopped_step(run.params) == 23
+    ending.note_early_stop(run.params)
+    assert capsys.readouterr().err == (
+        'Stopped early at step 23: none of the last 1 evaluation(s) was better than the 5.00 nats '
+        'of step 10.\n'
+    )
+    # With more patience it goes on, and may stop again.
+    run = Run(tmp_path, early_stopping_patience=2)
+    assert not ending.has_ended(run.params)
+    assert ending.stopped_step(run.params) is None
+    assert run.evaluate(30, 6.0)
+    assert not ending.has_ended(run.params)
+
+
+def test_at_max_steps_a_training_has_not_stopped_early(exports, tmp_path, capsys):
+    run = Run(tmp_path, early_stopping_patience=1)
+    run.evaluate(99, 5.0)
+    run.evaluate(100, 6.0)
+    ending.note_early_stop(run.params)
+    assert ending.has_ended(run.params)
+    assert ending.stopped_step(run.params) is None
+    assert capsys.readouterr().err == ''
+
+
+def test_a_new_run_in_a_cleaned_folder_does_not_inherit_a_stop(exports, tmp_path):
+    run = Run(tmp_path, early_stopping_patience=1)
+    run.evaluate(10, 5.0)
+    run.evaluate(20, 6.0)
+    ending.note_early_stop(run.params)
+    assert ending.has_ended(run.params)
+    for name in os.listdir(str(tmp_path)):
+        if name.startswith('model.ckpt') or name == 'checkpoint':
+            os.remove(str(tmp_path / name))
+    # Before its leader has come, and after.
+    assert not ending.should_end(run.params)
+    assert not ending.has_ended(run.params)
+    export.forget_best(run.params.model_dir)
+    assert [run.evaluate(step, value) for step, value in [(10, 7.0), (20, 6.0)]] == [False, False]
+    assert not ending.has_ended(run.params)
+
+
+@pytest.fixture
+def trainable(data, exports, monkeypatch):
+    """Lets train.run train for real, but evaluate as told and leave out the final work."""
+    values = {}
+
+    def evaluate(estimator, input_fn, checkpoint_path, name=None, **others):
+        step = int(checkpoint_path.rsplit('-', 1)[1])
+        terms = dict.fromkeys(results.METRICS, values[step])
+        return dict(terms, global_step=step)
+
+    monkeypatch.setattr(tf.estimator.Estimator, 'evaluate', evaluate)
+    monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
+    monkeypatch.setattr(train, 'draw_and_export', lambda *args: {})
+    final = {
+        split: dict.fromkeys(results.METRICS, 1.0) for split in ('train', 'validation', 'test')
+    }
+    monkeypatch.setattr(train, 'final_evaluation', lambda *args: dict(final))
+    return values
+
+
+def test_a_run_stops_says_so_and_goes_on_with_more_patience(trainable, tmp_path, capsys):
+    settings = {'save_checkpoints_steps': 1, 'save_summary_steps': 0}
+    trainable.update({1: 5.0, 2: 6.0, 3: 6.0, 4: 6.0, 5: 4.0, 6: 9.0})
+
+    def run(patience):
+        train.run(params_in(tmp_path, early_stopping_patience=patience, **settings))
+        with open(str(tmp_path / 'results.json')) as f:
+            record = json.load(f)
+        return record['global_step'], record['stopped_early_at_step'], capsys.readouterr().err
+
+    step, stopped, said = run(patience=2)
+    assert (step, stopped) == (3, 3)
+    assert said.count('Stopped early at step 3: none of the last 2 evaluation(s)') == 1
+    assert ending.start_step(str(tmp_path)) == 3
+
+    step, stopped, said = run(patience=2)
+    assert (step, stopped) == (3, 3)
+    assert 'has stopped early at step 3 of 6' in said
+    assert '--early_stopping_patience=0 or more than 2' in said
+    assert 'Stopped early' not in said
+
+    # Of the 4, 2 were before the stop; a better one at step 5 begins anew.
+    step, stopped, said = run(patience=4)
+    assert (step, stopped) == (6, None)
+    assert 'Resuming' in said
+    assert run(patience=1)[:2] == (6, None)
+
+
+def test_a_stop_that_was_wanted_but_not_carried_out_is_after_a_restart(trainable, tmp_path, capsys):
+    """As where a chief was killed after its evaluator had run out of patience."""
+    run = Run(tmp_path, early_stopping_patience=1, save_summary_steps=0)
+    run.evaluate(1, 5.0)
+    run.evaluate(2, 6.0)
+    train.hparams.save(run.params)
+    record = train.run(run.params)
+    assert (record['global_step'], record['stopped_early_at_step']) == (2, 2)
+    assert ending.has_ended(run.params)
+    assert 'nothing left to train' in capsys.readouterr().err
+
+
+def test_an_evaluator_leaves_when_patience_runs_out(trainable, data, tmp_path):
+    """TF's loop alone would wait for max_steps."""
+    run = Run(tmp_path, early_stopping_patience=1, save_summary_steps=0)
+    run.evaluate(1, 5.0)
+    run.save(2)
+    trainable[2] = 6.0
+    spec = {'chief': ['a:1'], 'ps': ['b:1'], 'evaluator': ['c:1']}
+    config = {'cluster': spec, 'task': {'type': 'evaluator', 'index': 0}}
+    task = cluster.join({'TF_CONFIG': json.dumps(config)})
+    assert task != LOCAL
+    estimator = train.make_estimator(run.params, task)
+    progress = train.TrainingProgress(run.params)
+    train.train_and_evaluate(estimator, data, run.params, progress, task)
+    assert ending.patience_ran_out(run.params)
+    # Started anew, it leaves at once.
+    train.train_and_evaluate(estimator, data, run.params, progress, task)
+
+
+@pytest.mark.parametrize('leave', [False, True])
+def test_others_learn_of_the_end_in_time(monkeypatch, leave):
+    monkeypatch.setattr(cluster, '_SECONDS_BETWEEN_LOOKS', 0.01)
+    monkeypatch.setattr(cluster, '_SECONDS_OF_GRACE', 0.0)
+    left, looks, stop = threading.Event(), [], threading.Event()
+    monkeypatch.setattr(cluster, '_exit_now', left.set)
+
+    def should_end():
+        looks.append(stop.is_set())
+        if len(looks) == 1:
+            raise tf.errors.NotFoundError(None, None, 'just replaced')
+        return len(looks) == 3
+
+    cluster.watch(should_end, stop, leave)
+    assert stop.wait(10)
+    assert looks == [False] * 3
+    assert left.wait(10 if leave else 0.1) == leave

@@ -1,0 +1,43 @@
+"""A training of six steps on noise, for tests of what goes on around the steps."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from trainer import train
+from trainer.hparams import HParams
+from trainer.prepare_data import DatasetFacts, PreparedDataset
+from trainer.progress import TrainingProgress
+
+FACTS = DatasetFacts('tiny', '1.0.0', (8, 4, 3), {'train': 50, 'validation': 10, 'test': 10})
+
+
+def write_data(folder):
+    random = np.random.RandomState(0)
+    paths = {}
+    for split, count in FACTS.num_examples.items():
+        paths[split] = str(folder / split)
+        random.randint(0, 256, [count, 8, 4, 3]).astype(np.uint8).tofile(paths[split])
+    return PreparedDataset('tiny', '1.0.0', (8, 4, 3), paths, FACTS.num_examples)
+
+
+def params_in(folder, **changes):
+    small = HParams(
+        dataset='tiny', image_shape=(8, 4, 3), latent_size=2, lstm_units=4, decoder_units=8,
+        decoder_channels=2, batch_size=20, max_steps=6, warmup_steps=2, save_checkpoints_steps=3,
+        num_threads=1, model_dir=str(folder),
+    )  # fmt: skip
+    return dataclasses.replace(small, **changes)
+
+
+def trained(data, params):
+    """Trains to max_steps; returns every variable, the optimizer's included."""
+    progress = TrainingProgress(params)
+    train.train_and_evaluate(train.make_estimator(params), data, params, progress)
+    return variables(tf.train.latest_checkpoint(params.model_dir)), progress
+
+
+def variables(checkpoint_path):
+    reader = tf.train.load_checkpoint(checkpoint_path)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
