@@ -72,7 +72,7 @@ def test_a_step_is_made_only_of_finite_numbers(tmp_path, image, loss, gradient, 
             np.testing.assert_array_equal(one, other)
     sentence = refusal(finite.explain, error.value, params)
     assert 'step 1 was stopped before it changed the weights: ' + cause in sentence
-    assert 'reconstruction loss 5.00 + KL divergence 2.00 nats' in sentence
+    assert 'reconstruction loss 5 + KL divergence 2 nats' in sentence
     expected = 'to 1, mean 0.5)' if cause.startswith('the') else 'from 0 to 0, mean 0)'
     assert expected in sentence
     assert 'there is no checkpoint to go on from' in sentence
@@ -109,14 +109,14 @@ def with_nan_at(step):
     """`input.train_input_fn` with one pixel of the batch of that step, 1 the first, made NaN."""
     sound = input.train_input_fn
 
-    def train_input_fn(prepared, batch_size, seed, start_step):
+    def train_input_fn(prepared, batch_size, seed, start_step, binarization):
         def spoil(number, features):
             images = features['images']
             first = tf.equal(tf.range(tf.size(images)), 0) & tf.equal(number, step - 1)
             nan = tf.fill(tf.shape(images), math.nan)
             return {'images': tf.where(tf.reshape(first, tf.shape(images)), nan, images)}
 
-        batches = sound(prepared, batch_size, seed, start_step)
+        batches = sound(prepared, batch_size, seed, start_step, binarization)
         return tf.data.Dataset.zip((tf.data.Dataset.range(start_step, 100), batches)).map(spoil)
 
     return train_input_fn
