@@ -51,12 +51,17 @@ class Runs:
             with _captured(self.printed['three']):
                 self.results = train.run(self.params)
             with _captured(self.printed['two']):
-                for max_steps in (5, 10):
-                    self.binarized = dataclasses.replace(
-                        self.params, latent_size=2, max_steps=max_steps, profile_steps=0,
-                        binarization='dynamic', model_dir=os.path.join(self.logdir, 'two'),
-                    )  # fmt: skip
-                    train.run(self.binarized)
+                self.binarized = dataclasses.replace(
+                    self.params, latent_size=2, profile_steps=0, binarization='dynamic', num_threads=1,
+                    model_dir=os.path.join(self.logdir, 'two'),
+                )  # fmt: skip
+                # As if killed after step 5.
+                first = dataclasses.replace(self.binarized, max_steps=5)
+                train.save_settings(first)
+                train.train_and_evaluate(
+                    train.make_estimator(first), self.data, first, train.TrainingProgress(first)
+                )
+                train.run(self.binarized)
 
         pixels = np.fromfile(self.data.files['validation'], np.uint8)
         # In the order of TFDS, which shuffles.
@@ -305,6 +310,7 @@ def test_profiles_are_chrome_traces_and_run_metadata(runs):
     assert 'step_5' in tagged
 
 
+@pytest.mark.slow
 def test_no_summaries_when_they_are_off(runs, tmp_path):
     params = runs.params.__class__(
         **dict(vars(runs.params), model_dir=str(tmp_path), save_summary_steps=0, profile_steps=0)

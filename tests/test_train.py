@@ -30,7 +30,9 @@ def assert_same(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-@pytest.mark.parametrize('threads, binarization', [(1, 'none'), (2, 'dynamic')])
+@pytest.mark.parametrize(
+    'threads, binarization', [pytest.param(1, 'none', marks=pytest.mark.slow), (2, 'dynamic')]
+)
 def test_a_run_repeats_exactly_and_a_resumed_one_ends_where_an_unbroken_one_does(
     data, tmp_path, threads, binarization
 ):
