@@ -52,8 +52,8 @@ class Runs:
                 self.results = train.run(self.params)
             with _captured(self.printed['two']):
                 self.binarized = dataclasses.replace(
-                    self.params, latent_size=2, profile_steps=0, binarization='dynamic', num_threads=1,
-                    model_dir=os.path.join(self.logdir, 'two'),
+                    self.params, latent_size=2, profile_steps=0, binarization='dynamic',
+                    num_threads=1, model_dir=os.path.join(self.logdir, 'two'),
                 )  # fmt: skip
                 # As if killed after step 5.
                 first = dataclasses.replace(self.binarized, max_steps=5)
