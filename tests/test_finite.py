@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests import tiny
 from tests.tiny import params_in, trained
-from trainer import export, finite, input, optimizer, train
+from trainer import finite, input, optimizer, train
 from trainer.elbo import ElboTerms
 from trainer.errors import UserError
 
@@ -23,14 +23,8 @@ def data(tmp_path_factory):
 def prepared(data, monkeypatch):
     """Lets train.run have this data, and no time be spent on SavedModels."""
     monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
-
-    def export_nothing(kind, checkpoint_path, params, **options):
-        folder = os.path.join(params.model_dir, 'export', kind, '1')
-        os.makedirs(folder, exist_ok=True)
-        return folder
-
-    monkeypatch.setattr(export, 'export_saved_model', export_nothing)
-    return data
+    with tiny.no_saved_models():
+        yield data
 
 
 def refusal(call, *args):

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import datasets
+from tests import datasets, tiny
 from trainer import drawing, generate, input, prepare_data, projector, train
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -39,7 +39,8 @@ class Runs:
     def __init__(self, folder):
         self.logdir = str(folder / 'runs')
         data_dir = str(folder / 'data')
-        with datasets.small_mnist(datasets.write_idx(folder / 'idx', label=None)):
+        small = datasets.small_mnist(datasets.write_idx(folder / 'idx', label=None))
+        with small, tiny.no_saved_models():
             self.data = prepare_data.prepare('mnist', data_dir, str(folder / 'idx'))
             self.params = HParams(
                 model_dir=os.path.join(self.logdir, 'three'), data_dir=data_dir, latent_size=3,

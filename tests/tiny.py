@@ -1,11 +1,14 @@
 """A training of six steps on noise, for tests of what goes on around the steps."""
 
+import contextlib
 import dataclasses
+import os
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
-from trainer import train
+from trainer import export, train
 from trainer.hparams import HParams
 from trainer.prepare_data import DatasetFacts, PreparedDataset
 from trainer.progress import TrainingProgress
@@ -31,10 +34,24 @@ def params_in(folder, **changes):
     return dataclasses.replace(small, **changes)
 
 
+@contextlib.contextmanager
+def no_saved_models():
+    """Spends no time on SavedModels: an export is an empty folder."""
+
+    def export_nothing(kind, checkpoint_path, params, **options):
+        folder = os.path.join(params.model_dir, 'export', kind, '1')
+        os.makedirs(folder, exist_ok=True)
+        return folder
+
+    with mock.patch.object(export, 'export_saved_model', export_nothing):
+        yield
+
+
 def trained(data, params):
-    """Trains to max_steps; returns every variable, the optimizer's included."""
+    """Trains to max_steps, without SavedModels; returns every variable, the optimizer's too."""
     progress = TrainingProgress(params)
-    train.train_and_evaluate(train.make_estimator(params), data, params, progress)
+    with no_saved_models():
+        train.train_and_evaluate(train.make_estimator(params), data, params, progress)
     return variables(tf.train.latest_checkpoint(params.model_dir)), progress
 
 

@@ -11,6 +11,8 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 import tensorflow as tf
 from tensorflow.python.ops import gen_math_ops
 
+from trainer.custom_gradient import custom_gradient
+
 
 class _Step(NamedTuple):
     """What the backward pass needs of one time step; each float32 `[units or wider, batch]`."""
@@ -75,7 +77,7 @@ def _unrolled(inputs: tf.Tensor, weights: tf.Tensor, at: Sequence[int]) -> List[
       h_t for each t of `at`, `[units, batch]`.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(inputs, weights):
         steps = _forward(inputs, weights)
 

@@ -55,14 +55,18 @@ def model_fn(
         return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=step.train_op)
 
     if mode == tf.estimator.ModeKeys.EVAL:
+        posterior = network.encode(images, params)
+        # Of several samples an image, decoding takes most of the time; the LSTM's graph, to build.
         result = optimizer.forward_in_towers(
-            lambda images, noise: evaluated(autoencode(images, noise, params)),
-            [images, evaluation_noise(images, params)],
+            lambda images, mean, scale, noise: evaluated(
+                decoded(images, DiagonalGaussian(mean, scale), noise, params)
+            ),
+            [images, posterior.mean, posterior.scale, evaluation_noise(images, params)],
             params.threads,
         )
         metrics = summaries.evaluation(result)
         if params.save_summary_steps:
-            pictures.summaries(images, result.posterior_mean, params)
+            pictures.summaries(images, posterior.mean, params)
         with tf.name_scope('elbo/'):
             loss = tf.reduce_mean(result.means['negative_elbo'])
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
@@ -101,7 +105,13 @@ def autoencode(images: tf.Tensor, noise: tf.Tensor, params: HParams) -> Autoenco
       noise: float32 `[batch, K, latent_size]`; N(0, I) gives K samples of each posterior, 0 its
         mean.
     """
-    posterior = network.encode(images, params)
+    return decoded(images, network.encode(images, params), noise, params)
+
+
+def decoded(
+    images: tf.Tensor, posterior: DiagonalGaussian, noise: tf.Tensor, params: HParams
+) -> Autoencoded:
+    """Samples and decodes, given the posterior of `images`; arguments as of `autoencode`."""
     latents = posterior.sample(noise)
     likelihood, log_likelihood = decode_samples(images, latents, params)
     return Autoencoded(posterior, network.prior(params), latents, likelihood, log_likelihood)

@@ -10,6 +10,7 @@ from typing import Callable, Dict, List, NamedTuple, Tuple
 
 import tensorflow as tf
 
+from trainer.custom_gradient import custom_gradient
 from trainer.elbo import ElboTerms, importance_weighted_bound
 from trainer.hparams import HParams
 
@@ -127,7 +128,7 @@ def doubly_reparameterized(
     # The weights exist only after the latents; the gradient is built after both.
     log_weights: List[tf.Tensor] = []
 
-    @tf.custom_gradient
+    @custom_gradient
     def same(latents):
         def gradient(d_latents):
             normalized = tf.stop_gradient(tf.nn.softmax(log_weights[0], axis=1))

@@ -12,6 +12,8 @@ from typing import Tuple
 
 import tensorflow as tf
 
+from trainer.custom_gradient import custom_gradient
+
 
 def transpose_convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """Returns `tf.nn.conv2d_transpose` with stride 2 and SAME padding.
@@ -25,7 +27,7 @@ def transpose_convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """
     gradients = {3: _gradients_of_3x3, 4: _gradients_of_4x4}[kernel.shape.as_list()[0]]
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(inputs, kernel):
         rows, columns = inputs.shape.as_list()[1:3]
         shape = [tf.shape(inputs)[0], 2 * rows, 2 * columns, kernel.shape.as_list()[2]]
