@@ -16,6 +16,8 @@ import tensorflow as tf
 from trainer import ending, hparams, train
 from trainer.input import eval_input_fn
 
+pytestmark = pytest.mark.slow
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STEPS = 300
 SETTINGS = [
