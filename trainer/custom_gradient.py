@@ -1,8 +1,8 @@
 """Gives a function of tensors a gradient of one's own, as tf.custom_gradient does.
 
 That of TF 1.14 registers each call's gradient for the life of the process, and with it the call's
-graph: a run would hold the graphs of all its evaluations, some 50 MB each. Here the graph holds its
-gradients, and goes with them.
+graph: a run would hold the graphs of all its evaluations. Here the graph holds its gradients, and
+goes with them.
 """
 
 import functools

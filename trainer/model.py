@@ -56,7 +56,7 @@ def model_fn(
 
     if mode == tf.estimator.ModeKeys.EVAL:
         posterior = network.encode(images, params)
-        # Of several samples an image, decoding takes most of the time; the LSTM's graph, to build.
+        # Encoded once: building the LSTM's graph for each tower takes longer than towers gain.
         result = optimizer.forward_in_towers(
             lambda images, mean, scale, noise: evaluated(
                 decoded(images, DiagonalGaussian(mean, scale), noise, params)
