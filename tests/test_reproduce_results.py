@@ -42,7 +42,7 @@ def test_a_row_is_what_its_commands_left_and_is_not_made_twice(mnist_data_dir, t
     with open(str(tmp_path / 'dynamic-50' / 'evaluation_test_2.json')) as f:
         estimate = json.load(f)['negative_log_likelihood']
     cells = [cell.strip() for cell in row.split('|')]
-    assert cells[1] == '`--binarization=dynamic --latent_size=50 --max_steps=7500`'
+    assert cells[1] == '`--binarization=dynamic --latent_size=50 --max_steps=6500`'
     assert cells[2] == record['convention'] == 'dynamic binarisation'
     assert cells[3].startswith('{:.2f} = '.format(record['test']['negative_elbo']))
     assert cells[4] == '{mean:.2f} ± {standard_error:.2f}'.format(**estimate)
