@@ -312,7 +312,8 @@ def run(tmp_path_factory):
     best = os.path.join(params.model_dir, 'export', 'best')
     os.makedirs(best)
     name = export.keep_checkpoint(os.path.join(params.model_dir, 'model.ckpt-0'), best)
-    files.write_json(os.path.join(best, 'best.json'), {'checkpoint': name})
+    state = {'negative_elbo': 9.5, 'global_step': 3, 'checkpoint': name, 'export': '1'}
+    files.write_json(os.path.join(best, 'best.json'), state)
     return Run(params, data, tf.train.latest_checkpoint(params.model_dir))
 
 

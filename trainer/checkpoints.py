@@ -90,7 +90,7 @@ def damage(checkpoint_path: str) -> str:
         for name in names:
             reader.get_tensor(name)
     except Exception as error:  # OpError, ValueError, RuntimeError: as SWIG translates the status.
-        return str(error).strip().split('\n')[0] or type(error).__name__
+        return reason(error)
     return '' if tf.GraphKeys.GLOBAL_STEP in names else 'it has no global_step'
 
 
@@ -109,10 +109,10 @@ def mend(model_dir: str) -> None:
         return
     reasons = []
     for path in found:
-        reason = damage(path)
-        if not reason:
+        found_wrong = damage(path)
+        if not found_wrong:
             break
-        reasons.append('{} is damaged ({})'.format(path, reason))
+        reasons.append('{} is damaged ({})'.format(path, found_wrong))
     else:
         raise UserError(
             '--model_dir={}: {}, and no other checkpoint is there to go on from: restore one, or '
@@ -153,9 +153,16 @@ def restore(saver: tf.train.Saver, session: tf.Session, checkpoint_path: str) ->
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(
             'the weights of {} cannot be used ({}): give a whole checkpoint of this model.'.format(
-                checkpoint_path, str(error).strip().split('\n')[0]
+                checkpoint_path, reason(error)
             )
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """Returns the one line of an exception of TF's that says what is wrong with a checkpoint."""
+    # The Saver of 1.14 puts a guess of its own before it.
+    text = str(error).rpartition('Original error:')[2]
+    return text.strip().split('\n')[0] or type(error).__name__
 
 
 def _remove_leftovers(model_dir: str) -> None:

@@ -20,7 +20,17 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from trainer import export, files, hparams, importance_sampling, input, logs, network, prepare_data
+from trainer import (
+    checkpoints,
+    export,
+    files,
+    hparams,
+    importance_sampling,
+    input,
+    logs,
+    network,
+    prepare_data,
+)
 from trainer.decoded_copy import SPLITS, PreparedDataset
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -171,7 +181,7 @@ def model_of(checkpoint_path: str, params: HParams) -> Model:
 def _not_restored(checkpoint_path: str, params: HParams, error: Exception) -> UserError:
     return UserError(
         '--checkpoint={} is broken, or not of the model in --model_dir={} ({}): give '
-        'another.'.format(checkpoint_path, params.model_dir, str(error).strip().split('\n')[0])
+        'another.'.format(checkpoint_path, params.model_dir, checkpoints.reason(error))
     )
 
 

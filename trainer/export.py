@@ -124,8 +124,20 @@ def read_state(model_dir: str) -> Dict[str, Any]:
     `evaluated_step` is the global step of the last, and `evaluations_since_best` counts those no
     better than the best before them; `stopped_step` is of a run that ended for that. The best model
     is what `read_best` returns.
+
+    Raises:
+      UserError: the file is damaged.
     """
-    return files.read_json(_state_path(model_dir)) or {}
+    path = _state_path(model_dir)
+    state = files.read_json(path)
+    if state is None:
+        return {}
+    kinds = _BEST if isinstance(state, dict) and 'checkpoint' in state else _EVALUATIONS
+    if not isinstance(state, dict) or not all(
+        isinstance(state.get(name), kind) for name, kind in kinds.items()
+    ):
+        raise UserError('{} does not hold the state of the best export: move it away.'.format(path))
+    return state
 
 
 def write_state(model_dir: str, state: Dict[str, Any]) -> None:
@@ -138,35 +150,29 @@ def mend_state(model_dir: str) -> None:
 
     The exports and the checkpoint that it named stay.
     """
+    try:
+        wrong = _damaged_best(model_dir)
+        if not wrong:
+            return
+    except UserError as error:
+        wrong = str(error)
     path = _state_path(model_dir)
-    reason = _damage(path)
-    if not reason:
-        return
     tf.gfile.Rename(path, path + '.damaged', overwrite=True)
     say(
-        '{} is damaged ({}): it is set aside as {}.damaged, and the next evaluation counts as the '
-        'best.'.format(path, reason, os.path.basename(path))
+        '{} It is set aside as {}.damaged, and the next evaluation counts as the best.'.format(
+            wrong, os.path.basename(path)
+        )
     )
 
 
-def _damage(path: str) -> str:
-    """What is wrong with a file of the state, '' for nothing."""
-    try:
-        state = files.read_json(path)
-    except UserError as error:
-        return str(error)
-    if state is None:
+def _damaged_best(model_dir: str) -> str:
+    """What is wrong with the checkpoint of the best model, if there is one; '' for nothing."""
+    best = read_best(model_dir)
+    if best is None:
         return ''
-    if not isinstance(state, dict):
-        return 'it is no object'
-    kinds = _BEST if 'checkpoint' in state else _EVALUATIONS
-    for name, kind in kinds.items():
-        if not isinstance(state.get(name), kind):
-            return '{} is {!r}'.format(name, state.get(name))
-    checkpoint_path = os.path.join(os.path.dirname(path), state.get('checkpoint', ''))
-    if 'checkpoint' in state and tf.train.checkpoint_exists(checkpoint_path):
-        return checkpoints.damage(checkpoint_path)
-    return ''
+    path = os.path.join(best['folder'], best['checkpoint'])
+    reason = checkpoints.damage(path)
+    return '{} is damaged ({}).'.format(path, reason) if reason else ''
 
 
 def read_best(model_dir: str) -> Optional[Dict[str, Any]]:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.tools.graph_transforms import TransformGraph
 
-from trainer import drawing, files, hparams, serving
+from trainer import checkpoints, drawing, files, hparams, serving
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.serving import Signature
@@ -108,7 +108,7 @@ def _restore(saver: tf.train.Saver, session: tf.Session, checkpoint_path: str) -
                 raise ValueError('its {} is missing or of another shape'.format(variable.op.name))
         saver.restore(session, checkpoint_path)
     except (tf.errors.OpError, ValueError) as error:
-        reason = str(error).strip().split('\n')[0]
+        reason = checkpoints.reason(error)
         raise UserError(
             'the weights of {} cannot be used ({}): give a whole checkpoint of this model with '
             '--checkpoint.'.format(checkpoint_path, reason)

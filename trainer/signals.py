@@ -57,6 +57,7 @@ def handled() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _state.received, _state.deferred = None, False
 
 
 def _handle(number: int, frame: Any) -> None:

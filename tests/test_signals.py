@@ -1,0 +1,124 @@
+"""Tests of what becomes of a process that is told to end."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests import tiny
+from trainer import logs, signals, summaries, train
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    'number, code, word', [(signal.SIGTERM, 143, 'terminated'), (signal.SIGINT, 130, 'interrupted')]
+)
+def test_a_program_ends_at_once_with_a_sentence_and_the_code_of_the_signal(
+    capsys, number, code, word
+):
+    def main(argv):
+        send(number)
+        raise AssertionError('it went on')
+
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        logs.run(main, ['program'])
+    assert ended.value.code == code
+    assert capsys.readouterr().err == (
+        word + ': the same command goes on from what was last saved.\n'
+    )
+    assert signal.getsignal(number) == before
+
+
+def test_an_ignored_signal_stays_so(monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals.handled():
+            send(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class SendAt(tf.train.SessionRunHook):
+    """Sends a signal within a step."""
+
+    def __init__(self, step, number):
+        self._step, self._number = step, number
+
+    def before_run(self, run_context):
+        if run_context.session.run(tf.train.get_global_step()) == self._step - 1:
+            send(self._number)
+
+
+def test_a_training_finishes_its_step_saves_it_and_goes_on_as_if_unbroken(
+    tmp_path, monkeypatch, capsys
+):
+    data = tiny.write_data(tmp_path)
+    unbroken, _ = tiny.trained(data, tiny.params_in(tmp_path / 'unbroken'))
+    evaluated = []
+
+    def saver(*args, **options):
+        # A hook of the same session, without another way into it.
+        options['listeners'].append(Listening())
+        return original(*args, **options)
+
+    class Listening(tf.train.CheckpointSaverListener):
+        def after_save(self, session, global_step_value):
+            evaluated.append(int(global_step_value))
+
+    original = summaries.CheckpointSaverHook
+    monkeypatch.setattr(summaries, 'CheckpointSaverHook', saver)
+    finish = signals.FinishStepHook
+
+    class FinishStepHook(finish):
+        sender = SendAt(5, signal.SIGTERM)
+
+        def before_run(self, run_context):
+            super().before_run(run_context)
+            self.sender.before_run(run_context)
+
+    monkeypatch.setattr(signals, 'FinishStepHook', FinishStepHook)
+    params = tiny.params_in(tmp_path / 'broken')
+
+    def main(argv):
+        tiny.trained(data, params)
+
+    with pytest.raises(SystemExit) as ended:
+        logs.run(main, ['program'])
+    assert ended.value.code == 143
+    assert 'terminated: step 5 is saved, and the same command goes on from it.' in (
+        capsys.readouterr().err
+    )
+    assert evaluated == [0, 3]  # Not that of step 5: evaluations follow the saving.
+
+    monkeypatch.undo()
+    assert int(tf.train.load_variable(params.model_dir, 'global_step')) == 5
+    resumed, _ = tiny.trained(data, params)
+    assert sorted(resumed) == sorted(unbroken)
+    for name, value in unbroken.items():
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+
+
+def test_a_worker_leaves_at_once(monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr(signals.os, '_exit', left.append)
+    with signals.handled():
+        signals.leave_at_once()
+        send(signal.SIGTERM)
+    assert left == [143]
+    assert 'terminated' in capsys.readouterr().err
+
+
+def test_only_the_leader_locks_the_folder(tmp_path, monkeypatch):
+    """A worker or an evaluator beside the chief must not be refused."""
+    locked = []
+    monkeypatch.setattr(train.run_lock, 'held', lambda folder: locked.append(folder))
+    monkeypatch.setattr(train, '_run_locked', lambda params, task, report: {})
+    for kind in ('evaluator', 'worker'):
+        train.run(tiny.params_in(tmp_path), train.Task(kind))
+    assert locked == []
