@@ -23,7 +23,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 from absl import app, flags  # noqa: E402
 
 _SECONDS_TO_FOLLOW_THE_CHIEF = 120.0
-_SECONDS_TO_TERMINATE = 10.0
+# More than a parameter server goes on for.
+_SECONDS_TO_TERMINATE = 20.0
 
 
 def addresses(counts: Dict[str, int]) -> Dict[str, List[str]]:
