@@ -20,7 +20,17 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from trainer import export, files, hparams, importance_sampling, input, logs, network, prepare_data
+from trainer import (
+    checkpoints,
+    export,
+    files,
+    hparams,
+    importance_sampling,
+    input,
+    logs,
+    network,
+    prepare_data,
+)
 from trainer.decoded_copy import SPLITS, PreparedDataset
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -125,7 +135,7 @@ class PartialResults:
         if hashlib.sha256(content).digest() != digest:
             say('{} is damaged: beginning anew.'.format(self._path))
             return nothing
-        archive = np.load(io.BytesIO(content))
+        archive = np.load(io.BytesIO(content), allow_pickle=False)
         facts = json.loads(str(archive['facts']))
         for name in sorted(set(facts) | set(self._facts)):
             ours, theirs = self._facts.get(name), facts.get(name)
@@ -156,7 +166,7 @@ def model_of(checkpoint_path: str, params: HParams) -> Model:
 
     def restore(session: tf.Session) -> None:
         try:
-            tf.train.Saver().restore(session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path)
         except (tf.errors.OpError, ValueError) as error:
             raise _not_restored(checkpoint_path, params, error) from error
 

@@ -10,7 +10,17 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from trainer import drawing, files, hparams, input, logs, network, pictures, prepare_data
+from trainer import (
+    checkpoints,
+    drawing,
+    files,
+    hparams,
+    input,
+    logs,
+    network,
+    pictures,
+    prepare_data,
+)
 from trainer.decoded_copy import PreparedDataset
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -58,7 +68,7 @@ def _in_batches(
         inputs = [tf.placeholder(tf.float32, [None, *array.shape[1:]]) for array in arrays]
         images = build(*inputs).mean()
         with tf.Session() as session:
-            tf.train.Saver().restore(session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path)
             decoded = [
                 session.run(
                     images, {x: array[start : start + _BATCH] for x, array in zip(inputs, arrays)}
@@ -94,7 +104,7 @@ def write_pictures(
         of_name = pictures.of_validation(placeholder, mean, params)
         pngs = {name: pictures.png(of_name[name]) for name in paths}
         with tf.Session() as session:
-            tf.train.Saver().restore(session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path)
             contents = session.run(pngs, {placeholder: images})
     for name, path in paths.items():
         files.write_bytes(path, contents[name])

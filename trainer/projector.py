@@ -16,6 +16,7 @@ from tensorboard.plugins.text import summary as text_summary
 from tensorflow.contrib.tensorboard.plugins import projector
 
 from trainer import (
+    checkpoints,
     dataset_folder,
     files,
     generate,
@@ -90,7 +91,7 @@ def _embed(
         sprite = pictures.png(pictures.Picture(all_images, pictures.square_columns(count)))
         parts = []
         with tf.Session() as session:
-            tf.train.Saver().restore(session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path)
             for _ in range(-(-count // _BATCH)):
                 parts.append(session.run([images, mean]))
             pixels, means = [np.concatenate(part) for part in zip(*parts)]
