@@ -205,7 +205,10 @@ def saved_model_cli(export_dir: str) -> Dict[str, Call]:
                 with contextlib.redirect_stdout(io.StringIO()), tf.Graph().as_default():
                     parsed.func(parsed)
                 paths = glob.glob(os.path.join(folder, '*.npy'))
-                arrays = {os.path.basename(path)[: -len('.npy')]: np.load(path) for path in paths}
+                arrays = {
+                    os.path.basename(path)[: -len('.npy')]: np.load(path, allow_pickle=False)
+                    for path in paths
+                }
             return {name: value for name, value in arrays.items() if name[:3] != 'in-'}
 
         return call

@@ -81,6 +81,18 @@ def newest(folder):
     return os.path.join(folder, str(max(numbers)))
 
 
+def listen_on(host):
+    """Has all of KServe's servers listen on `host`: 0.0.0.0 is written into it."""
+    import uvicorn
+
+    initialize = uvicorn.Config.__init__
+
+    def initialize_with_host(self, *args, **settings):
+        initialize(self, *args, **dict(settings, host=host))
+
+    uvicorn.Config.__init__ = initialize_with_host
+
+
 def main():
     """Loads the export and serves it until it is told to stop."""
     import argparse
@@ -115,7 +127,9 @@ def main():
 
     parser = argparse.ArgumentParser(parents=[kserve.model_server.parser])
     parser.add_argument('export')
+    parser.add_argument('--host', default='127.0.0.1', help='Address to listen on; 0.0.0.0: all.')
     args = parser.parse_args()
+    listen_on(args.host)
     model = SavedModel(args.model_name, newest(args.export))
     kserve.ModelServer(http_port=args.http_port, enable_grpc=False).start([model])
 

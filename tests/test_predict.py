@@ -208,7 +208,7 @@ def test_serve_starts_the_official_container(model, serve):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split('\n')
     assert lines[:2] == ['run', '--rm']
-    assert '18501:8501' in lines and '8500:8500' in lines
+    assert '127.0.0.1:18501:8501' in lines and '127.0.0.1:8500:8500' in lines
     mount = 'type=bind,source={},target=/models/vae,readonly'.format(os.path.realpath(folder))
     assert mount in lines and 'MODEL_NAME=vae' in lines
     assert lines[-2].startswith('tensorflow/serving:')

@@ -1,4 +1,4 @@
-"""Which checkpoints of a `model_dir` are there, and which of them are whole.
+"""Which checkpoints of a `model_dir` are there, which are whole, and which are of this model.
 
 TF 1.14 trusts the file `checkpoint`, which names them: where that is damaged it starts again from
 step 0, and where the last checkpoint is, it fails. Here the newest one that can be read counts.
@@ -26,6 +26,7 @@ _LEFTOVERS = (
 )  # fmt: skip
 # A program beside the training may be writing a picture right now.
 _SECONDS_TO_LEFTOVER = 3.0
+_SHOWN = 3
 
 
 def latest(model_dir: str) -> Optional[str]:
@@ -142,14 +143,61 @@ def make_latest(checkpoint_path: str, model_dir: str) -> None:
     files.write_bytes(os.path.join(model_dir, STATE_FILE), content.encode('utf-8'))
 
 
-def restore(saver: tf.train.Saver, session: tf.Session, checkpoint_path: str) -> None:
-    """Restores a checkpoint.
+def check_fits(checkpoint_path: str) -> None:
+    """Refuses a checkpoint that has not all variables of the default graph, in their shapes.
+
+    TF 1.14 restores resource variables without a look at the shape, and says of a name that is
+    missing nothing but that, in a traceback.
 
     Raises:
-      UserError: it is damaged, or of another network.
+      UserError: names the variables that differ, with both shapes.
+    """
+    shapes = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
+    differences = []
+    for variable in tf.global_variables():
+        name, shape = variable.op.name, variable.shape.as_list()
+        if shapes.get(name) != shape:
+            found = '{} in it'.format(shapes[name]) if name in shapes else 'missing in it'
+            differences.append('{} is {}, not {}'.format(name, found, shape))
+    if differences:
+        raise UserError(
+            '{} does not fit the model of the settings beside it ({}): give a checkpoint of this '
+            'model, restore its own hyper_parameters.json, or use the version that trained '
+            'it.'.format(checkpoint_path, _some(differences))
+        )
+
+
+def _some(differences: List[str]) -> str:
+    more = len(differences) - _SHOWN
+    return '; '.join(differences[:_SHOWN]) + ('; {} more'.format(more) if more > 0 else '')
+
+
+class FitsHook(tf.train.SessionRunHook):
+    """Refuses to go on from a checkpoint of another model, before the session restores it."""
+
+    def __init__(self, model_dir: str):
+        self._model_dir = model_dir
+
+    def begin(self) -> None:
+        path = latest(self._model_dir)
+        if path is not None:
+            check_fits(path)
+
+
+def restore(
+    session: tf.Session, checkpoint_path: str, saver: Optional[tf.train.Saver] = None
+) -> None:
+    """Restores all variables of the default graph.
+
+    Args:
+      saver: of those variables, where there is one already.
+
+    Raises:
+      UserError: the checkpoint is damaged, or of another model.
     """
     try:
-        saver.restore(session, checkpoint_path)
+        check_fits(checkpoint_path)
+        (saver or tf.train.Saver()).restore(session, checkpoint_path)
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(
             'the weights of {} cannot be used ({}): give a whole checkpoint of this model.'.format(

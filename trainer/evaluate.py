@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+import zipfile
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
@@ -135,8 +136,14 @@ class PartialResults:
         if hashlib.sha256(content).digest() != digest:
             say('{} is damaged: beginning anew.'.format(self._path))
             return nothing
-        archive = np.load(io.BytesIO(content))
-        facts = json.loads(str(archive['facts']))
+        try:
+            # A pickle is a program.
+            archive = np.load(io.BytesIO(content), allow_pickle=False)
+            facts = json.loads(str(archive['facts']))
+            rows, seconds = archive['rows'], float(archive['seconds'])
+        except (ValueError, TypeError, KeyError, OSError, zipfile.BadZipFile):
+            say('{} is not of this program: beginning anew.'.format(self._path))
+            return nothing
         for name in sorted(set(facts) | set(self._facts)):
             ours, theirs = self._facts.get(name), facts.get(name)
             if ours != theirs:
@@ -146,7 +153,7 @@ class PartialResults:
                     )
                 )
                 return nothing
-        return archive['rows'], float(archive['seconds'])
+        return rows, seconds
 
     def save(self, rows: np.ndarray, seconds: float) -> None:
         """Writes the rows of the first images, and the seconds they took, whole or not at all."""
@@ -166,7 +173,7 @@ def model_of(checkpoint_path: str, params: HParams) -> Model:
 
     def restore(session: tf.Session) -> None:
         try:
-            tf.train.Saver().restore(session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path)
         except (tf.errors.OpError, ValueError) as error:
             raise _not_restored(checkpoint_path, params, error) from error
 

@@ -300,7 +300,7 @@ def save_weights(estimator: tf.estimator.Estimator, checkpoint_path: str, params
         estimator.model_fn(receiver.features, None, tf.estimator.ModeKeys.PREDICT, estimator.config)
         saver = tf.train.Saver(save_relative_paths=True)
         with tf.Session(config=estimator.config.session_config) as session:
-            checkpoints.restore(saver, session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path, saver)
             temporary = saver.save(
                 session, os.path.join(params.model_dir, '.new', WEIGHTS_NAME), write_state=False
             )

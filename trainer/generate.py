@@ -69,7 +69,7 @@ def _in_batches(
         inputs = [tf.placeholder(tf.float32, [None, *array.shape[1:]]) for array in arrays]
         images = build(*inputs).mean()
         with tf.Session() as session:
-            checkpoints.restore(tf.train.Saver(), session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path)
             decoded = [
                 session.run(
                     images, {x: array[start : start + _BATCH] for x, array in zip(inputs, arrays)}
@@ -105,7 +105,7 @@ def write_pictures(
         of_name = pictures.of_validation(placeholder, mean, params)
         pngs = {name: pictures.png(of_name[name]) for name in paths}
         with tf.Session() as session:
-            checkpoints.restore(tf.train.Saver(), session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path)
             contents = session.run(pngs, {placeholder: images})
     for name, path in paths.items():
         files.write_bytes(path, contents[name])

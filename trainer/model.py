@@ -4,7 +4,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 
 import tensorflow as tf
 
-from trainer import finite, network, objective, optimizer, pictures, priors, summaries
+from trainer import checkpoints, finite, network, objective, optimizer, pictures, priors, summaries
 from trainer.distributions import DiagonalGaussian
 from trainer.elbo import (
     ElboTerms,
@@ -52,7 +52,11 @@ def model_fn(
         summaries.training(batch, step, gradients, beta, params)
         with tf.name_scope('elbo/'):
             loss = tf.reduce_mean(batch.elbo.negative_elbo)
-        return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=step.train_op)
+        # Of the chief alone: it restores, and the others wait for it.
+        hooks = [checkpoints.FitsHook(params.model_dir)]
+        return tf.estimator.EstimatorSpec(
+            mode, loss=loss, train_op=step.train_op, training_chief_hooks=hooks
+        )
 
     if mode == tf.estimator.ModeKeys.EVAL:
         posterior = network.encode(images, params)

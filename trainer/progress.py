@@ -9,6 +9,7 @@ import tensorflow as tf
 import tqdm
 
 from trainer import hparams, summaries
+from trainer.errors import without_secrets
 from trainer.hparams import HParams
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -16,8 +17,8 @@ _BAR = '{n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}, {remaining} left'
 
 
 def say(text: str) -> None:
-    """Prints one line to stderr, above a progress bar if there is one."""
-    tqdm.tqdm.write(text, file=sys.stderr)
+    """Prints one line to stderr, above a progress bar if there is one; no secrets of URLs."""
+    tqdm.tqdm.write(without_secrets(text), file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -92,7 +92,7 @@ def _embed(
         sprite = pictures.png(pictures.Picture(all_images, pictures.square_columns(count)))
         parts = []
         with tf.Session() as session:
-            checkpoints.restore(tf.train.Saver(), session, checkpoint_path)
+            checkpoints.restore(session, checkpoint_path)
             for _ in range(-(-count // _BATCH)):
                 parts.append(session.run([images, mean]))
             pixels, means = [np.concatenate(part) for part in zip(*parts)]

@@ -75,8 +75,8 @@ def write(
     # The graph rewriting of 1.14 would take longer than the two runs that it speeds up.
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf.Session(graph=served.graph, config=config) as session:
-        _restore(served.saver, session, checkpoint_path)
+    with served.graph.as_default(), tf.Session(config=config) as session:
+        checkpoints.restore(session, checkpoint_path, served.saver)
         golden = _chosen(_golden(session, served.signatures, params), options.signature)
         signatures = _chosen(served.signatures, options.signature)
         if options.optimize or options.signature:
@@ -97,22 +97,6 @@ def _served_graph(params: HParams) -> _Served:
     with tf.Graph().as_default() as graph:
         signatures = serving.build_signatures(params)
         return _Served(graph, signatures, tf.train.Saver())
-
-
-def _restore(saver: tf.train.Saver, session: tf.Session, checkpoint_path: str) -> None:
-    try:
-        # Resource variables of 1.14 take a value of any shape.
-        found = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
-        for variable in session.graph.get_collection(tf.GraphKeys.GLOBAL_VARIABLES):
-            if found.get(variable.op.name) != variable.shape.as_list():
-                raise ValueError('its {} is missing or of another shape'.format(variable.op.name))
-        saver.restore(session, checkpoint_path)
-    except (tf.errors.OpError, ValueError) as error:
-        reason = checkpoints.reason(error)
-        raise UserError(
-            'the weights of {} cannot be used ({}): give a whole checkpoint of this model with '
-            '--checkpoint.'.format(checkpoint_path, reason)
-        ) from error
 
 
 def _chosen(by_signature: Dict[str, Any], name: Optional[str]) -> Dict[str, Any]:
