@@ -1,6 +1,7 @@
 """Tests of which checkpoint counts, where files are damaged, missing or left half-written."""
 
 import os
+import threading
 import time
 
 import numpy as np
@@ -158,6 +159,17 @@ def test_what_killed_processes_left_is_removed_unless_it_is_being_written(folder
     assert not [name for name in names if (folder / name).exists()]
     assert all((folder / name).exists() for name in kept + ['new_images.png.0a1b2c3d.tmp'])
     assert checkpoints.latest(str(folder)) == prefix(folder, 9)
+
+
+def test_others_wait_for_the_chief_to_mend(folder):
+    damage(folder / 'model.ckpt-9.index', empty)
+    chief = threading.Timer(0.5, checkpoints.mend, [str(folder)])
+    chief.start()
+    checkpoints.wait_until_mended(str(folder))
+    assert checkpoints.latest(str(folder)) == prefix(folder, 6)
+    chief.join()
+    damage(folder / 'model.ckpt-6.index', empty)
+    checkpoints.wait_until_mended(str(folder), seconds=0.1)  # It does not wait for ever.
 
 
 def test_restore_names_a_checkpoint_that_cannot_be_used(folder):

@@ -107,6 +107,17 @@ def test_best_is_exported_from_the_first_and_remembered_by_another_exporter(trai
     assert reader.get_tensor('global_step') == 4
 
 
+def test_a_checkpoint_that_is_gone_when_it_is_evaluated_is_no_best(trained, tmp_path, capsys):
+    estimator, params = trained
+    params = dataclasses.replace(params, model_dir=str(tmp_path))
+    exporter = export.BestExporter(params, lambda metrics, best: None)
+    folder = str(tmp_path / 'export' / 'best')
+    metrics = {'negative_elbo': np.float32(9), 'global_step': np.int64(3)}
+    assert exporter.export(estimator, folder, checkpoint(estimator, 3), metrics, False) is None
+    assert export.read_state(str(tmp_path)) == {}
+    assert 'model.ckpt-3 is the best so far, but was removed' in capsys.readouterr().err
+
+
 def test_best_whose_checkpoint_is_gone_does_not_count(tmp_path):
     folder = tmp_path / 'export' / 'best'
     folder.mkdir(parents=True)

@@ -129,6 +129,15 @@ def mend(model_dir: str) -> None:
         make_latest(path, model_dir)
 
 
+def wait_until_mended(model_dir: str, seconds: float = 60.0) -> None:
+    """Gives the chief of a cluster time to `mend`, where the last checkpoint is damaged."""
+    end = time.monotonic() + seconds
+    path = latest(model_dir)
+    while path is not None and damage(path) and time.monotonic() < end:
+        time.sleep(1.0)
+        path = latest(model_dir)
+
+
 def make_latest(checkpoint_path: str, model_dir: str) -> None:
     """Lets the file `checkpoint` name this one as the last, and none of those after it.
 

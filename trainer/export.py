@@ -78,10 +78,11 @@ class BestExporter(tf.estimator.Exporter):
         state, best = read_state(self._params.model_dir), read_best(self._params.model_dir)
         value, step = float(metrics['negative_elbo']), int(metrics['global_step'])
         is_best = math.isfinite(value) and (best is None or value < best['negative_elbo'])
+        kept = _keep_if_there(checkpoint_path, export_path) if is_best else None
         exported = None
-        if is_best:
+        if kept is not None:
             exported = export_saved_model(
-                self.name, checkpoint_path, self._params, evaluation=metrics
+                self.name, os.path.join(export_path, kept), self._params, evaluation=metrics
             )
             write_state(
                 self._params.model_dir,
@@ -89,7 +90,7 @@ class BestExporter(tf.estimator.Exporter):
                     'negative_elbo': value,
                     'convention': hparams.convention(self._params),
                     'global_step': step,
-                    'checkpoint': keep_checkpoint(checkpoint_path, export_path),
+                    'checkpoint': kept,
                     'export': os.path.basename(exported),
                     'evaluated_step': step,
                     'evaluations_since_best': 0,
@@ -98,7 +99,7 @@ class BestExporter(tf.estimator.Exporter):
             if best is not None and best['global_step'] != step:
                 tf.train.remove_checkpoint(os.path.join(export_path, best['checkpoint']))
             remove_old(export_path, self._params.exports_to_keep)
-        elif step > _evaluated_step(state):
+        elif not is_best and step > _evaluated_step(state):
             # Once for each checkpoint: an evaluator that was started anew comes to its last again.
             evaluations = state.get('evaluations_since_best', 0) + 1
             counted = dict(state, evaluated_step=step, evaluations_since_best=evaluations)
@@ -192,12 +193,25 @@ def forget_best(model_dir: str) -> None:
         tf.gfile.Remove(_state_path(model_dir))
 
 
+def _keep_if_there(checkpoint_path: str, folder: str) -> Optional[str]:
+    """`keep_checkpoint`, or None and a word where a cluster has removed the checkpoint meanwhile."""
+    try:
+        return keep_checkpoint(checkpoint_path, folder)
+    except tf.errors.NotFoundError:
+        say(
+            '{} is the best so far, but was removed while it was evaluated, so it is not exported: '
+            'give a larger --save_checkpoints_steps.'.format(checkpoint_path)
+        )
+        return None
+
+
 def keep_checkpoint(checkpoint_path: str, folder: str) -> str:
     """Copies a checkpoint to where no later one replaces it; returns its name in `folder`.
 
     The index file, by which a checkpoint counts as there, is renamed into place last.
     """
     name = os.path.basename(checkpoint_path)
+    tf.gfile.MakeDirs(folder)
     parts = sorted(tf.gfile.Glob(checkpoint_path + '.data-*')) + [checkpoint_path + '.index']
     for part in parts:
         target = os.path.join(folder, os.path.basename(part))

@@ -146,6 +146,7 @@ def _run_locked(
         announce(params)
         save_settings(params)
     else:
+        checkpoints.wait_until_mended(params.model_dir)
         say('{} of the cluster: ready.'.format(str(task).capitalize()))
     estimator = make_estimator(params, task)
     progress = TrainingProgress(params)
