@@ -194,7 +194,7 @@ def forget_best(model_dir: str) -> None:
 
 
 def _keep_if_there(checkpoint_path: str, folder: str) -> Optional[str]:
-    """`keep_checkpoint`, or None and a word where a cluster has removed the checkpoint meanwhile."""
+    """`keep_checkpoint`; None, and a word, where a cluster has removed the checkpoint meanwhile."""
     try:
         return keep_checkpoint(checkpoint_path, folder)
     except tf.errors.NotFoundError:
