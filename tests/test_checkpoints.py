@@ -1,6 +1,7 @@
 """Tests of which checkpoint counts, where files are damaged, missing or left half-written."""
 
 import os
+import subprocess
 import threading
 import time
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import checkpoints
+from trainer import checkpoints, files
 from trainer.errors import UserError
 
 
@@ -138,26 +139,36 @@ def test_a_new_folder_has_none(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_killed_processes_left_is_removed_unless_it_is_being_written(folder):
+def test_what_killed_processes_left_is_removed_unless_its_process_lives(folder):
+    dead = subprocess.Popen(['true'])
+    dead.wait()
+    alive, other_host = files.temporary_name(), '0a1b2c3d-1-0a1b2c3d'
+    alive = alive.replace('-{}-'.format(os.getpid()), '-{}-'.format(os.getppid()))
+    ours = files.temporary_name().replace('-{}-'.format(os.getpid()), '-{}-'.format(dead.pid))
     names = [
-        'results.json.0a1b2c3d.tmp', 'checkpoint.tmp0a1b2c3d', 'model.ckpt-12_temp_0a1b/part',
+        'results.json.{}.tmp'.format(ours), 'checkpoint.tmp0a1b2c3d', 'model.ckpt-12_temp_0a/part',
         'model.ckpt-12.data-00000-of-00001.tempstate99', '.new/new_model.ckpt.index',
-        'export/best/temp-0a1b2c3d/saved_model.pb', 'export/best/model.ckpt-9.index.tmp',
+        'export/best/temp-{}/saved_model.pb'.format(ours),
+        'export/best/model.ckpt-9.index.{}.tmp'.format(ours),
+        'export/final/temp-{}/saved_model.pb'.format(files.temporary_name()),
+        'old.png.{}.tmp'.format(other_host),
     ]  # fmt: skip
-    kept = ['export/best/1700000000/saved_model.pb', 'notes.tmp', 'export/final/temperature.txt']
+    kept = [
+        'export/best/1700000000/saved_model.pb', 'notes.tmp', 'export/final/temperature.txt',
+        'export/final/temp-{}/saved_model.pb'.format(alive), 'results.json.{}.tmp'.format(alive),
+        'export/final/temp-{}/saved_model.pb'.format(other_host),
+    ]  # fmt: skip
     for name in names + kept:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b'half')
-    an_hour_ago = time.time() - 3600
-    for path in folder.rglob('*'):
-        os.utime(str(path), (an_hour_ago, an_hour_ago))
-    (folder / 'new_images.png.0a1b2c3d.tmp').write_bytes(b'half')
+    two_hours_ago = time.time() - 7200
+    os.utime(str(folder / names[-1]), (two_hours_ago, two_hours_ago))
 
     checkpoints.mend(str(folder))
 
-    assert not [name for name in names if (folder / name).exists()]
-    assert all((folder / name).exists() for name in kept + ['new_images.png.0a1b2c3d.tmp'])
+    assert [name for name in names if (folder / name).exists()] == []
+    assert [name for name in kept if not (folder / name).exists()] == []
     assert checkpoints.latest(str(folder)) == prefix(folder, 9)
 
 

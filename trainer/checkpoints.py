@@ -19,13 +19,9 @@ from trainer.progress import say
 
 STATE_FILE = 'checkpoint'
 _INDEX = re.compile(r'(model\.ckpt-(\d+))\.index')
-# What processes that were killed while they wrote leave behind: ours, and TF's Saver.
-_LEFTOVERS = (
-    '*.????????.tmp', 'checkpoint.tmp*', 'model.ckpt-*tempstate*', 'model.ckpt-*_temp_*', '.new',
-    'export/*/temp-*', 'export/*/*.tmp', 'projector/*.tmp',
-)  # fmt: skip
-# A program beside the training may be writing a picture right now.
-_SECONDS_TO_LEFTOVER = 3.0
+# What a training that was killed while it wrote leaves behind, and what any program may have.
+_OF_TRAINING = ('checkpoint.tmp*', 'model.ckpt-*tempstate*', 'model.ckpt-*_temp_*', '.new')
+_OF_ANY = ('*.tmp', 'export/*/temp-*', 'export/*/*.tmp', 'projector/*.tmp')
 _SHOWN = 3
 
 
@@ -223,22 +219,17 @@ def reason(error: Exception) -> str:
 
 
 def _remove_leftovers(model_dir: str) -> None:
-    for pattern in _LEFTOVERS:
-        for path in _glob(os.path.join(_escaped(model_dir), pattern)):
-            if time.time() - tf.gfile.Stat(path).mtime_nsec / 1e9 < _SECONDS_TO_LEFTOVER:
-                continue
-            if tf.gfile.IsDirectory(path):
-                tf.gfile.DeleteRecursively(path)
-            else:
-                tf.gfile.Remove(path)
+    left = [path for pattern in _OF_TRAINING for path in _glob(model_dir, pattern)]
+    left += [p for pattern in _OF_ANY for p in _glob(model_dir, pattern) if files.is_abandoned(p)]
+    for path in left:
+        if tf.gfile.IsDirectory(path):
+            tf.gfile.DeleteRecursively(path)
+        else:
+            tf.gfile.Remove(path)
 
 
-def _glob(pattern: str) -> List[str]:
+def _glob(folder: str, pattern: str) -> List[str]:
     try:
-        return tf.gfile.Glob(pattern)
+        return tf.gfile.Glob(os.path.join(re.sub(r'([\\*?\[])', r'\\\1', folder), pattern))
     except tf.errors.NotFoundError:
         return []  # 1.14 says so of a folder that is missing, though not of a file.
-
-
-def _escaped(folder: str) -> str:
-    return re.sub(r'([\\*?\[])', r'\\\1', folder)

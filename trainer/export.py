@@ -6,7 +6,6 @@
 import math
 import os
 import time
-import uuid
 from typing import Any, Callable, Dict, List, Optional
 
 import tensorflow as tf
@@ -215,8 +214,9 @@ def keep_checkpoint(checkpoint_path: str, folder: str) -> str:
     parts = sorted(tf.gfile.Glob(checkpoint_path + '.data-*')) + [checkpoint_path + '.index']
     for part in parts:
         target = os.path.join(folder, os.path.basename(part))
-        tf.gfile.Copy(part, target + '.tmp', overwrite=True)
-        tf.gfile.Rename(target + '.tmp', target, overwrite=True)
+        temporary = '{}.{}.tmp'.format(target, files.temporary_name())
+        tf.gfile.Copy(part, temporary)
+        tf.gfile.Rename(temporary, target, overwrite=True)
     return name
 
 
@@ -240,7 +240,7 @@ def export_saved_model(
       UserError: see `saved_model.write`.
     """
     parent = os.path.join(params.model_dir, 'export', kind)
-    temporary = os.path.join(parent, 'temp-' + uuid.uuid4().hex[:8])
+    temporary = os.path.join(parent, 'temp-' + files.temporary_name())
     try:
         saved_model.write(temporary, checkpoint_path, params, options, evaluation)
         # Seconds, as Estimator's exporters have it, but of two exports in a second one counts on.
@@ -261,7 +261,7 @@ def _timestamps(parent: str) -> List[int]:
 def remove_old(parent: str, to_keep: int) -> None:
     """Removes all but the newest `to_keep` exports of a folder, each whole at once for readers."""
     for timestamp in _timestamps(parent)[:-to_keep]:
-        temporary = os.path.join(parent, 'temp-' + uuid.uuid4().hex[:8])
+        temporary = os.path.join(parent, 'temp-' + files.temporary_name())
         tf.gfile.Rename(os.path.join(parent, str(timestamp)), temporary)
         tf.gfile.DeleteRecursively(temporary)
 

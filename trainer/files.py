@@ -3,12 +3,19 @@
 import hashlib
 import json
 import os
+import re
+import socket
+import time
 import uuid
 from typing import Any, Optional
 
+import psutil
 import tensorflow as tf
 
 from trainer.errors import UserError
+
+_TEMPORARY = re.compile(r'(?:.*\.|temp-)([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(?:\.tmp)?')
+_SECONDS_TO_ABANDONED = 3600.0
 
 
 def write_bytes(path: str, content: bytes) -> str:
@@ -17,7 +24,7 @@ def write_bytes(path: str, content: bytes) -> str:
     A reader sees the old file or the new one, never a part: POSIX renames within a folder are
     atomic, and an object on gs:// appears only when its upload is complete.
     """
-    temporary = '{}.{}.tmp'.format(path, uuid.uuid4().hex[:8])
+    temporary = '{}.{}.tmp'.format(path, temporary_name())
     tf.gfile.MakeDirs(os.path.dirname(path) or '.')
     try:
         with tf.gfile.GFile(temporary, 'wb') as f:
@@ -27,6 +34,31 @@ def write_bytes(path: str, content: bytes) -> str:
         if tf.gfile.Exists(temporary):
             tf.gfile.Remove(temporary)
     return path
+
+
+def temporary_name() -> str:
+    """Returns a new name for something unfinished, from which `is_abandoned` knows whose it is."""
+    return '{}-{}-{}'.format(_host(), os.getpid(), uuid.uuid4().hex[:8])
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode('utf-8')).hexdigest()[:8]
+
+
+def is_abandoned(path: str) -> bool:
+    """Whether what has a `temporary_name` was left by a process that has ended.
+
+    To be asked by a process that has not written anything yet: one that has its number, as the
+    first ones of two containers have, is not there any more. Those of other hosts count as ended
+    after an hour.
+    """
+    match = _TEMPORARY.fullmatch(os.path.basename(path.rstrip('/')))
+    if match is None:
+        return False
+    host, process = match.group(1), int(match.group(2))
+    if host != _host():
+        return time.time() - tf.gfile.Stat(path).mtime_nsec / 1e9 > _SECONDS_TO_ABANDONED
+    return process == os.getpid() or not psutil.pid_exists(process)
 
 
 def sha256(path: str) -> str:
