@@ -133,7 +133,9 @@ def animate(path: str, model_dir: str, mode: str) -> str:
             '--model_dir={} holds no {} in the event files of {}: train with '
             '--save_summary_steps above 0.'.format(model_dir, _NAMES[mode], folder)
         )
-    decoded = [Image.open(io.BytesIO(frames[step])).convert('P') for step in sorted(frames)]
+    # Pillow 9.5 has known flaws in its readers of other formats.
+    pngs = [Image.open(io.BytesIO(frames[step]), formats=['PNG']) for step in sorted(frames)]
+    decoded = [png.convert('P') for png in pngs]
     content = io.BytesIO()
     decoded[0].save(
         content,
