@@ -55,7 +55,7 @@ def read_json(path: str) -> Optional[Any]:
         content = f.read()
     try:
         return json.loads(content.decode('utf-8'))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             '{} is not valid JSON ({}): restore it or move it away.'.format(path, error)
         ) from error
