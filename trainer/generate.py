@@ -122,7 +122,14 @@ def animate(path: str, model_dir: str, mode: str) -> str:
             '--model_dir={} holds no {} in the event files of {}: train with '
             '--save_summary_steps above 0.'.format(model_dir, _NAMES[mode], folder)
         )
-    decoded = [Image.open(io.BytesIO(frames[step])).convert('P') for step in sorted(frames)]
+    try:
+        decoded = [Image.open(io.BytesIO(frames[step])).convert('P') for step in sorted(frames)]
+    except Exception as error:  # Pillow has no one class for all that may be wrong with a file.
+        raise UserError(
+            '--model_dir={}: a picture in the event files of {} is broken ({}).'.format(
+                model_dir, folder, error
+            )
+        ) from error
     content = io.BytesIO()
     decoded[0].save(
         content,
