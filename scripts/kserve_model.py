@@ -121,7 +121,14 @@ def main():
                     raise ValueError('the inputs are {}'.format(', '.join(sorted(specs))))
                 tensors = {key: tf.constant(inputs[key], specs[key].dtype) for key in specs}
                 outputs = signature(**tensors)
-            except (ValueError, TypeError, AttributeError, tf.errors.OpError) as error:
+            except (
+                ValueError,
+                TypeError,
+                AttributeError,
+                OverflowError,
+                RecursionError,
+                tf.errors.OpError,
+            ) as error:
                 raise InvalidInput(reason_of(error)) from error
             return response_of({key: value.numpy() for key, value in outputs.items()}, by_row)
 

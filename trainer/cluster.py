@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -22,6 +23,8 @@ from trainer.errors import UserError
 from trainer.progress import say
 
 TYPES = ('chief', 'worker', 'ps', 'evaluator')
+# What TensorFlow's gRPC takes.
+_HOST = re.compile(r'[!-.0-~]+:[0-9]{1,5}')
 _SECONDS_BETWEEN_LOOKS = 2.0
 # Others may be in their last step when the final checkpoint appears.
 _SECONDS_OF_GRACE = 15.0
@@ -120,26 +123,34 @@ def environment(task: Task) -> Iterator[None]:
 def _parse(name: str, environ: Mapping[str, str]) -> Dict[str, Any]:
     try:
         value = json.loads(environ[name])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             '{} is not valid JSON ({}): correct it, or unset it to train in one process.'.format(
                 name, error
             )
         ) from error
     cluster = value.get('cluster', {}) if isinstance(value, dict) else None
-    if not isinstance(cluster, dict) or not all(isinstance(h, list) for h in cluster.values()):
+    if not isinstance(cluster, dict) or not all(map(_are_hosts, cluster.values())):
         raise UserError(
-            '{}={} must be an object whose "cluster" has lists of hosts: correct it, or unset it '
-            'to train in one process.'.format(name, environ[name])
+            '{} is {:.500} and must be an object whose "cluster" has lists of hosts, each as '
+            'name:port: correct it, or unset it to train in one process.'.format(
+                name, json.dumps(value)
+            )
         )
     return value
+
+
+def _are_hosts(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(host, str) and _HOST.fullmatch(host) for host in value
+    )
 
 
 def _task_of(config: Dict[str, Any]) -> Tuple[str, int]:
     task = config.get('task') or {}
     try:
         return str(task.get('type', '')), int(task.get('index', 0))
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise UserError(
             'TF_CONFIG has the task {}: it must be an object with a type and a number as '
             'index.'.format(json.dumps(task))

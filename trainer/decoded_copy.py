@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -94,8 +95,14 @@ def write(source: DatasetFolder, folder: str) -> None:
     files.write_json(os.path.join(folder, SIDECAR), facts)
 
 
-def load(folder: str) -> Tuple[Optional[PreparedDataset], str]:
-    """Reads and verifies a decoded copy; returns it, or None and why ('' where there is none)."""
+def load(
+    folder: str, source: Optional[DatasetFolder] = None
+) -> Tuple[Optional[PreparedDataset], str]:
+    """Reads and verifies a decoded copy; returns it, or None and why ('' where there is none).
+
+    Args:
+      source: what it has to be a copy of; None: anything.
+    """
     try:
         facts = files.read_json(os.path.join(folder, SIDECAR))
         if facts is None:
@@ -110,6 +117,11 @@ def load(folder: str) -> Tuple[Optional[PreparedDataset], str]:
             files=_paths(folder),
             num_examples={split: facts['num_examples'][split] for split in SPLITS},
         )
+        numbers = [*prepared.image_shape, *prepared.num_examples.values()]
+        if not all(type(count) is int for count in numbers):
+            return None, '{} has a count that is no whole number'.format(SIDECAR)
+        if source is not None and not _is_of(prepared, source):
+            return None, '{} is of another dataset'.format(SIDECAR)
         for split, path in prepared.files.items():
             size = prepared.num_examples[split] * prepared.image_bytes
             if tf.gfile.Stat(path).length != size or files.sha256(path) != facts['sha256'][split]:
@@ -120,13 +132,21 @@ def load(folder: str) -> Tuple[Optional[PreparedDataset], str]:
     return prepared, ''
 
 
-def load_written(folder: str) -> PreparedDataset:
-    """Reads and verifies a decoded copy that has just been written.
+def _is_of(prepared: PreparedDataset, source: DatasetFolder) -> bool:
+    return (prepared.name, prepared.version, prepared.image_shape) == (
+        source.name,
+        source.version,
+        source.image_shape,
+    )
+
+
+def load_written(folder: str, source: DatasetFolder) -> PreparedDataset:
+    """Reads and verifies a decoded copy that has just been written from `source`.
 
     Raises:
       UserError: it is not what was written.
     """
-    prepared, reason = load(folder)
+    prepared, reason = load(folder, source)
     if prepared is None:
         raise UserError(
             '{}: {}, though it was written just now: check the disk.'.format(
@@ -149,8 +169,10 @@ def _write_split(builder: Any, source: DatasetFolder, split: str, path: str, exp
     Raises:
       UserError: a record is damaged, or there are not `expected` of them (0: not known).
     """
-    pattern = os.path.join(source.records, '{}-{}.tfrecord-*-of-*'.format(builder.name, split))
-    records = sorted(tf.gfile.Glob(pattern))
+    # Not by tf.gfile.Glob, to which [ and * in the name of the folder would be patterns too.
+    pattern = re.compile(r'{}-{}\.tfrecord-\d{{5}}-of-\d{{5}}'.format(builder.name, split))
+    names = filter(pattern.fullmatch, tf.gfile.ListDirectory(source.records))
+    records = [os.path.join(source.records, name) for name in sorted(names)]
     count, damage = _write_pixels(records, builder.info.features['image'], path)
     # TFDS names its files name-split.tfrecord-00000-of-00003.
     if len(records) != (int(records[0][-5:]) if records else 1):

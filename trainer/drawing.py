@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import message
 
 from trainer import files
 
@@ -60,8 +61,8 @@ def _events(folder: str) -> Iterator[tf.Event]:
     for name in sorted(name for name in names if name.startswith('events.out.tfevents.')):
         try:
             yield from tf.train.summary_iterator(os.path.join(folder, name))
-        except tf.errors.DataLossError:
-            continue  # The half-written end of a killed run's file.
+        except (tf.errors.OpError, message.DecodeError):
+            continue  # The half-written end of a killed run's file, or none of TensorFlow's at all.
 
 
 def write_training_curves(path: str, model_dir: str, convention: str) -> Optional[str]:
@@ -94,6 +95,7 @@ def write_training_curves(path: str, model_dir: str, convention: str) -> Optiona
         axis.grid(alpha=0.3)
         axis.legend()
     losses = train['elbo/negative_elbo'].values + validation['elbo/negative_elbo'].values
+    losses = [loss for loss in losses if np.isfinite(loss)]  # A run may have diverged.
     if losses:
         # The first losses, of hundreds of nats, would squeeze all the rest into one line.
         low, high = np.percentile(losses, [0, 90])

@@ -246,7 +246,12 @@ def estimate_all(
     Raises:
       UserError: the results cannot be written, or an image has no finite likelihood.
     """
-    known, seconds_before = partial.load()
+    try:
+        known, seconds_before = partial.load()
+    except tf.errors.OpError as error:
+        raise UserError(
+            '--output: what is known so far cannot be read ({}).'.format(error.message)
+        ) from error
     rows = np.zeros(facts['num_images'], sampler.row_type)
     first = done = len(known)
     rows[:done] = known

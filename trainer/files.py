@@ -86,8 +86,11 @@ def read_json(path: str) -> Optional[Any]:
     with tf.gfile.GFile(path, 'rb') as f:
         content = f.read()
     try:
-        return json.loads(content.decode('utf-8'))
-    except ValueError as error:
+        value = json.loads(content.decode('utf-8'))
+        if value is None:
+            raise ValueError('it is null')
+        return value
+    except (ValueError, RecursionError) as error:
         raise UserError(
             '{} is not valid JSON ({}): restore it or move it away.'.format(path, error)
         ) from error

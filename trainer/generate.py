@@ -133,9 +133,16 @@ def animate(path: str, model_dir: str, mode: str) -> str:
             '--model_dir={} holds no {} in the event files of {}: train with '
             '--save_summary_steps above 0.'.format(model_dir, _NAMES[mode], folder)
         )
-    # Pillow 9.5 has known flaws in its readers of other formats.
-    pngs = [Image.open(io.BytesIO(frames[step]), formats=['PNG']) for step in sorted(frames)]
-    decoded = [png.convert('P') for png in pngs]
+    try:
+        # Pillow 9.5 has known flaws in its readers of other formats.
+        pngs = [Image.open(io.BytesIO(frames[step]), formats=['PNG']) for step in sorted(frames)]
+        decoded = [png.convert('P') for png in pngs]
+    except Exception as error:  # Pillow has no one class for all that may be wrong with a file.
+        raise UserError(
+            '--model_dir={}: a picture in the event files of {} is broken ({}).'.format(
+                model_dir, folder, error
+            )
+        ) from error
     content = io.BytesIO()
     decoded[0].save(
         content,

@@ -9,9 +9,10 @@ import math
 import os
 from typing import Any, Iterable, List, Optional, Tuple
 
+import tensorflow as tf
 from absl import flags
 
-from trainer import files
+from trainer import files, logs
 from trainer.errors import UserError
 
 FILE_NAME = 'hyper_parameters.json'
@@ -339,17 +340,48 @@ def load(model_dir: str) -> Optional[HParams]:
       UserError: the file is there, but is not such a table.
     """
     path = os.path.join(model_dir, FILE_NAME)
-    values = files.read_json(path)
+    try:
+        values = files.read_json(path)
+    except tf.errors.OpError as error:
+        raise UserError(
+            '--model_dir={}: its {} cannot be read ({}).'.format(
+                model_dir, FILE_NAME, error.message
+            )
+        ) from error
     if values is None:
         return None
     try:
         values['image_shape'] = tuple(values['image_shape'])
-        return HParams(**values)
-    except (TypeError, KeyError, AttributeError) as error:
+        hparams = HParams(**values)
+        _check_values(hparams)
+        check_consistent(hparams)
+    except (TypeError, KeyError, AttributeError, UserError) as error:
         raise UserError(
             '{} does not hold the settings of this trainer ({}): choose another '
             '--model_dir.'.format(path, error)
         ) from error
+    return hparams
+
+
+def _check_values(hparams: HParams) -> None:
+    """Refuses what no flag could have set; of a file anything can be expected.
+
+    Raises:
+      UserError: names the setting.
+    """
+    for row in settings():
+        value, allowed = getattr(hparams, row.name), row.metadata['range']
+        choices = row.metadata['choices']
+        if allowed is not None:
+            kinds: Tuple[type, ...] = (int,) if type(row.default) is int else (int, float)
+            good = type(value) in kinds and value in allowed
+        else:
+            good = type(value) is str and logs.is_text(value) and value in (choices or [value])
+        if not good:
+            raise UserError('{} cannot be {:.100}'.format(row.name, repr(value)))
+    shape = hparams.image_shape
+    if len(shape) != 3 or not all(type(side) is int and side in _SIZE for side in shape):
+        raise UserError('image_shape cannot be {:.100}'.format(repr(shape)))
 
 
 def trained(model_dir: str) -> HParams:

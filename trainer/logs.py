@@ -1,12 +1,15 @@
 """What reaches the terminal: real warnings and one-sentence errors, no chatter, no traceback."""
 
+import contextlib
+import io
 import logging
 import os
 import signal
 import sys
+import unicodedata
 from typing import Any, Callable, List, Optional
 
-from absl import app
+from absl import app, flags
 
 from trainer import errors
 from trainer.errors import UserError
@@ -46,6 +49,60 @@ def silence_chatter() -> None:
     tensorflow_logger.propagate = False
 
 
+def is_text(value: str) -> bool:
+    """Whether it is one line that can be printed and be the name of a file.
+
+    Without control characters, NUL and newline among them, and without the surrogates that stand
+    for bytes of a command line that are not UTF-8.
+    """
+    return not any(unicodedata.category(character) in ('Cc', 'Cs') for character in value)
+
+
+def expanded(argv: List[str], flag_values: flags.FlagValues = flags.FLAGS) -> List[str]:
+    """Returns `argv` with the lines of its flag files in their place.
+
+    absl passes over a file that includes itself and over an empty name, and fails in a file that
+    is not text.
+
+    Raises:
+      UserError: a flag file cannot be read, or an argument is not one line of text.
+    """
+    for number, argument in enumerate(argv[1:], 1):
+        name, _, value = argument.partition('=')
+        if (
+            name in ('--flagfile', '-flagfile')
+            and not (value or ''.join(argv[number + 1 : number + 2])).strip()
+        ):
+            raise UserError('--flagfile needs the name of a file.')
+    warnings = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(warnings):
+            arguments = flag_values.read_flags_from_files(argv[1:], force_gnu=False)
+    except (flags.Error, OSError, ValueError) as error:
+        raise UserError(
+            '--flagfile: a flag file cannot be read ({!r}).'.format(str(error))
+        ) from error
+    if warnings.getvalue():
+        raise UserError('--flagfile: a flag file includes itself.')
+    for argument in arguments:
+        if not is_text(argument):
+            raise UserError(
+                '{!r} is not one line of UTF-8 text without control characters.'.format(
+                    argument[:200]
+                )
+            )
+    return argv[:1] + arguments
+
+
+def _parse(argv: List[str]) -> List[str]:
+    try:
+        argv = expanded(argv)
+    except UserError as error:
+        print('error: {}'.format(error), file=sys.stderr)
+        sys.exit(1)
+    return app.parse_flags_with_usage(argv)
+
+
 def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> None:
     """Parses the flags, runs `main`, exits; what went wrong is printed as one sentence.
 
@@ -81,4 +138,4 @@ def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> N
             print('error: {}'.format(sentence), file=sys.stderr)
             return 1
 
-    app.run(guarded, argv)
+    app.run(guarded, argv, flags_parser=_parse)

@@ -111,7 +111,7 @@ def prepare(
     """
     target = dataset_folder.find(dataset, data_dir)
     try:
-        prepared, reason = decoded_copy.load(target.decoded)
+        prepared, reason = decoded_copy.load(target.decoded, target)
         if prepared is not None:
             return prepared
         if reason:
@@ -126,7 +126,7 @@ def prepare(
             return _temporary_copy(target)
         fill = _fill_in_child if separate_process else _fill
         fill(target, idx_dir or '', stall_seconds)
-        return decoded_copy.load_written(target.decoded)
+        return decoded_copy.load_written(target.decoded, target)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             '--data_dir={}: cannot prepare {} there ({}).'.format(
@@ -207,7 +207,7 @@ def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) ->
 def _fill(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
     """Prepares whatever is missing, unless another process did while we waited for the lock."""
     with target.locked(), target.work_folder() as work:
-        if decoded_copy.load(target.decoded)[0] is not None:
+        if decoded_copy.load(target.decoded, target)[0] is not None:
             return
         if not target.has_records():
             _make_records(target, idx_dir, work, stall_seconds)
@@ -286,7 +286,7 @@ def _temporary_copy(source: DatasetFolder) -> PreparedDataset:
     )
     folder = os.path.join(parent, source.version)
     decoded_copy.write(source, folder)
-    return decoded_copy.load_written(folder)
+    return decoded_copy.load_written(folder, source)
 
 
 def main(argv: List[str]) -> None:

@@ -44,7 +44,13 @@ def builder(dataset: str, data_dir: str) -> Any:
                 ', '.join(_KNOWN_NAMES),
             )
         ) from error
-    except (tf.errors.OpError, OSError, tfds.core.proto.json_format.ParseError) as error:
+    except (
+        tf.errors.OpError,
+        OSError,
+        RecursionError,
+        UnicodeError,
+        tfds.core.proto.json_format.ParseError,
+    ) as error:
         raise UserError(
             '--data_dir={}: TFDS cannot read the folder of {} there ({}): move that folder away '
             'and start again.'.format(data_dir, dataset, first_line(error))

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import numpy as np
 import psutil
@@ -51,7 +51,7 @@ def collect(
         'cpu_seconds': cpu.user + cpu.system + cpu.children_user + cpu.children_system,
     }
     if progress.first_step is None:
-        before = _before(params)
+        before = _times_before(os.path.join(params.model_dir, FILE_NAME), list(times))
         times = {name: before.get(name) for name in times}
     return dict(
         measured,
@@ -71,15 +71,20 @@ def collect(
     )
 
 
-def _before(params: HParams) -> Dict[str, Any]:
-    """What an earlier process left, empty where it left nothing that can be read."""
-    path = os.path.join(params.model_dir, FILE_NAME)
+def _times_before(path: str, names: List[str]) -> Dict[str, Any]:
+    """The times in an earlier `results.json`; none where one of them is no number."""
     try:
-        record = files.read_json(path)
+        before = files.read_json(path)
     except UserError as error:
         say('{} It is written anew, without the times of training.'.format(error))
         return {}
-    return record if isinstance(record, dict) else {}
+    if not isinstance(before, dict):
+        return {}
+    times: Dict[str, Any] = {name: before.get(name) for name in names}
+    for number in times.values():
+        if type(number) not in (int, float) or not 0 <= number < 1e9:
+            return {}
+    return times
 
 
 def count_parameters(checkpoint_path: str) -> int:

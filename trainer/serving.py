@@ -26,6 +26,8 @@ NAMES = (
 )
 MAX_COUNT = 10000
 MAX_STEPS = 1000
+# Of two that are nearly as large as can be, the decoder's layers make inf - inf.
+MAX_LATENT = 10**6
 
 Tensors = Dict[str, tf.Tensor]
 
@@ -58,7 +60,8 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
       `negative_elbo`, `reconstruction_loss`, `kl_divergence`, `[n]`, in nats; `mean` and `scale` of
       the posterior, `[n, z]`. No noise: `negative_elbo` is the value at the posterior's mean.
     * `encode`: `images` -> `mean`, `scale`.
-    * `decode`: `latents` float32 `[n, z]` -> `images`, the probabilities of the pixels.
+    * `decode`: `latents` float32 `[n, z]` from -10^6 to 10^6 -> `images`, the probabilities of the
+      pixels.
     * `generate`: `count`, `seed`, int32 scalars -> `images` `[count, ...]`, decoded from draws of
       the prior that depend on the seed alone. `generate_at_temperature`: the same with
       `temperature`, a float32 scalar, that the draws are multiplied by. It is a signature of its
@@ -97,8 +100,8 @@ def _decode(params: HParams) -> Signature:
     checked = _checked(
         latents,
         [params.latent_size],
-        lambda values: tf.abs(values) <= tf.float32.max,  # False for NaN too.
-        'latents must be finite numbers',
+        lambda values: tf.abs(values) <= MAX_LATENT,  # False for NaN too.
+        'latents must be finite numbers of at most {:,} in size'.format(MAX_LATENT),
     )
     images = _decoded(checked.values, [-1] + params.served_shape, params)
     return Signature({'latents': latents}, {'images': _marked(images, checked.nan_if_bad)})

@@ -127,6 +127,17 @@ def read_golden(path):
     return golden
 
 
+def read(flag, path, reader):
+    """What `reader` makes of `path`; where it cannot, the program ends with one sentence."""
+    try:
+        return reader(path)
+    except Exception as error:  # Each runtime has classes of its own.
+        reason = str(error).strip().split('\n')[0]
+        raise SystemExit(
+            '{}={} cannot be read ({}: {}).'.format(flag, path, type(error).__name__, reason)
+        ) from error
+
+
 def largest_difference(call, example):
     """Runs a signature; returns its largest difference from what is expected.
 
@@ -206,12 +217,15 @@ def main():
     args = parser.parse_args()
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-    golden = read_golden(args.golden)
+    golden = read('--golden', args.golden, read_golden)
     runtime = args.runtime or installed_runtime(args)
-    calls = RUNTIMES[runtime](args)
+    calls = read('--export_dir', args.export_dir, lambda _: RUNTIMES[runtime](args))
     names = sorted(golden)
     if args.signatures:
         names = args.signatures.split(',')
+        unknown = sorted(set(names) - set(golden))
+        if unknown:
+            raise SystemExit('--signatures: {} has no {}.'.format(args.golden, ', '.join(unknown)))
     elif runtime == 'openvino':
         names = ['serving_default']
     elif runtime == 'onnx':
