@@ -364,3 +364,19 @@ def test_warmup_without_its_package_says_what_to_install(command, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow_serving.apis', None)
     with pytest.raises(UserError, match='pip install tensorflow-serving-api==1.14.0'):
         command(warmup=True)
+
+
+def test_the_model_card_restores_settings_that_were_damaged(trained, tmp_path):
+    estimator, params = trained
+    params = dataclasses.replace(params, model_dir=str(tmp_path))
+    path = hparams.save(params)
+    folder = export.export_saved_model('final', checkpoint(estimator, 4), params)
+    with open(path, 'w') as f:
+        f.write('{"batch_size": 5, ')
+    with pytest.raises(UserError, match=r'valid JSON .*export/\*/\*/assets\.extra/README\.md'):
+        hparams.load(str(tmp_path))
+    with open(os.path.join(folder, 'assets.extra', 'README.md')) as f:
+        card = f.read()
+    with open(path, 'w') as f:
+        f.write(card[card.index('```json') + len('```json') : card.rindex('```')])
+    assert hparams.trained(str(tmp_path)) == params

@@ -348,8 +348,15 @@ def load(model_dir: str) -> Optional[HParams]:
                 model_dir, FILE_NAME, error.message
             )
         ) from error
-    if values is None:
-        return None
+    except UserError as error:
+        raise UserError(
+            '{} The model card of each export, export/*/*/assets.extra/README.md in the folder, '
+            'ends with what belongs there.'.format(error)
+        ) from error
+    return None if values is None else _from_json(values, path)
+
+
+def _from_json(values: Any, path: str) -> HParams:
     try:
         values['image_shape'] = tuple(values['image_shape'])
         hparams = HParams(**values)
