@@ -132,9 +132,10 @@ def _parse(name: str, environ: Mapping[str, str]) -> Dict[str, Any]:
     cluster = value.get('cluster', {}) if isinstance(value, dict) else None
     if not isinstance(cluster, dict) or not all(map(_are_hosts, cluster.values())):
         raise UserError(
-            '{} is {:.500} and must be an object whose "cluster" has lists of hosts, each as '
-            'name:port: correct it, or unset it to train in one process.'.format(
-                name, json.dumps(value)
+            # Not all of it: services add fields of their own, with who knows what in them.
+            '{} must be an object whose "cluster" has lists of hosts, each as name:port, not '
+            '{:.500}: correct it, or unset it to train in one process.'.format(
+                name, json.dumps(cluster)
             )
         )
     return value
