@@ -173,6 +173,24 @@ def test_recorded_settings_could_have_been_given_as_flags(tmp_path_factory, cont
     hparams.check_consistent(params)
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'objective': 'iwae'},
+        {'free_bits': 1.0, 'free_bits_groups': 5},
+        {'beta_cycles': 6000},
+        {'likelihood': 'normal', 'binarization': 'static'},
+        {'latent_size': 10**12},
+        {'image_shape': [28, 28, 10**9]},
+    ],
+)
+def test_recorded_settings_that_make_no_sense_are_refused(tmp_path, changes):
+    write(tmp_path / hparams.FILE_NAME, encoded(dict(SETTINGS, **changes)))
+    with pytest.raises(UserError) as error:
+        hparams.load(str(tmp_path))
+    assert is_one_sentence(error.value, str(tmp_path / hparams.FILE_NAME), sorted(changes)[0])
+
+
 def test_undamaged_settings_are_read(tmp_path):
     write(tmp_path / hparams.FILE_NAME, encoded(SETTINGS))
     assert hparams.load(str(tmp_path)) == HParams(model_dir='runs/one')
