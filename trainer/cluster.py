@@ -24,7 +24,7 @@ from trainer.progress import say
 
 TYPES = ('chief', 'worker', 'ps', 'evaluator')
 # What TensorFlow's gRPC takes.
-_HOST = re.compile(r'[!-.0-~]+:[0-9]{1,5}')
+_HOST = re.compile(r'[!-.0-~]+:([0-9]{1,5})')
 _SECONDS_BETWEEN_LOOKS = 2.0
 # Others may be in their last step when the final checkpoint appears.
 _SECONDS_OF_GRACE = 15.0
@@ -142,9 +142,10 @@ def _parse(name: str, environ: Mapping[str, str]) -> Dict[str, Any]:
 
 
 def _are_hosts(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(host, str) and _HOST.fullmatch(host) for host in value
-    )
+    if not isinstance(value, list) or not all(isinstance(host, str) for host in value):
+        return False
+    found = [_HOST.fullmatch(host) for host in value]
+    return all(match and 1 <= int(match.group(1)) <= 65535 for match in found)
 
 
 def _task_of(config: Dict[str, Any]) -> Tuple[str, int]:

@@ -29,7 +29,7 @@ from trainer.errors import UserError
 from trainer.progress import say
 
 # More than any of the files has, unpacked.
-_MOST_BYTES = 1 << 28
+_MOST_BYTES = 1 << 27
 
 
 class _SourceFailed(Exception):
