@@ -71,10 +71,14 @@ class Member:
         for line in process.stdout or ():
             print('[{}] {}'.format(self.name, line.rstrip()), flush=True)
 
-    def end(self) -> None:
-        """Terminates the process, kills it if it does not end."""
+    def terminate(self) -> None:
+        """Tells the process to end."""
         if self.process.poll() is None:
             self.process.terminate()
+
+    def end(self) -> None:
+        """Waits for the end of a process that was told to, kills it if it does not."""
+        if self.process.poll() is None:
             try:
                 self.process.wait(_SECONDS_TO_TERMINATE)
             except subprocess.TimeoutExpired:
@@ -133,6 +137,9 @@ def main(argv: List[str]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
+        # All at once: parameter servers go on for a while, for the chief to save the weights.
+        for member in members:
+            member.terminate()
         for member in members:
             member.end()
 

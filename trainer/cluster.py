@@ -12,10 +12,12 @@ import json
 import os
 import signal
 import threading
+import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
 
 import tensorflow as tf
 
+from trainer import signals
 from trainer.errors import UserError
 from trainer.progress import say
 
@@ -23,6 +25,8 @@ TYPES = ('chief', 'worker', 'ps', 'evaluator')
 _SECONDS_BETWEEN_LOOKS = 2.0
 # Others may be in their last step when the final checkpoint appears.
 _SECONDS_OF_GRACE = 15.0
+# Of the 30 that clouds and Kubernetes give from SIGTERM to SIGKILL.
+_SECONDS_FOR_THE_LAST_SAVE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,16 +189,26 @@ def device_filters(task: Task) -> List[str]:
 
 
 def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool]) -> None:
-    """Runs a parameter server until training has ended or a SIGTERM comes; exits with 0.
+    """Runs a parameter server until training has ended, and exits with 0; or until it is told to.
 
-    TF's own never ends: its `Server.join` waits in C++, where no Python signal handler runs.
+    Then it serves a while longer, as the chief, which was mostly told so too, has to save the
+    weights. TF's own never ends: its `Server.join` waits in C++, where no Python signal handler
+    runs.
 
     Args:
       config: of a task of type 'ps'.
       has_ended: whether the training has.
     """
     stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    received: List[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        received.append(number)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
     # Kept: a server that is garbage-collected ends.
     server = tf.train.Server(
         config.cluster_spec,
@@ -208,7 +222,11 @@ def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool])
         if _ended(has_ended):
             stop.wait(_SECONDS_OF_GRACE)
             break
-    say('Training has ended: leaving.' if not stop.is_set() else 'Terminated: leaving.')
+    if received and not _ended(has_ended):
+        say('Told to end: serving for {:.0f} s more.'.format(_SECONDS_FOR_THE_LAST_SAVE))
+        time.sleep(_SECONDS_FOR_THE_LAST_SAVE)
+        _exit_now(signals.exit_code(received[0]))
+    say('Training has ended: leaving.')
     _exit_now()
 
 
@@ -240,6 +258,6 @@ def _ended(has_ended: Callable[[], bool]) -> bool:
         return False  # The checkpoint it looked at was just replaced.
 
 
-def _exit_now() -> None:
+def _exit_now(code: int = 0) -> None:
     # A regular exit runs Server.__del__, which in 1.14 waits or prints a traceback.
-    os._exit(0)
+    os._exit(code)

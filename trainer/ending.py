@@ -12,7 +12,7 @@ from typing import Optional, Tuple
 
 import tensorflow as tf
 
-from trainer import export
+from trainer import checkpoints, export
 from trainer.hparams import HParams
 from trainer.progress import say
 
@@ -23,7 +23,7 @@ class StoppedEarly(Exception):
 
 def start_step(model_dir: str) -> int:
     """Returns the global step of the last checkpoint, 0 where there is none."""
-    checkpoint_path = tf.train.latest_checkpoint(model_dir)
+    checkpoint_path = checkpoints.latest(model_dir)
     if checkpoint_path is None:
         return 0
     return int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP))

@@ -12,12 +12,21 @@ from typing import Any, Callable, Dict, List, Optional
 import tensorflow as tf
 from absl import flags
 
-from trainer import files, hparams, logs, saved_model, serving
+from trainer import checkpoints, files, hparams, logs, saved_model, serving
 from trainer.errors import UserError
 from trainer.hparams import HParams
+from trainer.progress import say
 from trainer.summaries import without_groups
 
 _STATE_FILE = 'best.json'
+# What the state holds once there is a best model, and before.
+_BEST: Dict[str, Any] = {
+    'negative_elbo': (int, float),
+    'global_step': int,
+    'checkpoint': str,
+    'export': str,
+}
+_EVALUATIONS: Dict[str, Any] = {'evaluated_step': int, 'evaluations_since_best': int}
 WEIGHTS_NAME = 'new_model.ckpt'
 
 
@@ -122,6 +131,42 @@ def read_state(model_dir: str) -> Dict[str, Any]:
 def write_state(model_dir: str, state: Dict[str, Any]) -> None:
     """Replaces what `read_state` returns."""
     files.write_json(_state_path(model_dir), state)
+
+
+def mend_state(model_dir: str) -> None:
+    """Sets a state aside that cannot be used, and says so: the next evaluation is the best then.
+
+    The exports and the checkpoint that it named stay.
+    """
+    path = _state_path(model_dir)
+    reason = _damage(path)
+    if not reason:
+        return
+    tf.gfile.Rename(path, path + '.damaged', overwrite=True)
+    say(
+        '{} is damaged ({}): it is set aside as {}.damaged, and the next evaluation counts as the '
+        'best.'.format(path, reason, os.path.basename(path))
+    )
+
+
+def _damage(path: str) -> str:
+    """What is wrong with a file of the state, '' for nothing."""
+    try:
+        state = files.read_json(path)
+    except UserError as error:
+        return str(error)
+    if state is None:
+        return ''
+    if not isinstance(state, dict):
+        return 'it is no object'
+    kinds = _BEST if 'checkpoint' in state else _EVALUATIONS
+    for name, kind in kinds.items():
+        if not isinstance(state.get(name), kind):
+            return '{} is {!r}'.format(name, state.get(name))
+    checkpoint_path = os.path.join(os.path.dirname(path), state.get('checkpoint', ''))
+    if 'checkpoint' in state and tf.train.checkpoint_exists(checkpoint_path):
+        return checkpoints.damage(checkpoint_path)
+    return ''
 
 
 def read_best(model_dir: str) -> Optional[Dict[str, Any]]:
@@ -249,7 +294,7 @@ def save_weights(estimator: tf.estimator.Estimator, checkpoint_path: str, params
         estimator.model_fn(receiver.features, None, tf.estimator.ModeKeys.PREDICT, estimator.config)
         saver = tf.train.Saver(save_relative_paths=True)
         with tf.Session(config=estimator.config.session_config) as session:
-            saver.restore(session, checkpoint_path)
+            checkpoints.restore(saver, session, checkpoint_path)
             temporary = saver.save(
                 session, os.path.join(params.model_dir, '.new', WEIGHTS_NAME), write_state=False
             )
@@ -283,13 +328,13 @@ def _define_flags() -> None:
     flags.DEFINE_string('flat_dir', None, 'Also copy the export to this new folder, for uploads.')
 
 
-def trained_checkpoint(model_dir: str, checkpoint: Optional[str]) -> str:
+def trained_checkpoint(model_dir: str, checkpoint: Optional[str] = None) -> str:
     """Returns the prefix of the checkpoint that was asked for, else of the last in `model_dir`.
 
     Raises:
       UserError: there is none.
     """
-    path = checkpoint or tf.train.latest_checkpoint(model_dir)
+    path = checkpoint or checkpoints.latest(model_dir)
     if path is None:
         raise UserError(
             '--model_dir={} holds no trained model: give the folder of a run of '

@@ -7,14 +7,13 @@ the ranges of `learning_rate` and `max_gradient_norm`; so what the parameter ser
 hold is finite too, whoever updates it while it is saved.
 """
 
-import os
 import re
 from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from trainer import files
+from trainer import checkpoints
 from trainer.elbo import ElboTerms
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -162,7 +161,7 @@ def check_last_checkpoint(model_dir: str) -> None:
     Raises:
       UserError: names the checkpoint, and the one that the next start takes.
     """
-    path = tf.train.latest_checkpoint(model_dir)
+    path = checkpoints.latest(model_dir)
     names = _not_finite_in(path) if path else []
     if not names:
         return
@@ -172,7 +171,7 @@ def check_last_checkpoint(model_dir: str) -> None:
             model_dir
         )
     else:
-        _make_latest(good, model_dir)
+        checkpoints.make_latest(good, model_dir)
         way_on = 'the last good checkpoint is {}: the same command goes on from it'.format(good)
     raise UserError(
         '{} holds weights that are not finite ({}); {}.'.format(path, _some(names), way_on)
@@ -181,8 +180,7 @@ def check_last_checkpoint(model_dir: str) -> None:
 
 def last_good_checkpoint(model_dir: str) -> Optional[str]:
     """Returns the prefix of the newest checkpoint whose weights are finite; None without one."""
-    state = tf.train.get_checkpoint_state(model_dir)
-    for path in reversed(state.all_model_checkpoint_paths if state else []):
+    for path in reversed(checkpoints.listed(model_dir)):
         try:
             if not _not_finite_in(path):
                 return path
@@ -197,17 +195,3 @@ def _not_finite_in(checkpoint_path: str) -> List[str]:
     types = reader.get_variable_to_dtype_map()
     floats = sorted(name for name, dtype in types.items() if dtype.is_floating)
     return [name for name in floats if not np.isfinite(reader.get_tensor(name)).all()]
-
-
-def _make_latest(checkpoint_path: str, model_dir: str) -> None:
-    """Lets the `checkpoint` file name this one as the last, and none of those after it.
-
-    Names within the folder, as Estimator's Saver writes them, so that the folder can be moved.
-    """
-    state = tf.train.get_checkpoint_state(model_dir)
-    paths = list(state.all_model_checkpoint_paths)
-    kept = [os.path.basename(path) for path in paths[: paths.index(checkpoint_path) + 1]]
-    state.Clear()
-    state.model_checkpoint_path = kept[-1]
-    state.all_model_checkpoint_paths.extend(kept)
-    files.write_bytes(os.path.join(model_dir, 'checkpoint'), str(state).encode('utf-8'))

@@ -10,7 +10,18 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from trainer import drawing, files, hparams, input, logs, network, pictures, prepare_data
+from trainer import (
+    checkpoints,
+    drawing,
+    export,
+    files,
+    hparams,
+    input,
+    logs,
+    network,
+    pictures,
+    prepare_data,
+)
 from trainer.decoded_copy import PreparedDataset
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -58,7 +69,7 @@ def _in_batches(
         inputs = [tf.placeholder(tf.float32, [None, *array.shape[1:]]) for array in arrays]
         images = build(*inputs).mean()
         with tf.Session() as session:
-            tf.train.Saver().restore(session, checkpoint_path)
+            checkpoints.restore(tf.train.Saver(), session, checkpoint_path)
             decoded = [
                 session.run(
                     images, {x: array[start : start + _BATCH] for x, array in zip(inputs, arrays)}
@@ -94,7 +105,7 @@ def write_pictures(
         of_name = pictures.of_validation(placeholder, mean, params)
         pngs = {name: pictures.png(of_name[name]) for name in paths}
         with tf.Session() as session:
-            tf.train.Saver().restore(session, checkpoint_path)
+            checkpoints.restore(tf.train.Saver(), session, checkpoint_path)
             contents = session.run(pngs, {placeholder: images})
     for name, path in paths.items():
         files.write_bytes(path, contents[name])
@@ -145,7 +156,7 @@ def trained_model(model_dir: str, data_dir: str) -> HParams:
       UserError: there is no trained model of this trainer.
     """
     params = hparams.trained(model_dir)
-    if tf.train.latest_checkpoint(model_dir) is None:
+    if checkpoints.latest(model_dir) is None:
         raise UserError(
             '--model_dir={} holds no checkpoint yet: give the folder of a run of '
             'trainer.task.'.format(model_dir)
@@ -191,7 +202,7 @@ def main(argv: list) -> None:
     if values.animate:
         default = _NAMES[mode] + '.gif'
     path = values.output or os.path.join(values.model_dir, default)
-    checkpoint_path = tf.train.latest_checkpoint(values.model_dir)
+    checkpoint_path = export.trained_checkpoint(values.model_dir)
     if values.animate:
         animate(path, values.model_dir, mode)
     elif mode == 'prior':

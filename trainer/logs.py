@@ -2,11 +2,13 @@
 
 import logging
 import os
+import signal
 import sys
 from typing import Any, Callable, List, Optional
 
 from absl import app
 
+from trainer import errors
 from trainer.errors import UserError
 
 # TF 1.14 warns of its own deprecated calls, hundreds of lines that nobody here can act on.
@@ -45,12 +47,17 @@ def silence_chatter() -> None:
 
 
 def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> None:
-    """Parses the flags, runs `main`, exits: 1 after a UserError, whose sentence is printed.
+    """Parses the flags, runs `main`, exits; what went wrong is printed as one sentence.
+
+    Exit codes: 1 after a UserError or a failure of the file system, 143 after SIGTERM, 130 after
+    SIGINT. Other exceptions are defects, and keep their traceback.
 
     Args:
       main: called with what is no flag.
       argv: the command line, if not `sys.argv`.
     """
+
+    from trainer import signals  # It imports TensorFlow, which silence_chatter comes before.
 
     def guarded(argv: List[str]) -> Any:
         try:
@@ -58,14 +65,20 @@ def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> N
                 raise UserError(
                     'unexpected argument {!r}: settings are given as --name=value.'.format(argv[1])
                 )
-            return main(argv)
+            with signals.handled():
+                return main(argv)
         except UserError as error:
             print('error: {}'.format(error), file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            print(
-                'interrupted: the same command goes on from what was last saved.', file=sys.stderr
-            )
-            return 130
+        except KeyboardInterrupt as error:
+            number = getattr(error, 'number', signal.SIGINT)
+            print(signals.sentence(number), file=sys.stderr)
+            return signals.exit_code(number)
+        except Exception as error:
+            sentence = errors.of_files(error)
+            if sentence is None:
+                raise
+            print('error: {}'.format(sentence), file=sys.stderr)
+            return 1
 
     app.run(guarded, argv)

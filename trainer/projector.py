@@ -16,7 +16,9 @@ from tensorboard.plugins.text import summary as text_summary
 from tensorflow.contrib.tensorboard.plugins import projector
 
 from trainer import (
+    checkpoints,
     dataset_folder,
+    export,
     files,
     generate,
     hparams,
@@ -90,7 +92,7 @@ def _embed(
         sprite = pictures.png(pictures.Picture(all_images, pictures.square_columns(count)))
         parts = []
         with tf.Session() as session:
-            tf.train.Saver().restore(session, checkpoint_path)
+            checkpoints.restore(tf.train.Saver(), session, checkpoint_path)
             for _ in range(-(-count // _BATCH)):
                 parts.append(session.run([images, mean]))
             pixels, means = [np.concatenate(part) for part in zip(*parts)]
@@ -153,7 +155,7 @@ def main(argv: List[str]) -> None:
     values = flags.FLAGS
     params = generate.trained_model(values.model_dir, values.data_dir)
     data = prepare_data.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
-    print(write(tf.train.latest_checkpoint(values.model_dir), data, params))
+    print(write(export.trained_checkpoint(values.model_dir), data, params))
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from trainer import ending, files, hparams
 from trainer.elbo import ElboTerms
+from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import TrainingProgress, duration, say
 
@@ -50,7 +51,7 @@ def collect(
         'cpu_seconds': cpu.user + cpu.system + cpu.children_user + cpu.children_system,
     }
     if progress.first_step is None:
-        before = files.read_json(os.path.join(params.model_dir, FILE_NAME)) or {}
+        before = _before(params)
         times = {name: before.get(name) for name in times}
     return dict(
         measured,
@@ -68,6 +69,17 @@ def collect(
         },
         **times,
     )
+
+
+def _before(params: HParams) -> Dict[str, Any]:
+    """What an earlier process left, empty where it left nothing that can be read."""
+    path = os.path.join(params.model_dir, FILE_NAME)
+    try:
+        record = files.read_json(path)
+    except UserError as error:
+        say('{} It is written anew, without the times of training.'.format(error))
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def count_parameters(checkpoint_path: str) -> int:

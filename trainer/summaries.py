@@ -5,6 +5,7 @@ TensorBoard draws both into one chart. Metrics of an evaluation carry their tags
 `without_groups` gives the names that everything else uses.
 """
 
+import uuid
 from typing import Any, Dict, Sequence, Tuple
 
 import tensorflow as tf
@@ -197,12 +198,15 @@ def open_event_file(folder: str) -> tf.summary.FileWriter:
     """Returns the writer of events that everything in this process shares for `folder`.
 
     TF makes it when one is first asked for, and then writes the default graph to it, as a graph
-    and as a meta-graph: at each start of a run, with a warning of TensorBoard's for each.
+    and as a meta-graph: at each start of a run, with a warning of TensorBoard's for each. Its files
+    are named by second and host, and it empties the one that a clock set back, or a second start
+    within the second, leads it to; ours have a name of their own.
     """
     cache = tf.summary.FileWriterCache
     with cache._lock:
         if folder not in cache._cache:
-            cache._cache[folder] = tf.summary.FileWriter(folder)
+            suffix = '.{}'.format(uuid.uuid4().hex[:8])
+            cache._cache[folder] = tf.summary.FileWriter(folder, filename_suffix=suffix)
         return cache.get(folder)
 
 

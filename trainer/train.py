@@ -1,5 +1,6 @@
 """One run: data, `tf.estimator.train_and_evaluate`, the final evaluation and the artifacts."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -9,6 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Union
 import tensorflow as tf
 
 from trainer import (
+    checkpoints,
     cluster,
     drawing,
     ending,
@@ -22,6 +24,8 @@ from trainer import (
     projector,
     results,
     run_card,
+    run_lock,
+    signals,
     summaries,
 )
 from trainer.cluster import LOCAL, Task
@@ -76,7 +80,7 @@ def _recorded(model_dir: str) -> Optional[HParams]:
       UserError: the folder holds checkpoints of another model.
     """
     recorded = hparams.load(model_dir)
-    if tf.train.latest_checkpoint(model_dir) is None:
+    if checkpoints.latest(model_dir) is None:
         return None  # Nothing was trained yet that other settings could spoil.
     if recorded is None:
         raise UserError(
@@ -114,10 +118,20 @@ def run(
       What `results.json` holds; nothing where another process writes it.
 
     Raises:
-      UserError: the data cannot be had, or training cannot go on.
+      UserError: another process trains there, the data cannot be had, or training cannot go on.
+      signals.Interrupted: the process was told to end; the last step is saved.
     """
     if task.type == 'ps':
         cluster.serve_weights(make_estimator(params, task).config, lambda: ending.has_ended(params))
+    if task.type == 'worker':
+        signals.leave_at_once()
+    with run_lock.held(params.model_dir) if task.leads else contextlib.nullcontext():
+        return _run_locked(params, task, report)
+
+
+def _run_locked(
+    params: HParams, task: Task, report: Callable[[Dict[str, Any]], None]
+) -> Dict[str, Any]:
     params = settle_dataset(params, task)
     # Prepared in a process of its own: TF 1.14 makes one thread pool for all sessions of a process,
     # as the first one asks for, and that has to be the training session.
@@ -126,6 +140,8 @@ def run(
     )
     check(params, data)
     if task.leads:
+        checkpoints.mend(params.model_dir)
+        export.mend_state(params.model_dir)
         finite.check_last_checkpoint(params.model_dir)
         announce(params)
         save_settings(params)
@@ -144,7 +160,7 @@ def run(
         return {}
     ending.note_early_stop(params)
     estimator = make_estimator(params)  # The final work needs no cluster.
-    checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
+    checkpoint_path = export.trained_checkpoint(params.model_dir)
     artifacts = draw_and_export(estimator, data, checkpoint_path, params)
     measured = final_evaluation(estimator, data, checkpoint_path, params)
     record = results.collect(measured, progress, checkpoint_path, params)
@@ -298,7 +314,7 @@ def train_and_evaluate(
     if task.leads:
         if ending.start_step(params.model_dir) == 0:
             export.forget_best(params.model_dir)
-        listeners = [finite.FiniteWeightsListener(params)]
+        listeners = [signals.LeaveWhenSavedListener(), finite.FiniteWeightsListener(params)]
         if task.type == 'chief' and not task.has_evaluator:
             listeners.append(_EvaluationListener(make_estimator(params), evaluation, stop))
         saver = summaries.CheckpointSaverHook(
@@ -308,7 +324,7 @@ def train_and_evaluate(
         events = summaries.open_event_file(params.model_dir)
         if params.save_summary_steps:
             run_card.describe_run(events, params, data)
-        hooks = [progress, saver]
+        hooks = [signals.FinishStepHook(), progress, saver]
         if params.profile_steps:
             steps, folder = params.profile_steps, params.model_dir
             hooks.append(tf.train.ProfilerHook(save_steps=steps, output_dir=folder))
