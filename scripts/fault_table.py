@@ -358,6 +358,7 @@ def damaged(name: str, *words: str, must_lose: bool = False) -> Callable[[Bench]
     def fault(bench: Bench) -> None:
         last = bench.copy_base()
         path = os.path.join(bench.model_dir, name.format(last=last))
+        bench.spoilt.append(os.path.join(bench.model_dir, 'model.ckpt-{}'.format(last)))
         kind = KINDS[bench.number % len(KINDS)]
         # Text is damaged in its first words: elsewhere it might be as good as before.
         is_text = path.endswith('.json') or os.path.basename(path) == 'checkpoint'
@@ -545,6 +546,7 @@ def not_finite_weight(value: float) -> Callable[[Bench], None]:
     def fault(bench: Bench) -> None:
         last = bench.copy_base()
         path = os.path.join(bench.model_dir, 'model.ckpt-{}'.format(last))
+        bench.spoilt.append(path)
         laboratory.poison_checkpoint(path, value)
         bench.refused(bench.train(), os.path.basename(path), 'not finite')
         resumed = bench.train()
@@ -734,7 +736,8 @@ def _bounded(bench: Bench, process: Process, samples: List[Dict[str, int]]) -> N
 def all_rows() -> List[Row]:
     """The table, the longest row first: the others take place beside it."""
     nan, infinity = float('nan'), float('inf')
-    data, index = 'model.ckpt-{last}' + CHECKPOINT_DATA, 'model.ckpt-{last}.index'
+    last = 'model.ckpt-{last}'
+    data, index = last + CHECKPOINT_DATA, last + '.index'
     best = os.path.join('export', 'best', 'best.json')
     term, interrupt = signal.SIGTERM, signal.SIGINT
     return [
@@ -756,8 +759,8 @@ def all_rows() -> List[Row]:
         Row('read-only model_dir', read_only_model, 2),
         Row('no network', no_network),
         Row('server that never answers', hanging_network),
-        Row('damaged checkpoint data', damaged(data, data, must_lose=True), 3, True),
-        Row('damaged checkpoint index', damaged(index, index, must_lose=True), 3),
+        Row('damaged checkpoint data', damaged(data, last, must_lose=True), 3, True),
+        Row('damaged checkpoint index', damaged(index, last, must_lose=True), 3),
         Row('damaged checkpoint state file', damaged('checkpoint', 'checkpoint'), 3),
         Row('no good checkpoint left', no_good_checkpoint, 3),
         Row('damaged event files', damaged_events, 3),

@@ -154,6 +154,8 @@ class Bench:
         self.max_steps = laboratory.max_steps
         self.wrong: List[str] = []
         self.said, self.lost, self.skipped = '', '-', ''
+        # Checkpoints that the fault spoilt: they may lie there, but not be gone on from.
+        self.spoilt: List[str] = []
         self._most_lost = -1
         self._processes: List[Process] = []
 
@@ -276,7 +278,7 @@ class Bench:
         for word in words:
             self.expect(process.has_printed(word), 'nothing was said of {!r}'.format(word))
         self.expect_no_traceback(process)
-        for trouble in troubles(self.model_dir, wanted) if code == 0 else ():
+        for trouble in troubles(self.model_dir, wanted, self.spoilt) if code == 0 else ():
             self.expect(False, trouble)
 
     def good_checkpoints(self) -> None:
@@ -464,16 +466,21 @@ def first_step(process: Process) -> int:
     return -1
 
 
-def troubles(model_dir: str, max_steps: int) -> Iterator[str]:
-    """What is wrong with a finished run: its steps, checkpoints, exports, things left behind."""
+def troubles(model_dir: str, max_steps: int, spoilt: Sequence[str] = ()) -> Iterator[str]:
+    """What is wrong with a finished run: its steps, checkpoints, exports, things left behind.
+
+    Args:
+      spoilt: checkpoints that may be damaged, as long as the `checkpoint` file does not name them.
+    """
     record = read_json(os.path.join(model_dir, 'results.json'))
     step = last_step(model_dir)
     if record.get('global_step') != max_steps:
         yield 'results.json has global_step {}'.format(record.get('global_step'))
     if step != max_steps:
         yield 'the last checkpoint is of step {}'.format(step)
+    named = tf.train.get_checkpoint_state(model_dir).all_model_checkpoint_paths if step >= 0 else []
     for path in checkpoints(model_dir):
-        trouble = trouble_of(path)
+        trouble = trouble_of(path) if path in named or path not in spoilt else ''
         if trouble:
             yield '{}: {}'.format(os.path.basename(path), trouble)
     if not export_answers(os.path.join(model_dir, 'export', 'final')):
