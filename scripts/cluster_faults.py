@@ -22,11 +22,11 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from absl import app, flags  # noqa: E402
 
+from scripts.laboratory import export_answers  # noqa: E402
 from trainer import hparams  # noqa: E402
 
 _TRAINING_PROCESSES = 3
@@ -149,7 +149,7 @@ def outcome(cluster: Cluster) -> Dict[str, Any]:
         code == 0
         and cluster.max_steps <= step < cluster.max_steps + _TRAINING_PROCESSES
         and seen == sorted(seen)
-        and export_answers(cluster.model_dir)
+        and export_answers(os.path.join(cluster.model_dir, 'export', 'final'))
     )
     return {
         'good': good,
@@ -158,20 +158,6 @@ def outcome(cluster: Cluster) -> Dict[str, Any]:
         'checkpoints': seen,
         'negative_elbo': results.get('validation', {}).get('negative_elbo'),
     }
-
-
-def export_answers(model_dir: str) -> bool:
-    """Whether the final export can be loaded and gives finite numbers."""
-    folder = os.path.join(model_dir, 'export', 'final')
-    exports = sorted(name for name in tf.gfile.ListDirectory(folder) if name.isdigit())
-    with tf.Graph().as_default(), tf.Session() as session:
-        model = tf.saved_model.load(session, ['serve'], os.path.join(folder, exports[-1]))
-        signature = model.signature_def['serving_default']
-        values = session.run(
-            signature.outputs['negative_elbo'].name,
-            {signature.inputs['images'].name: np.zeros([2, 28, 28], np.float32)},
-        )
-    return bool(np.isfinite(values).all())
 
 
 def rows(schedules: int) -> Iterator[Any]:
