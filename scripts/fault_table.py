@@ -660,11 +660,13 @@ def soak(bench: Bench) -> None:
     minutes = bench.laboratory.soak_minutes
     record = laboratory.read_json(os.path.join(bench.laboratory.finished(), 'results.json'))
     spent = record['training_seconds'] * record['training_time_share']
-    rate = (record['global_step'] - record['first_step']) / spent
+    # Of one thread, as other rows go on beside it.
+    rate = 0.5 * (record['global_step'] - record['first_step']) / spent
     interval = max(1, int(60 * rate))
     process = bench.train(
-        max_steps=100 * _ENDLESS, save_checkpoints_steps=interval, save_summary_steps=100
-    )
+        max_steps=100 * _ENDLESS, save_checkpoints_steps=interval, save_summary_steps=100,
+        num_threads=1,
+    )  # fmt: skip
     samples = _sampled(bench, process, minutes)
     bench.expect(process.is_running, 'the trainer ended')
     process.send(signal.SIGTERM)
@@ -934,6 +936,8 @@ def main(argv: List[str]) -> None:
     del argv
     values, start = flags.FLAGS, time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Not ignored, as in the background of a shell: what this process starts would ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     prepare_data.prepare('mnist', values.data_dir or None, separate_process=True)
     work_dir = values.work_dir or tempfile.mkdtemp(prefix='faults-')
     os.makedirs(work_dir, exist_ok=True)
