@@ -243,8 +243,7 @@ def test_the_quick_form_is_all_right(mnist_data_dir, tmp_path):
     done = subprocess.run(
         command + ['--json=' + str(path)],
         env=dict(os.environ, PYTHONPATH=ROOT),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
