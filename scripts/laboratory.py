@@ -146,7 +146,7 @@ class Bench:
         self.folder = os.path.join(laboratory.work_dir, slug(name), str(number))
         # That of an interrupted table.
         unmount(os.path.join(self.folder, 'disk'))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove(self.folder)
         os.makedirs(self.folder)
         self.model_dir = os.path.join(self.folder, 'model')
         self.data_dir = laboratory.data_dir
@@ -209,7 +209,7 @@ class Bench:
                 self.wrong.append('a process outlived the trainer that started it')
         unmount(os.path.join(self.folder, 'disk'))
         if not self.wrong:
-            shutil.rmtree(self.folder)
+            remove(self.folder)
 
     # What is noted.
 
@@ -381,9 +381,9 @@ class Laboratory:
         os.makedirs(bench.data_dir)
         return bench.data_dir
 
-    def copied_data_dir(self, bench: Bench) -> str:
+    def copied_data_dir(self, bench: Bench, parent: str = '') -> str:
         """A copy of the records and the decoded images; returns the folder of the records."""
-        bench.data_dir = os.path.join(bench.folder, 'data')
+        bench.data_dir = os.path.join(parent or bench.folder, 'data')
         for name in ('3.0.0', '3.0.0-decoded'):
             source = os.path.join(self.data_dir, 'mnist', name)
             shutil.copytree(source, os.path.join(bench.data_dir, 'mnist', name))
@@ -609,9 +609,32 @@ def mount(*arguments: str) -> None:
 
 
 def unmount(folder: str) -> None:
-    """Takes a mounted folder away, if it is one."""
-    if os.path.ismount(folder):
-        subprocess.run(['umount', '--lazy', folder], check=True)
+    """Takes away all that is mounted at a folder."""
+    while is_mounted(folder):
+        subprocess.run(['umount', folder], check=True)
+
+
+def is_mounted(folder: str) -> bool:
+    """Whether something is mounted at a folder or below it.
+
+    `os.path.ismount` does not see a part of a file system that is mounted elsewhere in it.
+    """
+    with open('/proc/self/mounts') as f:
+        points = [line.split(' ')[1].encode().decode('unicode_escape') for line in f]
+    folder = os.path.realpath(folder)
+    return any(point == folder or point.startswith(folder + os.sep) for point in points)
+
+
+def remove(folder: str) -> None:
+    """Removes a folder of a try, never what is mounted in it.
+
+    Raises:
+      RuntimeError: something is.
+    """
+    if is_mounted(folder):
+        raise RuntimeError('{} holds a mounted disk: unmount it'.format(folder))
+    if os.path.exists(folder):
+        shutil.rmtree(folder)
 
 
 def fill(folder: str) -> str:
