@@ -952,7 +952,7 @@ def main(argv: List[str]) -> None:
         note('{} of {} rows are not ok; logs: {}'.format(len(bad), len(results), work_dir))
         sys.exit(1)
     if not values.work_dir:
-        shutil.rmtree(work_dir)
+        laboratory.remove(work_dir)
 
 
 def is_good(text: str, quick: bool) -> bool:

@@ -113,10 +113,12 @@ class Process:
 
     def end(self) -> None:
         """Kills the process and what it started."""
-        for process in self.members():
+        members = self.members()
+        for process in members:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self._popen.wait()
+        psutil.wait_procs(members, _SECONDS_FOR_CHILDREN)
 
     def members(self) -> List[psutil.Process]:
         """The running processes of its session: itself, and what it started."""
@@ -611,7 +613,7 @@ def mount(*arguments: str) -> None:
 def unmount(folder: str) -> None:
     """Takes away all that is mounted at a folder."""
     while is_mounted(folder):
-        subprocess.run(['umount', folder], check=True)
+        subprocess.run(['umount', '--lazy', folder], check=True)
 
 
 def is_mounted(folder: str) -> bool:
