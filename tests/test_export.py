@@ -128,7 +128,15 @@ def test_best_whose_checkpoint_is_gone_does_not_count(tmp_path):
 
 @pytest.mark.parametrize(
     'content',
-    ['', '{"negative_elbo": 9', '[]', '{"checkpoint": 5}', '{"checkpoint": "model.ckpt-2"}'],
+    [
+        '',
+        '{"negative_elbo": 9',
+        '[]',
+        '{"checkpoint": 5}',
+        '{"checkpoint": "model.ckpt-2"}',
+        '{"evaluated_step": 5}',
+        '{"evaluated_step": 5, "evaluations_since_best": null}',
+    ],  # fmt: skip
 )
 def test_a_damaged_state_is_set_aside_and_the_next_export_is_the_best(tmp_path, capsys, content):
     path = tmp_path / 'export' / 'best' / 'best.json'

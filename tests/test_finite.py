@@ -132,6 +132,7 @@ def poison(checkpoint_path):
     return name
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_from_its_last_good_checkpoint(prepared, tmp_path, monkeypatch):
     params = params_in(tmp_path, save_summary_steps=2)  # Steps 1, 3 and 5.
     with monkeypatch.context() as patched:

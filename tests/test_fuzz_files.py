@@ -32,6 +32,7 @@ from trainer import (
     idx_files,
     predict,
     prepare_data,
+    projector,
     results,
     verify_export,
 )
@@ -210,10 +211,6 @@ TIMES = {
 def test_times_of_an_earlier_run_can_be_shown_or_are_left_out(tmp_path_factory, content):
     path = str(tmp_path_factory.getbasetemp() / 'results.json')
     write(path, content)
-    if content == b'null':
-        with pytest.raises(UserError):
-            results._times_before(path, list(TIMES))
-        return
     times = results._times_before(path, list(TIMES))
     terms = {'negative_elbo': 3.0, 'reconstruction_loss': 2.0, 'kl_divergence': 1.0}
     record = dict(
@@ -395,6 +392,23 @@ def test_damaged_records_are_named(records, tmp_path_factory, data):
         assert is_one_sentence(error.value, records.records)
         whole = content.startswith(before)
         assert whole or not os.path.exists(os.path.join(target, decoded_copy.SIDECAR))
+    finally:
+        write(path, before)
+
+
+def test_labels_of_damaged_records_are_left_out(records):
+    """They are of the last act of a run, which needs nothing else of the records."""
+    (name,) = [name for name in os.listdir(records.records) if '-train.tfrecord' in name]
+    path = os.path.join(records.records, name)
+    with open(path, 'rb') as f:
+        before = f.read()
+    prepared = mock.Mock(num_examples={'train': 44})
+    params = HParams(dataset='colour_squares', data_dir=records.data_dir)
+    assert len(projector.labels(prepared, params, 4)) == 4
+    try:
+        for content in (before[:-40], before[:2000] + b'?' + before[2001:], b''):
+            write(path, content)
+            assert projector.labels(prepared, params, 4) is None
     finally:
         write(path, before)
 

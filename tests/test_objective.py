@@ -68,16 +68,20 @@ def test_free_bits_count_groups_by_the_mean_of_the_batch():
     np.testing.assert_allclose(run(objective.kl_with_free_bits(kl, kl, two)), [2.5, 6.5])
 
 
+def slow(settings):
+    return pytest.param(settings, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     'settings',
     [
         {'free_bits': 0.05},
-        {'prior': 'mixture', 'prior_components': 3},
-        {'prior': 'vamp', 'prior_components': 3},
-        {'objective': 'iwae', 'training_samples': 3},
         {'objective': 'dreg', 'training_samples': 3, 'prior': 'vamp', 'prior_components': 3},
-        {'likelihood': 'continuous_bernoulli', 'beta': 0.5},
-        {'likelihood': 'normal', 'training_samples': 2},
+        slow({'prior': 'mixture', 'prior_components': 3}),
+        slow({'prior': 'vamp', 'prior_components': 3}),
+        slow({'objective': 'iwae', 'training_samples': 3}),
+        slow({'likelihood': 'continuous_bernoulli', 'beta': 0.5}),
+        slow({'likelihood': 'normal', 'training_samples': 2}),
     ],
     ids=str,
 )

@@ -25,6 +25,9 @@ from trainer import drawing, generate, input, prepare_data, projector, train
 from trainer.errors import UserError
 from trainer.hparams import HParams
 
+# Two trainings with all that TensorBoard shows, and TensorBoard itself.
+pytestmark = pytest.mark.slow
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BOUND = ('elbo/negative_elbo', 'elbo/reconstruction_loss', 'elbo/kl_divergence')
 PICTURES = {'reconstructions', 'interpolations', 'traversals', 'prior_samples'}

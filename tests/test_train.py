@@ -275,6 +275,13 @@ def test_a_run_on_larochelles_images_says_so_and_can_be_resumed(tmp_path, capsys
         assert train.settle_dataset(params).dataset == 'binarized_mnist'
 
 
+@pytest.mark.parametrize('name', ['runs/[a]', 'what?', 'gs://bucket/*'])
+def test_check_refuses_a_folder_that_tensorflow_would_not_find_again(name):
+    params = params_in(name)
+    with pytest.raises(UserError, match='takes for a pattern'):
+        train.check(params, FACTS)
+
+
 def test_check_refuses_a_read_only_folder(tmp_path, monkeypatch):
     # As os.access answers on a read-only file system, for root too.
     monkeypatch.setattr(os, 'access', lambda path, mode: not mode & os.W_OK)

@@ -21,6 +21,7 @@ from typing import Any, Callable, Dict, List, Mapping
 
 import tensorflow as tf
 
+from trainer import files
 from trainer.hparams import HParams
 
 # In nats per example. Not the name of a training metric, or tuning could not tell the two apart.
@@ -69,9 +70,8 @@ def metric_reporter(environ: Mapping[str, str]) -> Callable[[Dict[str, Any]], No
             'checkpoint_path': '',
         }
         lines.append(json.dumps(values, sort_keys=True))
-        os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-        with open(path, 'w') as f:
-            f.write('\n'.join(lines[-_METRICS_KEPT:]) + '\n')
+        content = '\n'.join(lines[-_METRICS_KEPT:]) + '\n'
+        files.write_bytes(path, content.encode('utf-8'))
 
     return report
 

@@ -132,12 +132,20 @@ def read_state(model_dir: str) -> Dict[str, Any]:
     state = files.read_json(path)
     if state is None:
         return {}
-    kinds = _BEST if isinstance(state, dict) and 'checkpoint' in state else _EVALUATIONS
-    if not isinstance(state, dict) or not all(
-        isinstance(state.get(name), kind) for name, kind in kinds.items()
-    ):
+    if not isinstance(state, dict) or not _is_state(state):
         raise UserError('{} does not hold the state of the best export: move it away.'.format(path))
     return state
+
+
+def _is_state(state: Dict[str, Any]) -> bool:
+    required = _BEST if 'checkpoint' in state else _EVALUATIONS
+    # An older version of this trainer wrote a best model without the evaluations since.
+    known = {**_EVALUATIONS, 'stopped_step': int, **_BEST}
+    return all(
+        isinstance(state.get(name), kind)
+        for name, kind in known.items()
+        if name in required or name in state
+    )
 
 
 def write_state(model_dir: str, state: Dict[str, Any]) -> None:
@@ -373,8 +381,8 @@ def main(argv: List[str]) -> None:
     """Reads the flags, exports, says where to."""
     del argv
     values = flags.FLAGS
-    checkpoint_path = trained_checkpoint(values.model_dir, values.checkpoint)
     params = hparams.trained(values.model_dir)
+    checkpoint_path = trained_checkpoint(values.model_dir, values.checkpoint)
     if values.flat_dir:
         check_flat_dir(values.flat_dir)
     options = saved_model.Options(values.signature, values.optimize_export, values.warmup)

@@ -11,7 +11,7 @@ from typing import List, Optional, Tuple
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from google.protobuf import text_format
+from google.protobuf import message, text_format
 from tensorboard.plugins.text import summary as text_summary
 from tensorflow.contrib.tensorboard.plugins import projector
 
@@ -121,8 +121,16 @@ def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[
     """Reads the labels of the first validation images from TFDS's records.
 
     Returns:
-      The labels, or None where the dataset has none or its records are not there any more.
+      The labels, or None where the dataset has none or its records are not there, or not whole, any
+      more.
     """
+    try:
+        return _read_labels(data, params, count)
+    except (tf.errors.OpError, message.DecodeError):
+        return None
+
+
+def _read_labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[int]]:
     source = dataset_folder.find(params.dataset, params.data_dir or None)
     pattern = os.path.join(source.records, '*-{}.tfrecord-*-of-*')
     first = 0

@@ -90,6 +90,12 @@ def _recorded(model_dir: str) -> Optional[HParams]:
 
 
 def _check_folder(model_dir: str) -> None:
+    wild = sorted(set('*?[]\\') & set(model_dir))
+    if wild:
+        raise UserError(
+            '--model_dir={} has {} in it, which TensorFlow takes for a pattern: choose another '
+            'name.'.format(model_dir, ' and '.join(wild))
+        )
     if '://' in model_dir:
         return
     existing = os.path.abspath(model_dir)

@@ -235,8 +235,9 @@ def main():
         text = result.get('error') or 'ok, largest difference {:.1e}'.format(result['difference'])
         print('{:<12} {:<24} {}'.format(runtime, name, text))
     if args.json:
-        with open(args.json, 'w') as f:
+        with open(args.json + '.tmp', 'w') as f:
             json.dump(results, f)
+        os.replace(args.json + '.tmp', args.json)
     return int(not results or any('error' in result for result in results.values()))
 
 
