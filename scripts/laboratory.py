@@ -222,13 +222,24 @@ class Bench:
 
     def saw(self, process: Process, *words: str) -> str:
         """Notes the last line with one of the words, or the last of all, as what the user saw."""
-        lines = process.lines()
-        chosen = [line for line in lines if any(word in line for word in words)] or lines
+        lines = [(line, self.named(line)) for line in process.lines()]
+        chosen = [line for line, named in lines if any(word in named for word in words)]
+        chosen = chosen or [line for line, _ in lines]
         self.said = self.shortened(chosen[-1]) if chosen else '(nothing)'
         return chosen[-1] if chosen else ''
 
+    def has_said(self, process: Process, word: str) -> bool:
+        """Whether a word was printed; names of folders are replaced, as they hold many words."""
+        return any(word in self.named(line) for line in process.lines())
+
     def shortened(self, text: str) -> str:
         """Names folders by what they are, and cuts what is too long for a table."""
+        text = self.named(text)
+        cut = len(text) > _LONGEST_SENTENCE
+        return text[: _LONGEST_SENTENCE - 1] + '…' if cut else text
+
+    def named(self, text: str) -> str:
+        """Names folders by what they are."""
         names = {
             self.model_dir: 'MODEL_DIR',
             self.data_dir: 'DATA_DIR',
@@ -239,8 +250,7 @@ class Bench:
         }
         for path, name in names.items():
             text = re.sub(r'(?<![\w.]){}(?![\w])'.format(re.escape(path)), name, text)
-        cut = len(text) > _LONGEST_SENTENCE
-        return text[: _LONGEST_SENTENCE - 1] + '…' if cut else text
+        return text
 
     def lose(self, steps: int, most: Optional[int] = None) -> None:
         """Notes steps that have to be made again; `most` is how many they may be."""
@@ -260,7 +270,8 @@ class Bench:
         self.expect(sentence.startswith('error: '), 'no line begins with error:')
         self.expect_no_traceback(process)
         for word in words:
-            self.expect(word in sentence, 'the sentence lacks {!r}'.format(word))
+            told = self.named(word) in self.named(sentence)
+            self.expect(told, 'the sentence lacks {!r}'.format(word))
         return sentence
 
     def expect_no_traceback(self, process: Process) -> None:
@@ -278,7 +289,7 @@ class Bench:
         if not self.expect(code == 0, 'the last start ended with code {}'.format(code)):
             self.saw(process, 'error: ', *words)
         for word in words:
-            self.expect(process.has_printed(word), 'nothing was said of {!r}'.format(word))
+            self.expect(self.has_said(process, word), 'nothing was said of {!r}'.format(word))
         self.expect_no_traceback(process)
         for trouble in troubles(self.model_dir, wanted, self.spoilt) if code == 0 else ():
             self.expect(False, trouble)
