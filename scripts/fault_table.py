@@ -819,7 +819,7 @@ def chosen_rows(rows: List[Row], only: List[str], quick: bool) -> List[Row]:
 def run_row(row: Row, bench_laboratory: Laboratory) -> Dict[str, Any]:
     """Tries a fault as often as it says; returns what the table says of it."""
     tries = 1 if bench_laboratory.quick else row.tries
-    benches = []
+    benches, first_start = [], time.monotonic()
     for number in range(tries):
         start = time.monotonic()
         benches.append(run_try(row, bench_laboratory, number))
@@ -840,6 +840,7 @@ def run_row(row: Row, bench_laboratory: Laboratory) -> Dict[str, Any]:
         'outcome': outcome(benches),
         'saw': shown.said,
         'lost': worst.lost,
+        'seconds': time.monotonic() - first_start,
     }
 
 
@@ -888,17 +889,19 @@ def cell(value: Any) -> str:
     return ' '.join(str(value).split()).replace('|', '\\|').replace('<', '&lt;')
 
 
-def facts(bench_laboratory: Laboratory, seconds: float) -> str:
+def facts(bench_laboratory: Laboratory, seconds: float, jobs: int) -> str:
     """The line below the table."""
     machine = runs.machine()
     arguments = [
         a for a in sys.argv[1:] if not a.startswith(('--work_dir', '--data_dir', '--json'))
     ]
     return (
-        '{date}, {cores} core(s) of {cpu}, TensorFlow {tensorflow}, {minutes:.0f} min: '
-        '`{command}`; runs of {steps} steps, chains of kills of {chain}.'.format(
+        '{date}, {cores} core(s) of {cpu}, TensorFlow {tensorflow}: `{command}`; runs of {steps} '
+        'steps, chains of kills of {chain}. The rows took {minutes:.0f} min together, {jobs} at a '
+        'time.'.format(
             tensorflow=tf.__version__,
             minutes=seconds / 60,
+            jobs=jobs,
             command=' '.join(['./scripts/run python scripts/fault_table.py', *arguments]),
             steps=bench_laboratory.max_steps,
             chain=bench_laboratory.chain_steps,
@@ -950,7 +953,7 @@ def note(text: str) -> None:
 
 def main(argv: List[str]) -> None:
     del argv
-    values, start = flags.FLAGS, time.monotonic()
+    values = flags.FLAGS
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Not ignored, as in the background of a shell: what this process starts would ignore it too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -962,7 +965,8 @@ def main(argv: List[str]) -> None:
     rows = chosen_rows(all_rows(), values.only, values.quick)
     results = run_rows(rows, bench_laboratory, values.jobs)
     print(table(results))
-    print('\n' + facts(bench_laboratory, time.monotonic() - start))
+    seconds = sum(result['seconds'] for result in results)
+    print('\n' + facts(bench_laboratory, seconds, values.jobs))
     if values.json:
         with open(values.json, 'w') as f:
             json.dump(results, f, indent=2)
