@@ -195,6 +195,7 @@ class Bench:
         variables = dict(os.environ, PYTHONPATH=ROOT, PYTHONUNBUFFERED='1', **environment or {})
         self.laboratory.check_going_on()
         self._processes.append(Process(command, log, variables))
+        self.laboratory.started(self._processes[-1])
         return self._processes[-1]
 
     def copy_base(self) -> int:
@@ -316,6 +317,7 @@ class Laboratory:
         self.max_steps = 60 if quick else 120
         self.chain_steps = 60 if quick else 600
         self._is_stopping = False
+        self._running: List[Process] = []
         self._making: Dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -323,9 +325,16 @@ class Laboratory:
         if self._is_stopping:
             raise KeyboardInterrupt
 
+    def started(self, process: Process) -> None:
+        """Remembers a process, for `stop`."""
+        with self._lock:
+            self._running = [other for other in self._running if other.is_running] + [process]
+
     def stop(self) -> None:
-        """No process is started any more."""
+        """Ends all processes; none is started any more."""
         self._is_stopping = True
+        for process in self._running:
+            process.end()
 
     def shared(self, name: str, make: Callable[[Bench], None]) -> str:
         """Returns a folder that `make` filled: once, and only if it noted nothing wrong."""

@@ -248,11 +248,14 @@ def test_nothing_goes_on_after_an_interruption(tmp_path):
     made = Laboratory(str(tmp_path), str(tmp_path / 'data'), quick=True)
 
     def fault(bench):
+        running.append(python(bench, 'import time; time.sleep(600)'))
         made.stop()
         bench.train()
 
+    running = []
     with pytest.raises(KeyboardInterrupt):
         fault_table.run_rows([fault_table.Row('row', fault)], made, jobs=1)
+    assert not running[0].is_running
     assert not os.path.exists(str(tmp_path / 'rows.json'))
 
 
