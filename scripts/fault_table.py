@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
@@ -32,13 +32,13 @@ from scripts import laboratory, runs  # noqa: E402
 from scripts.laboratory import CHECKPOINT_DATA, KINDS, Bench, Laboratory, Process, Skipped  # noqa: E402
 from trainer import dataset_folder, drawing, hparams, prepare_data  # noqa: E402
 
-_KILLS = 5
 _NATS = 1.0
 _SECONDS_TO_SAVE = 10.0
-# A line to wait for, and the seconds after it between which the moment is drawn.
+# A line to wait for, and the seconds after it between which the moment is drawn; in the order in
+# which a run comes to them.
 _MOMENTS = [
     ('', 2.0, 30.0),
-    ('step 120: validation', 0.0, 6.0),
+    (': validation', 0.0, 6.0),
     (': validation', 0.0, 8.0),
     ('Exporting the final model', 0.0, 5.0),
     ('Evaluating the final model', 0.0, 6.0),
@@ -82,19 +82,12 @@ def killed_at_random(bench: Bench) -> None:
         return bench.train(max_steps=steps, **laboratory.CHAIN)
 
     processes = [start()]
-    for number in range(1 if quick else _KILLS):
-        line, low, high = moments[(number + bench.number) % len(moments)]
-        while True:
-            processes[-1].wait_for(line)
-            processes[-1].sleep(bench.random.uniform(low, high))
-            was_running = processes[-1].send(signal.SIGKILL)
-            code = processes[-1].wait()
-            processes.append(start())
-            if was_running:
-                note('{}: kill {} after {!r}'.format(bench.name, number + 1, line or 'some time'))
-                break
-            if not bench.expect(code == 0, 'a start ended with code {}'.format(code)):
-                return
+    for number, moment in enumerate(moments):
+        if not _killed_at(moment, bench, processes[-1]):
+            bench.expect(False, 'it ended before kill {}'.format(number + 1))
+            return
+        note('{}: kill {} after {!r}'.format(bench.name, number + 1, moment[0] or 'some time'))
+        processes.append(start())
     bench.finishes(processes[-1], max_steps=steps)
     _note_losses(bench, processes, interval)
     if not quick:
@@ -104,6 +97,16 @@ def killed_at_random(bench: Bench) -> None:
         bench.expect(
             abs(found - wanted) <= _NATS, '{:.2f} nats, {:.2f} unbroken'.format(found, wanted)
         )
+
+
+def _killed_at(moment: Tuple[str, float, float], bench: Bench, process: Process) -> bool:
+    """Kills a process some time after it printed a line; returns whether it lived so long."""
+    line, low, high = moment
+    process.wait_for(line)
+    process.sleep(bench.random.uniform(low, high))
+    was_running = process.send(signal.SIGKILL)
+    process.wait()
+    return was_running
 
 
 def _note_losses(bench: Bench, processes: List[Process], interval: int) -> None:
