@@ -31,6 +31,8 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
+import time
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import tensorflow as tf
@@ -208,12 +210,22 @@ def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) ->
 
 
 def _fill_as_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
-    """`_fill` in a process that SIGTERM and Ctrl-C end after its work folder is taken away."""
+    """`_fill` in a process that SIGTERM and Ctrl-C end after its work folder is taken away.
+
+    It ends with its parent too: one of a pool would otherwise wait for ever for its next work.
+    """
+    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     try:
         with signals.handled():
             _fill(target, idx_dir, stall_seconds)
     except signals.Interrupted as interrupted:
         os._exit(signals.exit_code(interrupted.number))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 @contextlib.contextmanager
