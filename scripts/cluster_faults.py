@@ -122,6 +122,22 @@ def restart_job(cluster: Cluster) -> None:
     cluster.start()
 
 
+def tell_job_to_end(cluster: Cluster) -> None:
+    """A fault: the launcher is terminated after a third; the same command is given again.
+
+    It passes SIGTERM on. The chief saves the step that it is in, with the help of the parameter
+    server, which goes on for so long.
+    """
+    cluster.wait(lambda: cluster.look() >= cluster.max_steps // 3)
+    cluster.launcher.terminate()
+    code = cluster.launcher.wait()
+    saved = 'terminated: step {} is saved'.format(cluster.look())
+    with open(cluster.log) as f:
+        if code != 128 + signal.SIGTERM or saved not in f.read():
+            raise RuntimeError('code {}, and not {!r}'.format(code, saved))
+    cluster.start()
+
+
 def random_kills(seed: int) -> Callable[[Cluster], None]:
     """A fault: one to four processes die at random moments, from the start on."""
 
@@ -169,6 +185,7 @@ def rows(schedules: int) -> Iterator[Any]:
     yield 'no evaluator', ['--noevaluator'], lambda cluster: None
     yield 'a worker never comes', ['--absent=worker:1'], lambda cluster: None
     yield 'whole job killed', [], restart_job
+    yield 'whole job told to end', [], tell_job_to_end
     for seed in range(schedules):
         yield 'random kills, seed {}'.format(seed), [], random_kills(seed)
 
