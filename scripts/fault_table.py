@@ -462,7 +462,7 @@ def damaged_results(bench: Bench) -> None:
     shutil.copytree(bench.laboratory.finished(), bench.model_dir)
     kind = KINDS[bench.number % len(KINDS)]
     laboratory.damage(os.path.join(bench.model_dir, 'results.json'), kind, 0)
-    bench.finishes(bench.train(), 'results.json is not ')
+    bench.finishes(bench.train(), 'results.json is damaged')
     bench.lost = '0'
 
 
@@ -794,7 +794,7 @@ def all_rows() -> List[Row]:
             damaged_export(os.path.join('variables', 'variables' + CHECKPOINT_DATA)),
             3,
         ),
-        Row('damaged best.json', damaged(best, 'best.json is not '), 3),
+        Row('damaged best.json', damaged(best, 'best.json is damaged'), 3),
         Row('damaged results.json', damaged_results, 3),
         Row('damaged hyper_parameters.json', damaged_settings, 3),
         Row('damaged flag file', damaged_flag_file, 3),

@@ -162,14 +162,13 @@ def mend_state(model_dir: str) -> None:
         wrong = _damaged_best(model_dir)
         if not wrong:
             return
-    except UserError as error:
-        wrong = str(error)
+    except UserError:
+        wrong = '{} is damaged'.format(_state_path(model_dir))
     path = _state_path(model_dir)
     tf.gfile.Rename(path, path + '.damaged', overwrite=True)
     say(
-        '{} It is set aside as {}.damaged, and the next evaluation counts as the best.'.format(
-            wrong, os.path.basename(path)
-        )
+        '{}: {name} is set aside as {name}.damaged, and the next evaluation counts as the '
+        'best.'.format(wrong, name=os.path.basename(path))
     )
 
 
@@ -180,7 +179,7 @@ def _damaged_best(model_dir: str) -> str:
         return ''
     path = os.path.join(best['folder'], best['checkpoint'])
     reason = checkpoints.damage(path)
-    return '{} is damaged ({}).'.format(path, reason) if reason else ''
+    return '{} is damaged ({})'.format(path, reason) if reason else ''
 
 
 def read_best(model_dir: str) -> Optional[Dict[str, Any]]:

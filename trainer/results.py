@@ -75,8 +75,8 @@ def _times_before(path: str, names: List[str]) -> Dict[str, Any]:
     """The times in an earlier `results.json`; none where one of them is no number."""
     try:
         before = files.read_json(path)
-    except UserError as error:
-        say('{} It is written anew, without the times of training.'.format(error))
+    except UserError:
+        say('{} is damaged: it is written anew, without the times of training.'.format(path))
         return {}
     if not isinstance(before, dict):
         return {}

@@ -104,7 +104,11 @@ def _check_folder(model_dir: str) -> None:
     if not os.path.isdir(existing):
         raise UserError('--model_dir={}: {} is not a folder.'.format(model_dir, existing))
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError('--model_dir={}: {} is not writable.'.format(model_dir, existing))
+        raise UserError(
+            '--model_dir={} cannot be written: {} is not writable.'.format(
+                model_dir, 'it' if existing == os.path.abspath(model_dir) else existing
+            )
+        )
 
 
 def run(
