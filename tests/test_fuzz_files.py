@@ -39,6 +39,9 @@ from trainer import (
 from trainer.errors import UserError
 from trainer.hparams import HParams
 
+# What protobuf says of damaged messages besides.
+pytestmark = pytest.mark.filterwarnings('ignore:Unexpected end-group tag:RuntimeWarning')
+
 
 def examples(count):
     """Always the same `count` examples, each within 20 seconds; nothing is kept on disk."""

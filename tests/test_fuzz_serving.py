@@ -203,6 +203,7 @@ def test_image_files(served, contents):
         assert error.message
 
 
+@pytest.mark.filterwarnings('ignore::numpy.ComplexWarning')
 @pytest.mark.parametrize(
     'fed', ['missing', 'text', 'bytes', 'ragged', 'none', 'objects', 'complex']
 )
