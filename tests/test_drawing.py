@@ -32,6 +32,22 @@ def test_curves_keep_the_later_value_of_a_step_and_survive_a_cut_file(tmp_path):
     assert curve == drawing.Curve([1, 2, 4], [1.0, 20.0, 40.0])
 
 
+def test_damaged_event_files_are_named_once_and_whole_ones_are_not(tmp_path, capsys):
+    write_events(tmp_path, [(1, 1.0), (2, 2.0)])
+    (whole,) = tmp_path.iterdir()
+    tags = ['negative_elbo', 'kl_divergence']
+    drawing.read_curves(str(tmp_path), tags)
+    assert capsys.readouterr().err == ''
+    cut, empty = tmp_path / (whole.name + '.cut'), tmp_path / (whole.name + '.empty')
+    cut.write_bytes(whole.read_bytes()[:-5])
+    empty.write_bytes(b'')
+    drawing.read_curves(str(tmp_path), tags)
+    # The version, which comes first, and step 1.
+    assert capsys.readouterr().err == (
+        '{} is damaged after 2 events: the rest is left out.\n{} is empty.\n'.format(cut, empty)
+    )
+
+
 def test_curves_are_drawn_even_for_a_run_without_events(tmp_path):
     path = drawing.write_training_curves(str(tmp_path / 'curves.png'), str(tmp_path), 'grey levels')
     assert read_png(path).shape[:2] == (400, 1000)

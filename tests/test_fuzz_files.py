@@ -17,15 +17,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies
+from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
 from scripts import kserve_model
-from tests import datasets, serving_models
+from tests import datasets, serving_models, test_checkpoints
+from tests.fuzzing import examples
 from trainer import (
+    checkpoints,
     cluster,
     dataset_folder,
     decoded_copy,
     drawing,
+    ending,
     evaluate,
+    export,
     files,
     generate,
     hparams,
@@ -41,17 +46,6 @@ from trainer.hparams import HParams
 
 # What protobuf says of damaged messages besides.
 pytestmark = pytest.mark.filterwarnings('ignore:Unexpected end-group tag:RuntimeWarning')
-
-
-def examples(count):
-    """Always the same `count` examples, each within 20 seconds; nothing is kept on disk."""
-    return hypothesis.settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=20000,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
 
 
 def damaged(content):
@@ -200,6 +194,15 @@ def test_undamaged_settings_are_read(tmp_path):
     assert hparams.load(str(tmp_path)) == HParams(model_dir='runs/one')
 
 
+BEST = {
+    'negative_elbo': 99.5,
+    'global_step': 3,
+    'checkpoint': 'model.ckpt-3',
+    'export': '1',
+    'evaluated_step': 5,
+    'evaluations_since_best': 4,
+    'stopped_step': 5,
+}
 TIMES = {
     'first_step': 0,
     'training_seconds': 61.0,
@@ -565,6 +568,79 @@ def masked(content):
 
 
 EVENTS = events([(1, 300.0), (2, 200.0), (3, 100.0)])
+
+
+STATE = (
+    b'model_checkpoint_path: "model.ckpt-9"\nall_model_checkpoint_paths: "model.ckpt-6"\n'
+    b'all_model_checkpoint_paths: "model.ckpt-9"\n'
+)
+NAMES = strategies.one_of(strategies.text(max_size=12), strategies.sampled_from(
+    ['', '/', '..', '*', 'foo://x', '\0', 'model.ckpt-6', 'model.ckpt-*', 'x' * 5000]
+))  # fmt: skip
+
+
+def state_of(names):
+    last, others = names
+    return str(CheckpointState(model_checkpoint_path=last, all_model_checkpoint_paths=others))
+
+
+@examples(300)
+@hypothesis.given(
+    strategies.one_of(
+        damaged(STATE),
+        strategies.tuples(NAMES, strategies.lists(NAMES, max_size=3)).map(state_of).map(str.encode),
+    )
+)
+def test_any_state_file_leads_to_a_whole_checkpoint(checkpoints_folder, content):
+    whole = {os.path.join(checkpoints_folder, 'model.ckpt-{}'.format(step)) for step in (6, 9)}
+    write(os.path.join(checkpoints_folder, 'checkpoint'), content)
+    checkpoints.latest(checkpoints_folder)
+    checkpoints.mend(checkpoints_folder)
+    path = checkpoints.latest(checkpoints_folder)
+    assert os.path.normpath(path) in whole
+    assert checkpoints.damage(path) == ''
+
+
+@examples(200)
+@hypothesis.given(strategies.data())
+def test_any_damage_of_a_checkpoint_is_found_or_harmless(checkpoints_folder, data):
+    suffix = data.draw(strategies.sampled_from(['.index', '.data-00000-of-00001']))
+    path = os.path.join(checkpoints_folder, 'model.ckpt-9')
+    with open(path + suffix, 'rb') as f:
+        before = f.read()
+    try:
+        write(path + suffix, data.draw(damaged(before)))
+        if not checkpoints.damage(path):
+            reader = tf.train.load_checkpoint(path)
+            assert reader.get_tensor('global_step') == 9
+            assert (reader.get_tensor('weight') == 9.0).all()
+    finally:
+        write(path + suffix, before)
+
+
+@pytest.fixture(scope='module')
+def checkpoints_folder(tmp_path_factory):
+    """A folder of two small checkpoints."""
+    folder = str(tmp_path_factory.mktemp('checkpoints'))
+    test_checkpoints.write_checkpoints(folder, [6, 9])
+    return folder
+
+
+@examples(200)
+@hypothesis.given(strategies.one_of(one_of_its_values(BEST), JSON).map(encoded))
+def test_a_state_of_the_best_export_is_right_or_set_aside(tmp_path_factory, content):
+    folder = tmp_path_factory.getbasetemp() / 'best'
+    path = folder / 'export' / 'best' / 'best.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(path, content)
+    export.mend_state(str(folder))
+    params = HParams(model_dir=str(folder), early_stopping_patience=3)
+    ending.patience_ran_out(params)
+    export.read_best(str(folder))
+    if path.exists():
+        state = json.loads(content.decode('utf-8'))
+        kept = {name: state[name] for name in BEST if name in state}
+        assert all(type(value) in (int, float, str, bool) for value in kept.values())
 
 
 @examples(200)

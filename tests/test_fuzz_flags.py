@@ -312,6 +312,16 @@ def test_a_refusal_is_one_line_and_an_exit_code(argument, capsys):
     assert message.startswith('error: ') and message.count('\n') == 1
 
 
+def test_a_flag_file_with_an_unknown_flag_is_named(tmp_path, capsys):
+    path = tmp_path / 'flags'
+    path.write_text('--no_such_setting=5\n')
+    with pytest.raises(SystemExit) as ended:
+        logs._parse(['task', '--flagfile={}'.format(path)])
+    assert ended.value.code == 1
+    error = capsys.readouterr().err
+    assert is_one_sentence(error, 'no_such_setting') and str(path) in error
+
+
 def test_a_program_with_a_bad_flag_file_ends_so():
     done = subprocess.run(
         [sys.executable, '-m', 'trainer.task', '--flagfile=/dev'],

@@ -7,6 +7,7 @@ import tensorflow as tf
 from hypothesis import strategies
 
 from tests import serving_models
+from tests.fuzzing import examples
 from tests.test_fuzz_files import damaged, png
 from trainer import serving
 
@@ -57,17 +58,6 @@ def served(tmp_path_factory):
 
     definitions = dict(model.signature_def)
     return [{name: how(definitions[name]) for name in definitions} for how in (checked, unchecked)]
-
-
-def examples(count):
-    """Always the same `count` examples, each within five seconds; nothing is kept on disk."""
-    return hypothesis.settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=5000,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
 
 
 def arrays(example_shape, good):

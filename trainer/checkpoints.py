@@ -39,10 +39,8 @@ def listed(model_dir: str) -> List[str]:
     state = _read_state(model_dir)
     if state is None:
         return []
-    names = list(state.all_model_checkpoint_paths)
-    if state.model_checkpoint_path:
-        names = [name for name in names if name != state.model_checkpoint_path]
-        names.append(state.model_checkpoint_path)
+    last = state.model_checkpoint_path
+    names = [name for name in state.all_model_checkpoint_paths if name != last] + [last]
     paths = [os.path.join(model_dir, name) for name in names]
     return [path for path in paths if tf.gfile.Exists(path + '.index')]
 
@@ -230,6 +228,6 @@ def _remove_leftovers(model_dir: str) -> None:
 
 def _glob(folder: str, pattern: str) -> List[str]:
     try:
-        return tf.gfile.Glob(os.path.join(re.sub(r'([\\*?\[])', r'\\\1', folder), pattern))
+        return tf.gfile.Glob(os.path.join(folder, pattern))
     except tf.errors.NotFoundError:
         return []  # 1.14 says so of a folder that is missing, though not of a file.

@@ -10,6 +10,7 @@ import tensorflow as tf
 from google.protobuf import message
 
 from trainer import files
+from trainer.progress import say
 
 _CURVES = {'elbo/negative_elbo': 'Negative ELBO', 'elbo/kl_divergence': 'KL divergence'}
 
@@ -32,7 +33,7 @@ def read_curves(folder: str, tags: Sequence[str]) -> Dict[str, Curve]:
 
     A step seen twice, because a run was resumed from before it, has its later value.
     """
-    by_tag = {tag: _latest(folder, tag, lambda value: value.simple_value) for tag in tags}
+    by_tag = _latest(folder, tags, lambda value: value.simple_value)
     return {
         tag: Curve(sorted(by_step), [by_step[step] for step in sorted(by_step)])
         for tag, by_step in by_tag.items()
@@ -41,28 +42,44 @@ def read_curves(folder: str, tags: Sequence[str]) -> Dict[str, Curve]:
 
 def read_images(folder: str, tag: str) -> Dict[int, bytes]:
     """Reads the PNG files of an image summary from event files, by step, as `read_curves` does."""
-    return _latest(folder, tag, lambda value: value.image.encoded_image_string)
+    return _latest(folder, [tag], lambda value: value.image.encoded_image_string)[tag]
 
 
-def _latest(folder: str, tag: str, content: Callable[[tf.Summary.Value], Any]) -> Dict[int, Any]:
-    """What `content` gives of the last value of `tag` at each step."""
-    by_step: Dict[int, Tuple[float, Any]] = {}
+def _latest(
+    folder: str, tags: Sequence[str], content: Callable[[tf.Summary.Value], Any]
+) -> Dict[str, Dict[int, Any]]:
+    """What `content` gives of the last value of each tag at each step."""
+    by_tag: Dict[str, Dict[int, Tuple[float, Any]]] = {tag: {} for tag in tags}
     for event in _events(folder):
         for value in event.summary.value:
-            is_data = value.WhichOneof('value') is not None
-            if value.tag == tag and is_data and event.wall_time >= by_step.get(event.step, (0,))[0]:
+            if value.tag not in by_tag or value.WhichOneof('value') is None:
+                continue
+            by_step = by_tag[value.tag]
+            if event.wall_time >= by_step.get(event.step, (0,))[0]:
                 by_step[event.step] = (event.wall_time, content(value))
-    return {step: later for step, (_, later) in by_step.items()}
+    return {
+        tag: {step: later for step, (_, later) in by_step.items()}
+        for tag, by_step in by_tag.items()
+    }
 
 
 def _events(folder: str) -> Iterator[tf.Event]:
-    """All events in a folder, each file as far as it can be read."""
+    """All events in a folder, each file as far as it can be read; names those that are damaged.
+
+    One whose process was killed while it wrote is: at its end.
+    """
     names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(folder) else []
     for name in sorted(name for name in names if name.startswith('events.out.tfevents.')):
+        path, count = os.path.join(folder, name), 0
         try:
-            yield from tf.train.summary_iterator(os.path.join(folder, name))
+            for event in tf.train.summary_iterator(path):
+                yield event
+                count += 1
         except (tf.errors.OpError, message.DecodeError):
-            continue  # The half-written end of a killed run's file, or none of TensorFlow's at all.
+            say('{} is damaged after {:,} events: the rest is left out.'.format(path, count))
+        else:
+            if not count:
+                say('{} is empty.'.format(path))
 
 
 def write_training_curves(path: str, model_dir: str, convention: str) -> Optional[str]:

@@ -39,7 +39,7 @@ def patience_ran_out(params: HParams) -> bool:
     state = export.read_state(params.model_dir)
     if state.get('evaluations_since_best', 0) < params.early_stopping_patience:
         return False
-    return state['evaluated_step'] <= start_step(params.model_dir)
+    return export.evaluated_step(state) <= start_step(params.model_dir)
 
 
 def should_end(params: HParams) -> bool:

@@ -172,10 +172,7 @@ def model_of(checkpoint_path: str, params: HParams) -> Model:
     """Returns the model of a run with the weights of a checkpoint."""
 
     def restore(session: tf.Session) -> None:
-        try:
-            checkpoints.restore(session, checkpoint_path)
-        except (tf.errors.OpError, ValueError) as error:
-            raise _not_restored(checkpoint_path, params, error) from error
+        checkpoints.restore(session, checkpoint_path)
 
     return Model(
         functools.partial(network.encode, params=params),

@@ -98,7 +98,7 @@ class BestExporter(tf.estimator.Exporter):
             if best is not None and best['global_step'] != step:
                 tf.train.remove_checkpoint(os.path.join(export_path, best['checkpoint']))
             remove_old(export_path, self._params.exports_to_keep)
-        elif not is_best and step > _evaluated_step(state):
+        elif not is_best and step > evaluated_step(state):
             # Once for each checkpoint: an evaluator that was started anew comes to its last again.
             evaluations = state.get('evaluations_since_best', 0) + 1
             counted = dict(state, evaluated_step=step, evaluations_since_best=evaluations)
@@ -108,7 +108,7 @@ class BestExporter(tf.estimator.Exporter):
         return exported
 
 
-def _evaluated_step(state: Dict[str, Any]) -> int:
+def evaluated_step(state: Dict[str, Any]) -> int:
     """Step of the last checkpoint that was evaluated; -1 for none."""
     # Without the first where an older version of this trainer wrote it.
     return state.get('evaluated_step', state.get('global_step', -1))

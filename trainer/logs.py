@@ -95,12 +95,15 @@ def expanded(argv: List[str], flag_values: flags.FlagValues = flags.FLAGS) -> Li
 
 
 def _parse(argv: List[str]) -> List[str]:
+    given = [argument for argument in argv[1:] if '-flagfile' in argument.partition('=')[0]]
     try:
         argv = expanded(argv)
-    except UserError as error:
-        print('error: {}'.format(error), file=sys.stderr)
+        return flags.FLAGS(argv) if given else app.parse_flags_with_usage(argv)
+    except (UserError, flags.Error) as error:
+        # absl would not say that it read a file.
+        where = ' (with {})'.format(', '.join(given)) if isinstance(error, flags.Error) else ''
+        print('error: {}{}'.format(error, where), file=sys.stderr)
         sys.exit(1)
-    return app.parse_flags_with_usage(argv)
 
 
 def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> None:
