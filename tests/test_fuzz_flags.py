@@ -9,9 +9,13 @@ from unittest import mock
 
 import hypothesis
 import pytest
+import yaml
 from absl import flags
 from hypothesis import strategies
 
+from scripts import benchmark, client_table, fault_table, train_cluster
+from tests import cloud_checks
+from tests.fuzzing import examples
 from trainer import (
     evaluate,
     export,
@@ -27,6 +31,7 @@ from trainer import (
 from trainer.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+submit = cloud_checks.load_submit()
 
 HOSTILE = [
     '', ' ', '0', '-0', '1', '-1', '+1', '2', '1.0', '1.5', '.5', '1e3', '1e-3', '1e-400', '1e999',
@@ -49,17 +54,6 @@ NUMBERS = strategies.one_of(
 VALUES = strategies.one_of(
     strategies.sampled_from(HOSTILE), NUMBERS, strategies.text(max_size=30)
 ).filter(lambda value: value.lower().split('://')[0] not in ('gs', 's3', 'hdfs', 'viewfs', 'har'))
-
-
-def examples(count):
-    """Always the same `count` examples; nothing is kept on disk."""
-    return hypothesis.settings(
-        max_examples=count,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=list(hypothesis.HealthCheck),
-    )
 
 
 def each_of(count, values, check, *more):
@@ -234,6 +228,87 @@ def test_other_programs_refuse_by_name_what_is_no_model(program):
         assert is_one_sentence(str(error.value), *named), error.value
 
     each_of(120, VALUES, check, arguments_of(program))
+
+
+def submit_arguments():
+    """A job that is right, with up to three flags given any value, and flags of the trainer."""
+    own, trainers = flags.FlagValues(), [row.name for row in hparams.settings()]
+    submit.define_flags(own)
+    good = {
+        'project': 'my-project', 'region': 'us-central1', 'image': 'host/image:1',
+        'output': 'gs://bucket/runs/first',
+    }  # fmt: skip
+
+    def joined(drawn):
+        changes, tunes, after = drawn
+        given = dict(good, **changes)
+        arguments = ['--{}={}'.format(name, value) for name, value in given.items()]
+        return (
+            arguments + ['--tune={}={}'.format(name, value) for name, value in tunes],
+            ['--{}={}'.format(name, value) for name, value in after],
+        )
+
+    names = strategies.sampled_from(sorted(set(own) - {'tune'}))
+    settings = strategies.tuples(strategies.sampled_from(trainers), VALUES)
+    return strategies.tuples(
+        strategies.dictionaries(names, VALUES, max_size=3),
+        strategies.lists(settings, max_size=2),
+        strategies.lists(settings, max_size=2),
+    ).map(joined)
+
+
+def test_a_job_is_refused_in_a_sentence_or_its_request_is_one():
+    @examples(800)
+    @hypothesis.given(submit_arguments())
+    def check(arguments):
+        own, after = arguments
+        values = flags.FlagValues()
+        submit.define_flags(values)
+        try:
+            rest = values(logs.expanded(['submit', *own], values))
+            submit.check(values)
+            config = submit.gcloud_config(values, after, submit.parse_trainer_flags(after))
+        except (flags.Error, UserError) as error:
+            assert len(str(error)) > 10
+            return
+        body = submit.request_body(values, config)
+        assert len(rest) == 1 and yaml.safe_load(submit.to_yaml(body)) == body
+        assert body['displayName'].isascii()
+
+    check()
+
+
+def test_a_job_has_a_name_that_the_service_takes():
+    values = flags.FlagValues()
+    submit.define_flags(values)
+    job = ['--project=p1', '--region=us-central1', '--image=host/image:1']
+    values(['submit', *job, '--output=gs://bucket/r\u00fcn'])
+    with pytest.raises(UserError, match='--output'):
+        submit.check(values)
+
+
+SCRIPTS = {
+    'benchmark': benchmark.define_flags,
+    'client_table': client_table._define_flags,
+    'fault_table': fault_table.define_flags,
+    'train_cluster': train_cluster.define_flags,
+}
+
+
+@pytest.mark.parametrize('script', sorted(SCRIPTS))
+def test_a_script_s_flag_takes_a_value_or_refuses_it(script):
+    table = defined_by(SCRIPTS[script])
+
+    def check(name, text):
+        try:
+            table(logs.expanded([script, '--{}={}'.format(name, text)], table))
+        except (flags.Error, UserError) as error:
+            assert len(str(error)) > 10
+        finally:
+            table.unparse_flags()
+
+    names = [name for name in sorted(table) if name not in ('flagfile', 'undefok')]
+    examples(200)(hypothesis.given(strategies.sampled_from(names), VALUES)(check))()
 
 
 @examples(150)
