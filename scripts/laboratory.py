@@ -25,7 +25,7 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from trainer import files, idx_files
+from trainer import catalog, files
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KINDS = ('bit flipped', 'truncated', 'empty')
@@ -417,7 +417,7 @@ CHAIN: Dict[str, Any] = {'save_checkpoints_steps': None, 'save_summary_steps': N
 
 
 def _fetch_idx_files(folder: str) -> None:
-    row = idx_files.FILE_DATASETS['mnist']
+    row = catalog.FILE_DATASETS['mnist']
     temporary = folder + '.fetching'
     shutil.rmtree(temporary, ignore_errors=True)
     os.makedirs(temporary)

@@ -20,7 +20,7 @@ from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.image import binarized_mnist as tfds_binarized_mnist
 from tensorflow_datasets.image import mnist as tfds_mnist
 
-from trainer import decoded_copy, idx_files, prepare_data
+from trainer import catalog, decoded_copy, prepare_data
 
 NUM_TRAIN, NUM_TEST = 240, 24
 # Nothing listens on port 1: TFDS's own download fails at once.
@@ -82,7 +82,7 @@ def small_mnist(folder, url=NOWHERE, archives=None, dataset='mnist'):
 
     `archives` is the folder of the .gz files that `url` serves, for TFDS's list of checksums.
     """
-    real = idx_files.FILE_DATASETS[dataset]
+    real = catalog.FILE_DATASETS[dataset]
     builder = {'mnist': tfds_mnist.MNIST, 'fashion_mnist': tfds_mnist.FashionMNIST}[dataset]
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -91,7 +91,7 @@ def small_mnist(folder, url=NOWHERE, archives=None, dataset='mnist'):
     for name, content in contents.items():
         archive = _read(archives, name + '.gz') if archives else content
         registered[url + name + '.gz'] = (len(archive), hashlib.sha256(archive).hexdigest())
-    with mock.patch.dict(idx_files.FILE_DATASETS, {dataset: row}), mock.patch.multiple(
+    with mock.patch.dict(catalog.FILE_DATASETS, {dataset: row}), mock.patch.multiple(
         tfds_mnist, _TRAIN_EXAMPLES=NUM_TRAIN, _TEST_EXAMPLES=NUM_TEST
     ), mock.patch.object(builder, 'URL', url), mock.patch.dict(
         checksums.get_all_sizes_checksums(), registered
@@ -121,13 +121,13 @@ def write_amat(folder):
 @contextlib.contextmanager
 def small_binarized_mnist(folder, url=NOWHERE):
     """Makes 'binarized_mnist' mean the .amat files in `folder`, which `url` serves."""
-    real = idx_files.FILE_DATASETS['binarized_mnist']
+    real = catalog.FILE_DATASETS['binarized_mnist']
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     counts = {'num_' + split: count for split, count in BINARY_COUNTS.items()}
     row = dataclasses.replace(real, sha256=digests, **counts)
     registered = {url + name: (len(contents[name]), digests[name]) for name in contents}
-    with mock.patch.dict(idx_files.FILE_DATASETS, binarized_mnist=row), mock.patch.object(
+    with mock.patch.dict(catalog.FILE_DATASETS, binarized_mnist=row), mock.patch.object(
         tfds_binarized_mnist.BinarizedMNIST, 'URL', url
     ), mock.patch.dict(checksums.get_all_sizes_checksums(), registered):
         yield

