@@ -333,7 +333,7 @@ def main(argv: List[str]) -> None:
             )
             record[name] = SECTIONS[name](bench)
             if values.json:  # after each section, so that an interruption loses none before
-                files.write_json(values.json, record)
+                files.write_output(values.json, files.json_bytes(record))
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:

@@ -29,7 +29,7 @@ import pytest
 CA_FILE = '/etc/ssl/certs/ca-certificates.crt'
 BUCKET = 'my-bucket'
 # Root may mount in a new mount namespace; others need to become root in a user namespace first.
-_UNSHARE = ['unshare', '--mount'] + ([] if os.geteuid() == 0 else ['--map-root-user'])
+UNSHARE = ['unshare', '--mount'] + ([] if os.geteuid() == 0 else ['--map-root-user'])
 
 
 def skip_unless_possible():
@@ -39,7 +39,7 @@ def skip_unless_possible():
     if not os.path.exists(CA_FILE):
         pytest.skip('no ' + CA_FILE + ' here, which gs:// needs in TensorFlow 1.14')
     script = 'mount --bind /dev/null ' + CA_FILE
-    done = subprocess.run(_UNSHARE + ['sh', '-c', script], capture_output=True, text=True)
+    done = subprocess.run(UNSHARE + ['sh', '-c', script], capture_output=True, text=True)
     if done.returncode:
         pytest.skip('mount namespaces are not permitted here: ' + done.stderr.strip())
 
@@ -68,7 +68,7 @@ class FakeBucket:
         """Starts a command that sees the bucket as gs://my-bucket."""
         script = 'mount --bind "$FAKE_GCS_CA" {} && exec "$@"'.format(CA_FILE)
         return subprocess.Popen(
-            [*_UNSHARE, 'sh', '-c', script, 'sh', *command],
+            [*UNSHARE, 'sh', '-c', script, 'sh', *command],
             env=dict(os.environ, **self._environ, **environ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

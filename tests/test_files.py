@@ -4,21 +4,26 @@ import ast
 import glob
 import json
 import os
+import re
+import subprocess
+import sys
 import threading
 
 import pytest
 import tensorflow as tf
 
+from tests import fake_gcs, users
 from tests.conftest import ROOT
 from trainer import files
+from trainer.errors import UserError
 
 # Where files are written by another way, and why that is right.
 _OTHER_WAYS = {
-    'files.py': 'write_bytes itself',
+    'files.py': 'write_bytes itself, and write_output what cannot be replaced',
     'decoded_copy.py': 'to a work folder, which is renamed when it is whole',
     'packages.py': 'to the same work folder',
     'sources.py': 'to the same work folder',
-    'verify_export.py': 'renames too; it stands alone beside an export',
+    'verify_export.py': 'what --json names, and nobody reads while it runs',
 }
 
 
@@ -57,6 +62,103 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         files.write_bytes(path, b'after')
     assert (tmp_path / 'file').read_bytes() == b'before'
     assert os.listdir(str(tmp_path)) == ['file']
+
+
+@pytest.mark.parametrize(
+    'mode', [0o555, pytest.param(0o1777, marks=users.needs_root)], ids=['closed', 'sticky']
+)
+def test_an_output_in_a_folder_of_another_owner_is_written_in_place(mode):
+    with users.folder_of_another(mode) as folder:
+        path = os.path.join(folder, 'file')
+        with users.another_user():
+            with pytest.raises(tf.errors.PermissionDeniedError):
+                files.write_bytes(path, b'new')
+            assert files.write_output(path, b'new') == path
+        with open(path, 'rb') as f:
+            assert f.read() == b'new'
+        assert os.listdir(folder) == ['file']
+
+
+def test_an_output_that_cannot_be_written_at_all_is_an_error():
+    with users.folder_of_another(0o555) as folder:
+        paths = [folder + '/missing', folder, folder + '/file/below', '/proc/version/below']
+        for path in paths:
+            with users.another_user(), pytest.raises(UserError) as refused:
+                files.write_output(path, b'new')
+            message = str(refused.value)
+            assert re.fullmatch(path + r' cannot be written \([A-Z][a-z ]+\): .*', message)
+        assert os.listdir(folder) == ['file']
+
+
+def test_an_output_is_written_in_place_only_where_it_cannot_be_replaced(tmp_path, monkeypatch):
+    """A full disk, say, must not take away what was there."""
+    path = str(tmp_path / 'file')
+    files.write_output(path, b'before')
+    before = os.stat(path).st_ino
+    assert files.write_output(path, b'after') == path
+    assert os.stat(path).st_ino != before
+
+    def rename(source, target, overwrite):
+        raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
+
+    monkeypatch.setattr(tf.gfile, 'Rename', rename)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        files.write_output(path, b'never')
+    assert (tmp_path / 'file').read_bytes() == b'after'
+
+
+def test_a_link_that_a_user_names_stays_one(tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    link, target = tmp_path / 'link', tmp_path / 'elsewhere' / 'file'
+    link.symlink_to(target)
+    for content in (b'new', b'newer'):  # the first time it leads to nothing yet
+        assert files.write_output(str(link), content) == str(link)
+        assert link.is_symlink()
+        assert target.read_bytes() == content
+    # In a folder of ours it is no one's wish: a run that was downloaded may hold any.
+    files.write_bytes(str(link), b'ours')
+    assert not link.is_symlink()
+    assert target.read_bytes() == b'newer'
+
+
+def test_a_pipe_is_written_and_stays_one(tmp_path):
+    pipe = str(tmp_path / 'pipe')
+    os.mkfifo(pipe)
+    assert files.is_stream(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    files.write_output(pipe, b'content')
+    assert os.read(reader, 100) == b'content'
+    os.close(reader)
+    assert os.listdir(str(tmp_path)) == ['pipe']
+
+
+def test_a_file_that_is_open_already_is_a_stream(tmp_path):
+    with open(str(tmp_path / 'file'), 'wb') as f:
+        path = '/dev/fd/{}'.format(f.fileno())
+        assert files.is_stream(path)
+        files.write_output(path, b'content')
+    assert (tmp_path / 'file').read_bytes() == b'content'
+    assert not files.is_stream(str(tmp_path / 'file'))
+    assert not files.is_stream(str(tmp_path))
+    assert not files.is_stream(str(tmp_path / 'missing'))
+
+
+@pytest.mark.slow
+def test_a_file_that_is_mounted_alone_is_written_in_place(tmp_path):
+    """As `docker run -v FILE:FILE` mounts it: it cannot be renamed over."""
+    for name in ('source', 'mounted'):
+        (tmp_path / name).write_text('a longer text that was there before')
+    code = 'import sys; from trainer import files; files.write_output(sys.argv[1], b"new")'
+    script = 'mount --bind source mounted || exit 77; exec "$0" -c "$1" mounted'
+    done = subprocess.run(
+        [*fake_gcs.UNSHARE, 'bash', '-c', script, sys.executable, code],
+        cwd=str(tmp_path), env=dict(os.environ, PYTHONPATH=ROOT), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    if done.returncode == 77 or 'unshare' in done.stderr:
+        pytest.skip('no mounts are permitted here: ' + done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'source').read_text() == 'new'
+    assert sorted(os.listdir(str(tmp_path))) == ['mounted', 'source']
 
 
 def writes(tree):

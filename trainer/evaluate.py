@@ -15,7 +15,7 @@ import os
 import sys
 import time
 import zipfile
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -117,19 +117,19 @@ def default_name(facts: Dict[str, Any], checkpoint: str) -> str:
 
 
 class PartialResults:
-    """The file of what is known so far; it belongs to exactly one evaluation.
+    """The file of what is known so far, if any; it belongs to exactly one evaluation.
 
     Its content is a SHA-256 and a NumPy archive of the facts, of a row for each of the first images
     and of the seconds that they took.
     """
 
-    def __init__(self, path: str, facts: Dict[str, Any], row_type: np.dtype):
+    def __init__(self, path: Optional[str], facts: Dict[str, Any], row_type: np.dtype):
         self._path, self._facts, self._row_type = path, facts, row_type
 
     def load(self) -> Tuple[np.ndarray, float]:
         """Returns rows and seconds, none of both where there is nothing that fits; says why."""
         nothing = np.zeros(0, self._row_type), 0.0
-        if not tf.gfile.Exists(self._path):
+        if self._path is None or not tf.gfile.Exists(self._path):
             return nothing
         with tf.gfile.GFile(self._path, 'rb') as f:
             digest, content = f.read(32), f.read()
@@ -157,6 +157,8 @@ class PartialResults:
 
     def save(self, rows: np.ndarray, seconds: float) -> None:
         """Writes the rows of the first images, and the seconds they took, whole or not at all."""
+        if self._path is None:
+            return
         archive = io.BytesIO()
         np.savez(archive, facts=np.array(json.dumps(self._facts)), rows=rows, seconds=seconds)
         content = archive.getvalue()
@@ -164,6 +166,8 @@ class PartialResults:
 
     def remove(self) -> None:
         """Removes the file, and those that a process killed while it wrote has left."""
+        if self._path is None:
+            return
         for path in [self._path] + tf.gfile.Glob(self._path + '.*.tmp'):
             tf.gfile.Remove(path)
 
@@ -196,8 +200,13 @@ def evaluate(
     output: str,
     threads: int,
     params: HParams,
+    is_named: bool = False,
 ) -> Dict[str, Any]:
     """Makes, or goes on with, the evaluation that `facts` describe; writes the results.
+
+    Args:
+      is_named: whether `output` is a user's, and need not be a file in a folder of ours. Beside a
+        pipe, say, nothing is kept to go on from.
 
     Returns:
       What the JSON file `output` holds: the facts, what `summarize` returns, `wall_seconds` of all
@@ -218,7 +227,8 @@ def evaluate(
         facts['seed'],
         threads,
     )
-    partial = PartialResults(output + '.partial', facts, sampler.row_type)
+    kept = None if files.is_alone(output) else output + '.partial'
+    partial = PartialResults(kept, facts, sampler.row_type)
     rows, seconds = estimate_all(sampler, partial, facts)
     record = dict(
         facts,
@@ -230,7 +240,8 @@ def evaluate(
             'numpy': np.__version__,
         },
     )
-    files.write_json(output, record)
+    write = files.write_output if is_named else files.write_bytes
+    write(output, files.json_bytes(record))
     partial.remove()
     return record
 
@@ -466,9 +477,12 @@ def main(argv: List[str]) -> None:
     output = values.output or default
     say('Evaluating {}.'.format(title(facts)))
     threads = values.num_threads or hparams.available_cores()
-    record = evaluate(checkpoint_path, data, facts, output, threads, params)
-    print(table(record))
-    print('\n' + output)
+    record = evaluate(checkpoint_path, data, facts, output, threads, params, bool(values.output))
+    shown = '{}\n\n{}'.format(table(record), output)
+    if files.is_stream(output):  # Nothing else goes where the results went.
+        say(shown)
+    else:
+        print(shown)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import stat
 import time
 import uuid
 from typing import Any, Optional
@@ -16,6 +17,16 @@ from trainer.errors import UserError
 
 _TEMPORARY = re.compile(r'(?:.*\.|temp-)([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(?:\.tmp)?')
 _SECONDS_TO_ABANDONED = 3600.0
+# Another file may be written, or this one by someone else; not so where a disk is full.
+_REFUSED = (
+    tf.errors.PermissionDeniedError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    PermissionError,
+    FileNotFoundError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 
 
 def write_bytes(path: str, content: bytes) -> str:
@@ -34,6 +45,66 @@ def write_bytes(path: str, content: bytes) -> str:
         if tf.gfile.Exists(temporary):
             tf.gfile.Remove(temporary)
     return path
+
+
+def write_output(path: str, content: bytes) -> str:
+    """Writes a file that a user or a service has named, in a folder that need not be ours.
+
+    As `write_bytes`, to what a link leads to. What can be written but not replaced is written in
+    place: a file in a folder of another owner or with the sticky bit, one that is mounted alone, a
+    pipe, a device. Returns `path`.
+
+    Raises:
+      UserError: there is no right to write it, or it is a folder or in none.
+    """
+    try:
+        if is_stream(path):
+            _overwrite(path, content)
+        else:
+            _replace_or_overwrite(path if '://' in path else os.path.realpath(path), content)
+    except _REFUSED as error:
+        reason = str(getattr(error, 'message', None) or getattr(error, 'strerror', error))
+        raise UserError(
+            '{} cannot be written ({}): get the right to it, or name another file.'.format(
+                path, reason.split('\n')[0].rpartition('; ')[2]
+            )
+        ) from error
+    return path
+
+
+def _replace_or_overwrite(path: str, content: bytes) -> None:
+    try:
+        write_bytes(path, content)
+    except (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError):
+        if not os.path.isfile(path):
+            raise
+        _overwrite(path, content)
+
+
+def _overwrite(path: str, content: bytes) -> None:
+    # Without O_CREAT, which Linux refuses for files of others in folders with the sticky bit.
+    with open(os.open(path, os.O_WRONLY | os.O_TRUNC), 'wb') as f:
+        f.write(content)
+
+
+def is_stream(path: str) -> bool:
+    """Whether `path` is a pipe, a device or a file that is already open, as /dev/stdout is."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    is_open = path.startswith(('/dev/std', '/dev/fd/', '/proc/'))
+    return is_open or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def is_alone(path: str) -> bool:
+    """Whether nothing can be written beside what is at `path`."""
+    if is_stream(path):
+        return True
+    target = os.path.realpath(path)
+    return os.path.isfile(target) and not os.access(
+        os.path.dirname(target), os.W_OK, effective_ids=os.access in os.supports_effective_ids
+    )
 
 
 def temporary_name() -> str:
@@ -72,7 +143,12 @@ def sha256(path: str) -> str:
 
 def write_json(path: str, value: Any) -> str:
     """Writes `value` as indented JSON with sorted keys, whole or not at all; returns `path`."""
-    return write_bytes(path, (json.dumps(value, indent=2, sort_keys=True) + '\n').encode('utf-8'))
+    return write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Returns `value` as indented JSON with sorted keys."""
+    return (json.dumps(value, indent=2, sort_keys=True) + '\n').encode('utf-8')
 
 
 def read_json(path: str) -> Optional[Any]:

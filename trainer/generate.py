@@ -26,6 +26,10 @@ from trainer.decoded_copy import PreparedDataset
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.pictures import Picture
+from trainer.progress import say
+
+# `files.write_bytes`, or `files.write_output` for a path that a user names.
+Write = Callable[[str, bytes], str]
 
 # Each mode's picture: its name in TensorBoard, and its file.
 _NAMES = {
@@ -80,18 +84,27 @@ def _in_batches(
 
 
 def write_new_images(
-    path: str, count: int, seed: int, checkpoint_path: str, params: HParams
+    path: str,
+    count: int,
+    seed: int,
+    checkpoint_path: str,
+    params: HParams,
+    write: Write = files.write_bytes,
 ) -> str:
     """Draws `count` images from the prior into one PNG grid; returns its path."""
     images = draw_from_prior(count, seed, checkpoint_path, params)
     with tf.Graph().as_default(), tf.Session() as session:
         placeholder = tf.placeholder(tf.float32, (None,) + params.image_shape)
         png = pictures.png(Picture(placeholder, pictures.square_columns(count)))
-        return files.write_bytes(path, session.run(png, {placeholder: images}))
+        return write(path, session.run(png, {placeholder: images}))
 
 
 def write_pictures(
-    paths: Dict[str, str], images: np.ndarray, checkpoint_path: str, params: HParams
+    paths: Dict[str, str],
+    images: np.ndarray,
+    checkpoint_path: str,
+    params: HParams,
+    write: Write = files.write_bytes,
 ) -> None:
     """Writes pictures made of the posteriors of images as PNG.
 
@@ -108,7 +121,7 @@ def write_pictures(
             checkpoints.restore(session, checkpoint_path)
             contents = session.run(pngs, {placeholder: images})
     for name, path in paths.items():
-        files.write_bytes(path, contents[name])
+        write(path, contents[name])
 
 
 def validation_images(data: PreparedDataset, params: HParams) -> np.ndarray:
@@ -116,7 +129,7 @@ def validation_images(data: PreparedDataset, params: HParams) -> np.ndarray:
     return input.first_images(data, 'validation', _BATCH, params.binarization)
 
 
-def animate(path: str, model_dir: str, mode: str) -> str:
+def animate(path: str, model_dir: str, mode: str, write: Write = files.write_bytes) -> str:
     """Writes a GIF of a picture over training, from the event files; returns its path.
 
     Raises:
@@ -152,7 +165,7 @@ def animate(path: str, model_dir: str, mode: str) -> str:
         duration=[_MILLISECONDS_A_FRAME] * (len(decoded) - 1) + [_MILLISECONDS_AT_THE_END],
         loop=0,
     )
-    return files.write_bytes(path, content.getvalue())
+    return write(path, content.getvalue())
 
 
 def trained_model(model_dir: str, data_dir: str) -> HParams:
@@ -201,6 +214,8 @@ def main(argv: list) -> None:
     del argv
     values = flags.FLAGS
     mode = values.mode
+    if values.output and tf.gfile.IsDirectory(values.output):
+        raise UserError('--output={} is a folder: give a file.'.format(values.output))
     params = trained_model(values.model_dir, values.data_dir)
     if mode == 'manifold' and params.latent_size != 2:
         raise UserError(
@@ -211,16 +226,20 @@ def main(argv: list) -> None:
     if values.animate:
         default = _NAMES[mode] + '.gif'
     path = values.output or os.path.join(values.model_dir, default)
+    write = files.write_output if values.output else files.write_bytes
     checkpoint_path = export.trained_checkpoint(values.model_dir)
     if values.animate:
-        animate(path, values.model_dir, mode)
+        animate(path, values.model_dir, mode, write)
     elif mode == 'prior':
-        write_new_images(path, values.num_images, values.seed, checkpoint_path, params)
+        write_new_images(path, values.num_images, values.seed, checkpoint_path, params, write)
     else:
         data = prepare_data.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
         images = validation_images(data, params)
-        write_pictures({_NAMES[mode]: path}, images, checkpoint_path, params)
-    print(path)
+        write_pictures({_NAMES[mode]: path}, images, checkpoint_path, params, write)
+    if files.is_stream(path):  # Nothing else goes where the picture went.
+        say(path)
+    else:
+        print(path)
 
 
 if __name__ == '__main__':

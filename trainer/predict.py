@@ -228,11 +228,12 @@ def save(folder: str, paths: List[str], outputs: Dict[str, np.ndarray]) -> None:
     for number, path in enumerate(paths):
         name = os.path.splitext(os.path.basename(path))[0]
         target = os.path.join(folder, '{}-reconstruction.png'.format(name))
-        files.write_bytes(target, encoded[number])
+        files.write_output(target, encoded[number])
         results.append({'file': path, 'reconstruction_file': target})
         for key in _SCORES + ('mean', 'scale'):
             results[-1][key] = outputs[key][number].tolist()
-    print(files.write_json(os.path.join(folder, 'results.json'), results))
+    path = os.path.join(folder, 'results.json')
+    print(files.write_output(path, files.json_bytes(results)))
 
 
 if __name__ == '__main__':

@@ -235,9 +235,14 @@ def main():
         text = result.get('error') or 'ok, largest difference {:.1e}'.format(result['difference'])
         print('{:<12} {:<24} {}'.format(runtime, name, text))
     if args.json:
-        with open(args.json + '.tmp', 'w') as f:
-            json.dump(results, f)
-        os.replace(args.json + '.tmp', args.json)
+        # In place: what a user names may be a pipe, or a link.
+        try:
+            with open(args.json, 'w') as f:
+                json.dump(results, f)
+        except OSError as error:
+            raise SystemExit(
+                '--json={} cannot be written ({}).'.format(args.json, error)
+            ) from error
     return int(not results or any('error' in result for result in results.values()))
 
 
