@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tests import datasets
+from tests import datasets, users
 from trainer import cloud, hparams, prepare_data, task
+from trainer.errors import UserError
 from trainer.hparams import HParams
 
 DEFAULT = HParams(model_dir='runs/mnist-z32')
@@ -72,6 +73,48 @@ def test_without_a_tuning_nothing_is_reported(tmp_path, monkeypatch):
     assert os.listdir(str(tmp_path)) == ['metrics']
 
 
+def reporter_to(path):
+    return cloud.metric_reporter({'CLOUD_ML_TRIAL_ID': '7', 'CLOUD_ML_HP_METRIC_FILE': str(path)})
+
+
+def test_metrics_are_reported_in_a_folder_of_the_services(capsys):
+    with users.folder_of_another(0o555) as folder:
+        path = os.path.join(folder, 'file')
+        report = reporter_to(path)
+        with users.another_user():
+            for step in range(2):
+                report(evaluation(step))
+        with open(path) as f:
+            assert [json.loads(line)['global_step'] for line in f] == ['0', '1']
+        assert os.listdir(folder) == ['file']
+    assert capsys.readouterr().err == ''
+
+
+def test_a_metric_that_cannot_be_reported_is_one_warning(capsys):
+    with users.folder_of_another(0o555) as folder, users.another_user():
+        report = reporter_to(folder + '/missing')
+        for step in range(2):
+            report(evaluation(step))
+    [line] = capsys.readouterr().err.splitlines()
+    start = 'CLOUD_ML_HP_METRIC_FILE: {}/missing cannot be written (Permission denied)'
+    assert line.startswith(start.format(folder))
+
+
+@pytest.mark.parametrize('path', ['/dev/full', '/proc/version/metrics', '/', 'a\0b', '\udc80'])
+def test_reporting_raises_nothing(path, capsys):
+    reporter_to(path)(evaluation(1))
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_whatever_the_exception_reporting_raises_nothing(monkeypatch, tmp_path, capsys):
+    def fail(*arguments):
+        raise RuntimeError('anything')
+
+    monkeypatch.setattr(cloud.files, 'write_output', fail)
+    reporter_to(tmp_path / 'metrics')(evaluation(1))
+    assert 'CLOUD_ML_HP_METRIC_FILE: anything' in capsys.readouterr().err
+
+
 def write_export(folder, text):
     for name in ('saved_model.pb', 'variables/variables.index', 'assets/labels'):
         path = folder / name
@@ -98,6 +141,17 @@ def test_the_newest_export_is_published_flat(tmp_path):
     for _ in range(2):  # the second time over what is there
         cloud.publish_model(params, {'AIP_MODEL_DIR': str(target) + '/'})
         assert contents(target) == contents(exports / '1000')
+
+
+def test_a_model_that_cannot_be_published_is_one_sentence(tmp_path):
+    write_export(tmp_path / 'run' / 'export' / 'final' / '1000', 'new')
+    (tmp_path / 'model').write_text('a file')
+    environ = {'AIP_MODEL_DIR': str(tmp_path / 'model')}
+    with pytest.raises(UserError) as refused:
+        cloud.publish_model(HParams(model_dir=str(tmp_path / 'run')), environ)
+    message = str(refused.value)
+    assert message.startswith('AIP_MODEL_DIR={}/model cannot be written ('.format(tmp_path))
+    assert str(tmp_path / 'run' / 'export' / 'final' / '1000') in message
 
 
 def test_saved_model_pb_comes_last(tmp_path, monkeypatch):

@@ -22,13 +22,19 @@ from typing import Any, Callable, Dict, List, Mapping
 import tensorflow as tf
 
 from trainer import files
+from trainer.errors import UserError
 from trainer.hparams import HParams
+from trainer.progress import say
 
 # In nats per example. Not the name of a training metric, or tuning could not tell the two apart.
 TUNING_METRIC = 'validation_negative_elbo'
 
 _METRIC_FILE = '/tmp/hypertune/output.metrics'
 _METRICS_KEPT = 100
+_UNREPORTED = (
+    'CLOUD_ML_HP_METRIC_FILE: {} The tuning does not learn what this trial measures; training goes '
+    'on.'
+)
 
 
 def placed(params: HParams, is_model_dir_given: bool, environ: Mapping[str, str]) -> HParams:
@@ -53,15 +59,15 @@ def metric_reporter(environ: Mapping[str, str]) -> Callable[[Dict[str, Any]], No
     The format is cloudml-hypertune's (0.1.0.dev6): one JSON object a line, every value a string
     but the time, and the file written anew with the last 100 at each report.
 
-    The function returned takes an evaluation's metrics with `negative_elbo` and `global_step`.
+    The function returned takes an evaluation's metrics with `negative_elbo` and `global_step`. It
+    raises nothing: training goes on where the metric cannot be told, after one warning.
     """
     trial = environ.get('CLOUD_ML_TRIAL_ID')
-    path = environ.get('CLOUD_ML_HP_METRIC_FILE') or (_METRIC_FILE if trial else None)
+    path = environ.get('CLOUD_ML_HP_METRIC_FILE') or (_METRIC_FILE if trial else '')
     lines: List[str] = []
+    warned: List[str] = []
 
-    def report(metrics: Dict[str, Any]) -> None:
-        if not path:
-            return
+    def write(metrics: Dict[str, Any]) -> None:
         values = {
             'timestamp': time.time(),
             'trial': trial or '0',
@@ -71,7 +77,17 @@ def metric_reporter(environ: Mapping[str, str]) -> Callable[[Dict[str, Any]], No
         }
         lines.append(json.dumps(values, sort_keys=True))
         content = '\n'.join(lines[-_METRICS_KEPT:]) + '\n'
-        files.write_bytes(path, content.encode('utf-8'))
+        # The folder is the service's, and often not this process's user's.
+        files.write_output(path, content.encode('utf-8'))
+
+    def report(metrics: Dict[str, Any]) -> None:
+        try:
+            if path:
+                write(metrics)
+        except Exception as error:
+            if not warned:
+                warned.append(_UNREPORTED.format(error))
+                say(warned[0])
 
     return report
 
@@ -81,6 +97,9 @@ def publish_model(params: HParams, environ: Mapping[str, str]) -> None:
 
     There saved_model.pb lies at the top, without Estimator's folder named by the time. It is taken
     away first and copied last: while it is there, all it needs is.
+
+    Raises:
+      UserError: it cannot be written there.
     """
     target = environ.get('AIP_MODEL_DIR')
     if not target:
@@ -89,6 +108,16 @@ def publish_model(params: HParams, environ: Mapping[str, str]) -> None:
     # On gs:// the names of folders come with a slash at the end (1.14).
     names = [name.rstrip('/') for name in tf.gfile.ListDirectory(exports)]
     source = os.path.join(exports, max((name for name in names if name.isdigit()), key=int))
+    try:
+        _copy_flat(source, target)
+    except tf.errors.OpError as error:
+        raise UserError(
+            'AIP_MODEL_DIR={} cannot be written ({}): get the right to it. The training is whole, '
+            'and the model is in {}.'.format(target, error.message.split('\n')[0], source)
+        ) from error
+
+
+def _copy_flat(source: str, target: str) -> None:
     main_file = os.path.join(target, tf.saved_model.constants.SAVED_MODEL_FILENAME_PB)
     if tf.gfile.Exists(main_file):
         tf.gfile.Remove(main_file)
