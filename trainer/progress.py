@@ -41,6 +41,9 @@ class TrainingProgress(tf.train.SessionRunHook):
     It has to stand before the CheckpointSaverHook among a session's hooks: what later hooks do
     after a step (saving, evaluating, exporting) then falls outside of the measured steps.
 
+    A session may be lost with the steps since the last checkpoint, as where a parameter server
+    dies, and be made anew: what was measured before counts on.
+
     Attributes:
       first_step: global step before the first step, None if there was none.
       elapsed_seconds: from the start of the first step to the end of the last.
@@ -54,6 +57,8 @@ class TrainingProgress(tf.train.SessionRunHook):
         self.first_step: Optional[int] = None
         self.elapsed_seconds = 0.0
         self.step_seconds = 0.0
+        self._steps_done = 0
+        self._rate_written_at = (0, 0.0)  # steps done, seconds spent in them
 
     def begin(self) -> None:
         # Estimator puts the loss of its EstimatorSpec here; model_fn's is the mean negative ELBO.
@@ -67,9 +72,8 @@ class TrainingProgress(tf.train.SessionRunHook):
         self._step = int(session.run(self._global_step))
         self._losses: List[float] = []
         self._shown_at = time.perf_counter()
-        self._steps_done = 0
-        self._rate_written_at = (0, 0.0)  # steps done, seconds spent in them
-        if _has_terminal():
+        self._session_start = (self._step, self._shown_at)
+        if self._bar is None and _has_terminal():
             self._bar = tqdm.tqdm(
                 total=self._params.max_steps,
                 initial=self._step,
@@ -84,7 +88,7 @@ class TrainingProgress(tf.train.SessionRunHook):
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
         del run_context
         self._step_start = time.perf_counter()
-        if self._steps_done == 0:
+        if self.first_step is None:
             self._start = self._step_start
             self.first_step = self._step
         return tf.train.SessionRunArgs([self._loss, self._global_step])
@@ -143,8 +147,9 @@ class TrainingProgress(tf.train.SessionRunHook):
             self._bar.n = self._step
             self._bar.set_description_str(text)
             return
-        done = self._step - (self.first_step or 0)
-        left = (self._params.max_steps - self._step) * self.elapsed_seconds / done
+        first_step, start = self._session_start
+        seconds = self._start + self.elapsed_seconds - start
+        left = (self._params.max_steps - self._step) * seconds / (self._step - first_step)
         step = f'step {self._step:,}/{self._params.max_steps:,} ({convention})'
         say(f'{step}: {text}, {duration(left)} left')
 

@@ -245,13 +245,19 @@ class CheckpointSaverHook(tf.train.CheckpointSaverHook):
     warns of each repetition.
     """
 
+    _has_graph = False
+
     def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
         writer: tf.summary.FileWriter = self._summary_writer  # type: ignore[has-type]
         self._summary_writer = _WithoutGraphs(writer)
-        super().after_create_session(session, coord)
-        self._summary_writer = writer
-        if session.run(tf.train.get_global_step()) == 0:
+        try:
+            super().after_create_session(session, coord)
+        finally:
+            self._summary_writer = writer
+        # Not again for a session that is made anew before the first step was saved.
+        if not self._has_graph and session.run(tf.train.get_global_step()) == 0:
             writer.add_graph(tf.get_default_graph())
+            self._has_graph = True
 
 
 class _WithoutGraphs:
