@@ -11,11 +11,11 @@ from trainer.hparams import HParams
 GREY, COLOUR = (8, 12, 1), (8, 4, 3)
 
 
-def write_model(folder, image_shape=GREY):
+def write_model(folder, image_shape=GREY, binarization='none'):
     """Writes settings and a checkpoint with random weights; returns (checkpoint, settings)."""
     params = HParams(
         model_dir=str(folder), image_shape=image_shape, latent_size=3, lstm_units=5,
-        decoder_units=8, decoder_channels=2, batch_size=5,
+        decoder_units=8, decoder_channels=2, batch_size=5, binarization=binarization,
     )  # fmt: skip
     hparams.save(params)
     with tf.Graph().as_default():
@@ -30,16 +30,18 @@ def write_model(folder, image_shape=GREY):
     return path, params
 
 
-def write_export(folder, image_shape=GREY):
+def write_export(folder, image_shape=GREY, binarization='none'):
     """As `write_model`, with an export; returns (export, checkpoint, settings)."""
-    checkpoint_path, params = write_model(folder, image_shape)
+    checkpoint_path, params = write_model(folder, image_shape, binarization)
     return export.export_saved_model('final', checkpoint_path, params), checkpoint_path, params
 
 
 def pixels_of(params, count):
-    """Random images, uint8 `[count, rows, columns, channels]`."""
+    """Random images, uint8 `[count, rows, columns, channels]`; of binarised models 0 and 255."""
     shape = (count,) + params.image_shape
-    return np.random.RandomState(count).randint(0, 256, shape).astype(np.uint8)
+    pixels = np.random.RandomState(count).randint(0, 256, shape)
+    pixels = pixels if params.binarization == 'none' else 255 * (pixels >= 128)
+    return pixels.astype(np.uint8)
 
 
 def images_of(params, count):

@@ -122,7 +122,7 @@ def test_batches_are_put_together_in_order(model, digits, expected, batch, monke
 
 
 def test_a_server_s_refusal_is_passed_on(url):
-    with pytest.raises(UserError, match='answered: .*unknown format'):
+    with pytest.raises(UserError, match='answered: .*must hold PNG or JPEG files'):
         predict.predict_by_rest([b'no image'], url)
 
 
@@ -130,7 +130,9 @@ def test_wrong_requests_end_in_one_sentence(model, digits, tmp_path):
     images, where = '--images={}'.format(digits), '--export_dir=' + model[0]
     assert 'there is no such file' in run('--images=nowhere.png', where, code=1)
     assert 'holds no file that ends in .png' in run('--images={}'.format(tmp_path), where, code=1)
-    assert 'unknown format' in run('--images={}'.format(digits / 'notes.txt'), where, code=1)
+    assert 'must hold PNG or JPEG files' in run(
+        '--images={}'.format(digits / 'notes.txt'), where, code=1
+    )
     assert 'give one of them' in run(images, code=1)
     assert 'cannot be loaded' in run(images, '--export_dir={}'.format(tmp_path), code=1)
     assert 'does not answer' in run(images, '--url=http://127.0.0.1:1/v1/models/vae', code=1)

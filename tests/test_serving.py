@@ -129,7 +129,7 @@ RANGE = 'images must hold numbers in [0, 1]: divide bytes by 255'
             {'count': 1, 'seed': 1, 'temperature': -1},
             'temperature must be from 0 to 1,000,000',
         ),
-        ('reconstruct_png', {'image_bytes': [b'no image']}, 'unknown format'),
+        ('reconstruct_png', {'image_bytes': [b'no image']}, 'must hold PNG or JPEG files'),
     ],
 )
 def test_bad_values_are_refused_by_name(grey, signature, inputs, message):

@@ -194,6 +194,8 @@ def _golden(
     drawn = run(['generate'])
     shape = [1] + params.served_shape
     levels = np.rint(255 * drawn['generate'].outputs['images'])
+    if serving.is_binarised(params):
+        levels = 255 * (levels >= serving.FIRST_LEVEL_OF_ONE)
     levels = np.concatenate([levels, np.zeros(shape), np.full(shape, 255)]).astype(np.uint8)
     noise = np.random.RandomState(0).standard_normal([len(levels), params.latent_size])
     inputs.update(
@@ -274,7 +276,7 @@ def _model_card(
         convention=hparams.convention(params),
         log_likelihood=hparams.log_likelihood(params),
         outputs='probabilities' if params.likelihood == 'bernoulli' else 'expected grey levels',
-        pixels='numbers in [0, 1]' if params.binarization == 'none' else '0 or 1',
+        pixels=_BINARY if serving.is_binarised(params) else 'numbers in [0, 1]',
         table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
         settings=json.dumps(settings, indent=2, sort_keys=True),
     )
@@ -298,6 +300,7 @@ def _shape(tensor: tf.Tensor) -> List[Optional[int]]:
     return [] if tensor.shape.ndims is None else tensor.shape.as_list()
 
 
+_BINARY = '0 or 1, other values are refused (in image files, levels of 128 and more are 1)'
 _CARD = """\
 # Variational autoencoder of {dataset}
 
@@ -313,6 +316,8 @@ images of {shape} (rows, columns, channels). Weights of global step {step}{metri
 * Losses are in nats, summed over pixels and latents. Nothing is sampled but by `generate`, whose
   draws depend on `seed` alone: `negative_elbo`, a score of how unusual an image is, is the value at
   the posterior's mean, mostly less than the expectation over the posterior that training reports.
+* Image files are PNG or JPEG. Transparent pixels are refused: put such images on the background
+  that the training images have. A photograph's EXIF orientation is not read: rotate its pixels.
 * Bad input (a wrong shape, NaN, a number out of range) is an error in TensorFlow. Runtimes without
   assertions answer NaN for a bad example; check for it.
 * The model knows images like its training images. A low `negative_elbo` says that an image is easy

@@ -6,7 +6,7 @@ for each bad example: the outputs are marked, not the inputs, because other runt
 clamp, and a NaN may leave them as a plausible number.
 """
 
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Sequence
 
 import tensorflow as tf
 
@@ -28,6 +28,7 @@ MAX_COUNT = 10000
 MAX_STEPS = 1000
 # Of two that are nearly as large as can be, the decoder's layers make inf - inf.
 MAX_LATENT = 10**6
+FIRST_LEVEL_OF_ONE = 128
 
 Tensors = Dict[str, tf.Tensor]
 
@@ -53,8 +54,9 @@ class _Checked(NamedTuple):
 def build_signatures(params: HParams) -> Dict[str, Signature]:
     """Builds the graph that is served; returns its signatures by name.
 
-    Shapes, with `images` float32 `[n, rows, columns]` in [0, 1] (a fourth axis holds the channels
-    of colour images), `z` the latent size, and every n free, 0 included:
+    Shapes, with `images` float32 `[n, rows, columns]` in [0, 1], of binarised models 0 or 1 (a
+    fourth axis holds the channels of colour images), `z` the latent size, and every n free, 0
+    included:
 
     * `serving_default`, also called `reconstruct`: `images` -> `reconstruction` of their shape;
       `negative_elbo`, `reconstruction_loss`, `kl_divergence`, `[n]`, in nats; `mean` and `scale` of
@@ -67,7 +69,8 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
       `temperature`, a float32 scalar, that the draws are multiplied by. It is a signature of its
       own because TF Serving and TF 2 have no optional inputs.
     * `reconstruct_png`: `image_bytes`, strings `[n]`, each an encoded PNG or JPEG image of the
-      model's size -> as `serving_default`.
+      model's size without transparent pixels -> as `serving_default`. Of binarised models a level
+      of 128 or more is a 1. What EXIF data say of a photograph's orientation is not read.
     * `interpolate`: `images`, `steps` an int32 scalar -> `interpolations` `[n - 1, steps, ...]`:
       from each image to the next, decoded from equidistant points on the line between their means.
       (tf2onnx 1.17 fails where an output has an input's name.)
@@ -130,20 +133,61 @@ def _reconstruct_png(params: HParams) -> Signature:
     image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
 
     def decode_one(content: tf.Tensor) -> tf.Tensor:
-        # It reads JPEG too, and turns colours into grey levels where one channel is wanted.
-        pixels = tf.image.decode_png(content, channels=params.image_shape[2])
-        check = tf.Assert(
-            tf.reduce_all(tf.equal(tf.shape(pixels), params.image_shape)),
-            ['image_bytes must hold images of {} x {} pixels'.format(*params.image_shape[:2])],
-        )
-        with tf.control_dependencies([check]):
-            return tf.reshape(tf.cast(pixels, tf.float32) / 255.0, params.served_shape)
+        pixels = _decoded_file(content, params.image_shape)
+        if is_binarised(params):
+            values = tf.cast(pixels >= FIRST_LEVEL_OF_ONE, tf.float32)
+        else:
+            values = tf.cast(pixels, tf.float32) / 255.0
+        return tf.reshape(values, params.served_shape)
 
     with tf.control_dependencies([_assert_shape(image_bytes, [], 'image_bytes')]):
         images = tf.map_fn(decode_one, tf.identity(image_bytes), dtype=tf.float32)
     always_valid = tf.zeros([tf.shape(images)[0]])
     outputs = _reconstruct(_Checked(images, always_valid), params)
     return Signature({'image_bytes': image_bytes}, outputs)
+
+
+def _decoded_file(content: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
+    """Decodes a scalar string, a PNG or JPEG file; asserts shape and opacity.
+
+    Transparent pixels are refused, as no background is right for all: black ink would be gone on
+    MNIST's black one, and what colour lies below them is the drawing program's choice.
+    """
+    is_png = tf.equal(tf.strings.substr(content, 0, 4), b'\x89PNG')
+    is_jpeg = tf.equal(tf.strings.substr(content, 0, 2), b'\xff\xd8')
+    # Runtimes differ in what else they decode, such as GIF and BMP.
+    check = tf.Assert(tf.logical_or(is_png, is_jpeg), ['image_bytes must hold PNG or JPEG files'])
+    with tf.control_dependencies([check]):
+        content = tf.identity(content)
+    # It reads JPEG too, and turns colours into grey levels where one channel is wanted.
+    pixels = tf.image.decode_png(content, channels=image_shape[2])
+    check = tf.Assert(
+        tf.reduce_all(tf.equal(tf.shape(pixels), image_shape)),
+        ['image_bytes must hold images of {} x {} pixels'.format(*image_shape[:2])],
+    )
+    with tf.control_dependencies([check]):
+        content = tf.identity(content)
+    is_opaque = tf.cond(is_png, lambda: _is_opaque(content), lambda: tf.constant(True))
+    check = tf.Assert(
+        is_opaque,
+        [
+            'image_bytes must hold images without transparent pixels: put them on the background '
+            'that the training images have'
+        ],
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(pixels)
+
+
+def _is_opaque(png: tf.Tensor) -> tf.Tensor:
+    # Only with four channels is a colour that stands for transparency one. TensorFlow's decoder
+    # fills the alpha of a file of 1, 2 or 4 bits that has none with 1, 3 or 15.
+    alpha = tf.cast(tf.image.decode_png(png, channels=4)[:, :, 3], tf.int32)
+    bits = tf.cast(tf.decode_raw(tf.strings.substr(png, 24, 1), tf.uint8), tf.int32)
+    filler = tf.minimum(tf.bitwise.left_shift(1, bits) - 1, 255)
+    return tf.logical_or(
+        tf.reduce_all(tf.equal(alpha, 255)), tf.reduce_all(tf.equal(alpha, filler))
+    )
 
 
 def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signature:
@@ -163,7 +207,19 @@ def _decoded(latents: tf.Tensor, shape, params: HParams) -> tf.Tensor:
     return tf.reshape(network.decode(latents, params).mean(), shape)
 
 
+def is_binarised(params: HParams) -> bool:
+    """Whether the model's images are of 0 and 1: it has no probability for what lies between."""
+    return params.binarization != 'none'
+
+
 def _checked_images(images: tf.Tensor, params: HParams) -> _Checked:
+    if is_binarised(params):
+        return _checked(
+            images,
+            params.served_shape,
+            lambda values: tf.logical_or(tf.equal(values, 0.0), tf.equal(values, 1.0)),
+            'images must hold 0 and 1 alone, as the images that the model was trained on',
+        )
     return _checked(
         images,
         params.served_shape,
@@ -201,8 +257,10 @@ def _assert_shape(values: tf.Tensor, example_shape: List[int], name: str) -> tf.
     wanted = example_shape + [-1]
     padded = tf.concat([_fed_shape(values), [-1] * (1 + len(wanted))], axis=0)
     shape = ', '.join(['n'] + [str(size) for size in example_shape])
+    right = tf.equal(padded[1 : 1 + len(wanted)], wanted)
+    has_first_axis = padded[0] >= 0  # Where each example is a scalar nothing else tells.
     return tf.Assert(
-        tf.reduce_all(tf.equal(padded[1 : 1 + len(wanted)], wanted)),
+        tf.logical_and(has_first_axis, tf.reduce_all(right)),
         ['{} must have the shape [{}]'.format(name, shape)],
     )
 

@@ -166,8 +166,8 @@ def is_refused(call, inputs):
     return False
 
 
-# A first value that no image and no latent vector has, and a word of TensorFlow's message.
-BAD_VALUES = {'images': (2.0, '[0, 1]'), 'latents': (np.inf, 'finite')}
+# A first value that no image and no latent vector has, and words of TensorFlow's message.
+BAD_VALUES = {'images': (2.0, 'images must hold'), 'latents': (np.inf, 'finite')}
 
 
 def bad_input_is_noticed(call, example):
