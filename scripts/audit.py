@@ -18,6 +18,10 @@ import sys
 import requests
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from trainer import path_flags  # noqa: E402
+
 LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
 REVIEWED = os.path.join(ROOT, 'scripts', 'audit.json')
 
@@ -115,8 +119,8 @@ def describe(row, place):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--all', action='store_true', help='print every row')
-    parser.add_argument('--lock', default=LOCK)
-    parser.add_argument('--reviewed', default=REVIEWED)
+    parser.add_argument('--lock', type=path_flags.expanded, default=LOCK)
+    parser.add_argument('--reviewed', type=path_flags.expanded, default=REVIEWED)
     args = parser.parse_args()
     locked = pins(args.lock)
     with open(args.reviewed) as file:

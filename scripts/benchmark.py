@@ -31,7 +31,7 @@ from absl import flags
 from scripts import client_table, contest, runs, scale
 from scripts.contest import PEAK, Comparison
 from scripts.contestants import GEMM_SIZE
-from trainer import files, hparams, logs, prepare_data
+from trainer import files, hparams, logs, path_flags, prepare_data
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import say
@@ -342,10 +342,10 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     for define, name, default, text in (
         (flags.DEFINE_bool, 'quick', False, 'Only the main sections and batch sizes, fewer turns.'),
         (flags.DEFINE_list, 'only', [], 'Sections to run: {}. Default: all.'.format(names)),
-        (flags.DEFINE_string, 'json', None, 'File for the raw figures.'),
-        (flags.DEFINE_string, 'plot', None, 'PNG file for the plot of the section scale.'),
-        (flags.DEFINE_string, 'torch_env', None, 'Folder where the PyTorch environment is kept.'),
-        (flags.DEFINE_string, 'clients_env', None, 'The same for the runtimes of `clients`.'),
+        (path_flags.define, 'json', None, 'File for the raw figures.'),
+        (path_flags.define, 'plot', None, 'PNG file for the plot of the section scale.'),
+        (path_flags.define, 'torch_env', None, 'Folder where the PyTorch environment is kept.'),
+        (path_flags.define, 'clients_env', None, 'The same for the runtimes of `clients`.'),
     ):
         define(name, default, text, flag_values=flag_values)
 

@@ -47,6 +47,7 @@ from trainer import (  # noqa: E402
     generate,
     hparams,
     input,
+    path_flags,
     prepare_data,
     saved_model,
     serving,
@@ -537,10 +538,10 @@ def table(results: Dict[str, Results]) -> str:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
-    flags.DEFINE_string('data_dir', None, "Folder of prepared TFDS datasets. Default: the run's.")
-    flags.DEFINE_string('clients_env', None, "Folder to keep the other runtimes' environment in.")
-    flags.DEFINE_string('json', None, 'File to write all results to.')
+    path_flags.define('model_dir', None, 'Folder of a run of trainer.task.', required=True)
+    path_flags.define('data_dir', None, "Folder of prepared TFDS datasets. Default: the run's.")
+    path_flags.define('clients_env', None, "Folder to keep the other runtimes' environment in.")
+    path_flags.define('json', None, 'File to write all results to.')
 
 
 def main(argv: List[str]) -> int:

@@ -30,7 +30,7 @@ from absl import app, flags  # noqa: E402
 
 from scripts import laboratory, runs  # noqa: E402
 from scripts.laboratory import CHECKPOINT_DATA, KINDS, Bench, Laboratory, Process, Skipped  # noqa: E402
-from trainer import dataset_folder, drawing, hparams, prepare_data  # noqa: E402
+from trainer import dataset_folder, drawing, hparams, path_flags, prepare_data  # noqa: E402
 
 _NATS = 1.0
 _SECONDS_TO_SAVE = 10.0
@@ -992,8 +992,8 @@ def define_flags() -> None:
     flags.DEFINE_list('only', [], 'Only rows with one of these, with commas between, in the name.')
     flags.DEFINE_bool('quick', False, 'A few rows, 60 steps, one try each; any row with --only.')
     flags.DEFINE_integer('jobs', 2, 'Rows at a time.', lower_bound=1)
-    flags.DEFINE_string('work_dir', '', 'Where the trainings are made, and the logs of bad rows.')
-    flags.DEFINE_string('json', '', 'File for the results.')
+    path_flags.define('work_dir', '', 'Where the trainings are made, and the logs of bad rows.')
+    path_flags.define('json', '', 'File for the results.')
     flags.DEFINE_float('soak_minutes', 30.0, 'Length of the row "soak".', lower_bound=0.5)
 
 

@@ -13,7 +13,7 @@ from typing import Dict, Iterator, Optional, Tuple
 
 import tensorflow as tf
 
-from trainer import quiet_tfds
+from trainer import path_flags, quiet_tfds
 from trainer.catalog import FILE_DATASETS
 from trainer.errors import UserError
 from trainer.progress import say
@@ -136,9 +136,10 @@ def find(dataset: str, data_dir: Optional[str]) -> DatasetFolder:
     """The folder for `dataset`, found without network and without creating any.
 
     Raises:
-      UserError: there is no such dataset, or its images are of no use to the model.
+      UserError: there is no such dataset, its images are of no use to the model, or there is no
+        home folder for `~`, of which the default is made.
     """
-    data_dir = os.path.expanduser(data_dir or _DEFAULT_DATA_DIR)
+    data_dir = path_flags.of_flag('data_dir', data_dir or _DEFAULT_DATA_DIR)
     match = _DATASET_NAME.fullmatch(dataset)
     if not match:
         raise UserError(

@@ -30,6 +30,7 @@ from trainer import (
     input,
     logs,
     network,
+    path_flags,
     prepare_data,
 )
 from trainer.decoded_copy import SPLITS, PreparedDataset
@@ -403,7 +404,7 @@ def table(record: Dict[str, Any]) -> str:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
+    path_flags.define('model_dir', None, 'Folder of a run of trainer.task.', required=True)
     flags.DEFINE_enum('split', 'test', list(SPLITS), 'Images to evaluate on.')
     flags.DEFINE_integer(
         'importance_samples',
@@ -412,7 +413,7 @@ def _define_flags() -> None:
         lower_bound=1,
         upper_bound=10**9,
     )
-    flags.DEFINE_string(
+    path_flags.define(
         'checkpoint',
         'last',
         'last, best (on the validation images), or a prefix as MODEL_DIR/model.ckpt-5500.',
@@ -425,7 +426,7 @@ def _define_flags() -> None:
     flags.DEFINE_integer(
         'seed', 1, 'Seed of the posterior samples.', lower_bound=0, upper_bound=2**31 - 1
     )
-    flags.DEFINE_string(
+    path_flags.define(
         'output',
         '',
         'JSON file of the results. Default: evaluation_SPLIT_SAMPLES.json in model_dir, with the '

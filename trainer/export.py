@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional
 import tensorflow as tf
 from absl import flags
 
-from trainer import checkpoints, files, hparams, logs, saved_model, serving
+from trainer import checkpoints, files, hparams, logs, path_flags, saved_model, serving
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import say
@@ -333,8 +333,8 @@ def save_weights(estimator: tf.estimator.Estimator, checkpoint_path: str, params
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
-    flags.DEFINE_string(
+    path_flags.define('model_dir', None, 'Folder of a run of trainer.task.', required=True)
+    path_flags.define(
         'checkpoint', None, 'Checkpoint to export, as MODEL_DIR/model.ckpt-5500. Default: the last.'
     )
     flags.DEFINE_enum(
@@ -352,7 +352,7 @@ def _define_flags() -> None:
         False,
         'Add the requests that TensorFlow Serving warms up with (tensorflow-serving-api).',
     )
-    flags.DEFINE_string('flat_dir', None, 'Also copy the export to this new folder, for uploads.')
+    path_flags.define('flat_dir', None, 'Also copy the export to this new folder, for uploads.')
 
 
 def trained_checkpoint(model_dir: str, checkpoint: Optional[str] = None) -> str:

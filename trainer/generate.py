@@ -19,6 +19,7 @@ from trainer import (
     input,
     logs,
     network,
+    path_flags,
     pictures,
     prepare_data,
 )
@@ -187,7 +188,7 @@ def trained_model(model_dir: str, data_dir: str) -> HParams:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
+    path_flags.define('model_dir', None, 'Folder of a run of trainer.task.', required=True)
     flags.DEFINE_enum(
         'mode',
         'prior',
@@ -204,7 +205,7 @@ def _define_flags() -> None:
     hparams.define_flags(['num_images', 'data_dir', 'idx_dir'])
     flags.adopt_module_key_flags(hparams)
     flags.DEFINE_integer('seed', 1, 'Seed of the noise.', lower_bound=0, upper_bound=2**32 - 1)
-    flags.DEFINE_string(
+    path_flags.define(
         'output', None, 'PNG or GIF file. Default: in model_dir, named after what it shows.'
     )
 

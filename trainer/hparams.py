@@ -12,7 +12,7 @@ from typing import Any, Iterable, List, Optional, Tuple
 import tensorflow as tf
 from absl import flags
 
-from trainer import files, logs
+from trainer import files, logs, path_flags
 from trainer.errors import UserError
 
 FILE_NAME = 'hyper_parameters.json'
@@ -298,9 +298,8 @@ def define_flags(
                 flag_values=flag_values,
             )
         elif row.metadata['range'] is None:
-            flags.DEFINE_string(
-                row.name, row.default, row.metadata['help'], flag_values=flag_values
-            )
+            define = path_flags.define if row.name.endswith('_dir') else flags.DEFINE_string
+            define(row.name, row.default, row.metadata['help'], flag_values=flag_values)
         else:
             parser = _NumberParser(type(row.default), row.metadata['range'])
             serializer = flags.ArgumentSerializer()

@@ -17,7 +17,7 @@ import requests
 import tensorflow as tf
 from absl import flags
 
-from trainer import drawing, files, logs
+from trainer import drawing, files, logs, path_flags
 from trainer.errors import UserError
 
 SIGNATURE = 'reconstruct_png'
@@ -167,12 +167,16 @@ def _first_line(error: Any) -> str:
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string(
-        'images', None, 'PNG or JPEG files, with commas between them, or a folder.', required=True
+    path_flags.define(
+        'images',
+        None,
+        'PNG or JPEG files, with commas between them, or a folder.',
+        several=True,
+        required=True,
     )
     flags.DEFINE_string('url', None, 'Model on a server, as http://localhost:8501/v1/models/vae.')
-    flags.DEFINE_string('export_dir', None, 'Folder of an export, in place of a server.')
-    flags.DEFINE_string(
+    path_flags.define('export_dir', None, 'Folder of an export, in place of a server.')
+    path_flags.define(
         'output', None, 'Folder for results.json and <name>-reconstruction.png of each image.'
     )
 

@@ -25,6 +25,7 @@ from trainer import (
     input,
     logs,
     network,
+    path_flags,
     pictures,
     prepare_data,
 )
@@ -152,7 +153,7 @@ def _read_labels(data: PreparedDataset, params: HParams, count: int) -> Optional
 
 
 def _define_flags() -> None:
-    flags.DEFINE_string('model_dir', None, 'Folder of a run of trainer.task.', required=True)
+    path_flags.define('model_dir', None, 'Folder of a run of trainer.task.', required=True)
     hparams.define_flags(['data_dir', 'idx_dir'])
     flags.adopt_module_key_flags(hparams)
 

@@ -12,7 +12,7 @@ from typing import Dict, List, Mapping, Sequence, Union
 
 import tensorflow as tf
 
-from trainer import quiet_tfds
+from trainer import path_flags, quiet_tfds
 from trainer.catalog import FILE_DATASETS
 from trainer.errors import UserError
 from trainer.packages import DebianPackage, NpmPackage, SourceFailed
@@ -48,12 +48,13 @@ class _UserFolder:
         """Returns a path for each of `names`; `folder` and `stall_seconds` are not needed.
 
         Raises:
-          UserError: a file is missing.
+          UserError: a file is missing, or there is no home folder for `~`.
         """
-        del folder, stall_seconds
+        del stall_seconds
+        folder = path_flags.of_flag('idx_dir', self.folder)
         paths = {}
         for name in names:
-            raw = os.path.join(os.path.expanduser(self.folder), name)
+            raw = os.path.join(folder, name)
             paths[name] = next((p for p in (raw, raw + '.gz') if os.path.isfile(p)), '')
         missing = [name for name, path in paths.items() if not path]
         if missing:

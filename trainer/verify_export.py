@@ -203,17 +203,27 @@ def check(call, example, tolerance):
         return {'error': '{}: {}'.format(type(error).__name__, str(error).strip())}
 
 
+def path(text):
+    """Reads a path; the shell does not know the `~` of --json=~/x. A copied file has no trainer."""
+    whole = os.path.expanduser(text)
+    if whole.startswith('~'):
+        raise argparse.ArgumentTypeError('there is no such home folder: give the whole path')
+    return whole
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--export_dir', default=os.path.dirname(HERE), help='default: the parent')
-    parser.add_argument('--golden', default=os.path.join(HERE, 'golden.npz'))
+    parser.add_argument(
+        '--export_dir', type=path, default=os.path.dirname(HERE), help='default: the parent'
+    )
+    parser.add_argument('--golden', type=path, default=os.path.join(HERE, 'golden.npz'))
     parser.add_argument('--runtime', choices=sorted(RUNTIMES))
-    parser.add_argument('--onnx', help='folder with <signature>.onnx files')
+    parser.add_argument('--onnx', type=path, help='folder with <signature>.onnx files')
     parser.add_argument('--signatures', help='only these, with commas between them')
     parser.add_argument('--tolerance', type=float, default=TOLERANCE)
-    parser.add_argument('--json', help='file to write the results to')
+    parser.add_argument('--json', type=path, help='file to write the results to')
     args = parser.parse_args()
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 

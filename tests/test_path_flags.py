@@ -1,0 +1,131 @@
+"""Every flag that is a path means by `~` what a shell would, or is refused."""
+
+import argparse
+import os
+import pwd
+import re
+import subprocess
+import sys
+
+import pytest
+from absl import flags
+
+from scripts import audit
+from tests.test_fuzz_flags import ROOT, SCRIPTS, TABLES, defined_by
+from trainer import logs, path_flags, prepare_data, sources, verify_export
+from trainer.errors import UserError
+
+# Those that are no path. What is new has to be put here, or be a path.
+NO_PATHS = {'dataset', 'url', 'only', 'absent', 'flagfile', 'undefok'}
+ALL = {**TABLES, **{name: defined_by(define) for name, define in SCRIPTS.items()}}
+
+
+def text_flags():
+    """Every flag of every program that takes any text, as program and name."""
+    for program, table in sorted(ALL.items()):
+        for name in sorted(set(table) - NO_PATHS):
+            if table[name].flag_type() == 'string':
+                yield program, name
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    return str(tmp_path)
+
+
+def read(program, name, value):
+    table = ALL[program]
+    for flag in table._flags().values():
+        flag.unparse()
+    given = dict({key: 'x' for key in ('images', 'model_dir') if key in table}, **{name: value})
+    table(logs.expanded([program] + ['--{}={}'.format(*item) for item in given.items()], table))
+    return table[name].value
+
+
+@pytest.mark.parametrize('program, name', text_flags())
+def test_a_path_of_any_program_begins_in_the_home_folder(home, program, name):
+    assert read(program, name, '~/runs/x') == os.path.join(home, 'runs/x')
+    for path in ('gs://bucket/~/x', 'a~b/~', './~/x', '/~', ''):
+        assert read(program, name, path) == path
+    with pytest.raises(flags.Error) as refused:
+        read(program, name, '~no-such-user/x')
+    assert 'there is no user no-such-user' in str(refused.value)
+    shown = 'model_dir' if name in ('job-dir', 'job_dir') else name
+    assert '--{}=~no-such-user/x'.format(shown) in str(refused.value)
+
+
+def test_each_of_several_images_begins_in_the_home_folder(home):
+    assert read('predict', 'images', '~/a.png,b.png,~') == '{0}/a.png,b.png,{0}'.format(home)
+    with pytest.raises(flags.Error):
+        read('predict', 'images', 'a.png,~no-such-user/b.png')
+
+
+def test_help_lists_a_path_among_the_flags_of_its_program():
+    values = flags.FlagValues()
+    path_flags.define('some_dir', None, 'A folder.', values)
+    assert [flag.name for flag in values.get_key_flags_for_module(__name__)] == ['some_dir']
+
+
+def test_the_home_of_another_user():
+    user = pwd.getpwuid(os.getuid())
+    assert path_flags.expanded('~{}/x'.format(user.pw_name)) == os.path.join(user.pw_dir, 'x')
+
+
+def test_without_home_the_user_s_entry_counts(monkeypatch):
+    monkeypatch.delenv('HOME')
+    assert path_flags.expanded('~/x') == os.path.join(pwd.getpwuid(os.getuid()).pw_dir, 'x')
+
+
+@pytest.mark.parametrize('home', [None, '', 'relative'])
+def test_without_a_home_a_path_and_the_default_data_dir_are_refused(monkeypatch, home):
+    def no_entry(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, 'getpwuid', no_entry)
+    monkeypatch.delenv('HOME')
+    if home is not None:
+        monkeypatch.setenv('HOME', home)
+    for path in ('~/x', '~'):
+        with pytest.raises(ValueError, match='set HOME'):
+            path_flags.expanded(path)
+    with pytest.raises(UserError) as refused:
+        prepare_data.dataset_facts('mnist')
+    assert str(refused.value).startswith('--data_dir=~/tensorflow_datasets: ')
+    with pytest.raises(UserError, match='--idx_dir=~/mnist: the home folder is not known'):
+        sources.check_folder('mnist', '~/mnist')
+
+
+@pytest.mark.parametrize('read_path', [verify_export.path, path_flags.expanded])
+def test_the_copy_beside_an_export_reads_paths_likewise(home, read_path):
+    assert read_path('~/x') == os.path.join(home, 'x')
+    assert read_path('a/~') == 'a/~'
+    with pytest.raises((ValueError, argparse.ArgumentTypeError)):
+        read_path('~no-such-user/x')
+
+
+def test_programs_without_absl_read_paths_likewise(home, monkeypatch, capsys):
+    for program, name in ((verify_export, '--json'), (audit, '--lock')):
+        monkeypatch.setattr('sys.argv', ['program', name + '=~no-such-user/x'])
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        assert ended.value.code == 2
+        assert name in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_no_folder_of_that_name_is_made(tmp_path):
+    """By a process in an empty folder, which bash starts: it leaves --name=~/x as it stands."""
+    home, folder = tmp_path / 'home', tmp_path / 'work'
+    home.mkdir()
+    folder.mkdir()
+    command = '"{}" -m trainer.task --model_dir=~/runs/x --data_dir=~/none --idx_dir=~/idx'
+    done = subprocess.run(
+        ['bash', '-c', command.format(sys.executable)],
+        cwd=str(folder),
+        env={'HOME': str(home), 'PATH': os.environ['PATH'], 'PYTHONPATH': ROOT},
+        stderr=subprocess.PIPE,
+    )
+    assert done.returncode == 1
+    assert re.match(r'error: --idx_dir={}/idx: '.format(home), done.stderr.decode())
+    assert os.listdir(str(folder)) == []
