@@ -17,6 +17,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCHEMAS = os.path.join(ROOT, 'tests', 'schemas')
 VERTEX = 'GoogleCloudAiplatformV1'
 
+IMAGE = 'us-central1-docker.pkg.dev/my-project/ml/vae-trainer:1'
+JOB = [
+    '--project=my-project', '--region=us-central1', '--image=' + IMAGE,
+    '--output=gs://my-bucket/runs/first',
+]  # fmt: skip
+
 needs_gcloud = pytest.mark.skipif(
     shutil.which('gcloud') is None, reason='gcloud, the Google Cloud CLI, is not installed'
 )
@@ -49,6 +55,25 @@ def load_submit():
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader('submit', loader))
     loader.exec_module(module)
     return module
+
+
+submit = load_submit()
+
+
+def parsed(*arguments):
+    """The flag values of a command line, and what stands after its `--`."""
+    values = flags.FlagValues()
+    submit.define_flags(values)
+    arguments = list(arguments)
+    end = arguments.index('--') if '--' in arguments else len(arguments)
+    assert len(values(['submit', *arguments[:end]])) == 1
+    return values, arguments[end + 1 :]
+
+
+def config_of(*arguments):
+    values, after = parsed(*arguments)
+    submit.check(values)
+    return submit.gcloud_config(values, after, submit.parse_trainer_flags(after))
 
 
 def readme_blocks(word):

@@ -266,7 +266,7 @@ def submit_arguments():
 
 
 def test_a_job_is_refused_in_a_sentence_or_its_request_is_one():
-    @examples(800)
+    @examples(600)
     @hypothesis.given(submit_arguments())
     def check(arguments):
         own, after = arguments

@@ -8,20 +8,22 @@ import sys
 
 import pytest
 import yaml
-from absl import flags
 
 from tests import cloud_checks, fake_cloud
-from tests.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
+from tests.cloud_checks import (
+    IMAGE,
+    JOB,
+    ROOT,
+    VERTEX,
+    config_of,
+    needs_gcloud,
+    parsed,
+    schema_errors,
+    submit,
+)
 from trainer import cloud
 from trainer.errors import UserError
 
-submit = cloud_checks.load_submit()
-
-IMAGE = 'us-central1-docker.pkg.dev/my-project/ml/vae-trainer:1'
-JOB = [
-    '--project=my-project', '--region=us-central1', '--image=' + IMAGE,
-    '--output=gs://my-bucket/runs/first',
-]  # fmt: skip
 CLUSTER = ['--workers=2', '--ps=1', '--evaluator']
 TUNING = [
     '--tune=learning_rate=1e-4:1e-2:log',
@@ -30,22 +32,7 @@ TUNING = [
 ]
 TENSORBOARD = 'projects/1/locations/us-central1/tensorboards/2'
 MANAGED = ['--service_account=a@b.iam.gserviceaccount.com', '--tensorboard=' + TENSORBOARD]
-
-
-def parsed(*arguments):
-    """The flag values of a command line, and what stands after its `--`."""
-    values = flags.FlagValues()
-    submit.define_flags(values)
-    arguments = list(arguments)
-    end = arguments.index('--') if '--' in arguments else len(arguments)
-    assert len(values(['submit', *arguments[:end]])) == 1
-    return values, arguments[end + 1 :]
-
-
-def config_of(*arguments):
-    values, after = parsed(*arguments)
-    submit.check(values)
-    return submit.gcloud_config(values, after, submit.parse_trainer_flags(after))
+NORMAL = 'after --: --likelihood=normal needs --binarization=none'
 
 
 def body_of(*arguments):
@@ -179,6 +166,13 @@ def test_the_schema_refuses_what_is_wrong(path, value, message):
         (['--', '--model_dir=gs://b/run'], 'follows from --output'),
         (['--', '--idx_dir=x'], '--idx_dir is not for jobs'),
         (['--', '--data_dir=/home/me/data'], '--data_dir=/home/me/data'),
+        (['--', '--likelihood=normal', '--binarization=dynamic'], NORMAL),
+        (['--', '--objective=iwae'], 'after --: --objective=iwae needs --training_samples'),
+        (['--', '--dataset=mnits'], 'after --: --dataset=mnits: .* did you mean mnist'),
+        (['--', '--batch_size=60000'], 'after --: --batch_size=60000 must be at most 55,000'),
+        (['--tune=latent_size=8,16,08'], '--tune=latent_size=8,16,08: 8 and 08 are one value'),
+        (['--tune=prior=vamp,vamp'], 'vamp and vamp are one value'),
+        (['--tune=learning_rate=1e-3,0.001'], '1e-3 and 0.001 are one value'),
     ],
 )
 def test_what_cannot_work_is_refused(changed, message):

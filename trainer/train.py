@@ -49,6 +49,19 @@ def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
     Raises:
       UserError: a setting does not fit the dataset, or model_dir cannot hold this run.
     """
+    check_settings(params, facts)
+    _check_folder(params.model_dir)
+    recorded = _recorded(params.model_dir)
+    if recorded is not None:
+        hparams.check_resumable(params, recorded)
+
+
+def check_settings(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
+    """The part of `check` that looks at no folder.
+
+    Raises:
+      UserError: a setting does not fit another, or the dataset.
+    """
     if facts.num_examples and params.batch_size > facts.num_examples['train']:
         raise UserError(
             '--batch_size={} must be at most {:,}, the training images of {}.'.format(
@@ -67,10 +80,6 @@ def check(params: HParams, facts: Union[DatasetFacts, PreparedDataset]) -> None:
                 params.prior_components, facts.num_examples['train'], params.dataset
             )
         )
-    _check_folder(params.model_dir)
-    recorded = _recorded(params.model_dir)
-    if recorded is not None:
-        hparams.check_resumable(params, recorded)
 
 
 def _recorded(model_dir: str) -> Optional[HParams]:
