@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 
+import hypothesis
 import pytest
 import tensorflow as tf
+from hypothesis import strategies
 
 from scripts import cluster_faults, laboratory, train_cluster
+from tests.fuzzing import examples
 from trainer import cluster, train
 from trainer.cluster import LOCAL
 from trainer.errors import UserError
@@ -93,6 +96,21 @@ def test_vertex_names_the_evaluator_in_cluster_spec_alone():
         (environ(FULL, 'worker', -1), 'has 2 of that type'),
         (environ(without('ps'), 'worker'), 'no parameter server'),
         (environ({'ps': ['d:1']}, 'ps'), 'nobody would train'),
+        (environ(dict(FULL, chief=['a:1', 'f:1']), 'chief', 1), '2 chiefs'),
+        (environ(without('chief', master=['a:1', 'f:1']), 'worker'), '2 masters'),
+        (environ(dict(FULL, master=['f:1']), 'worker'), 'a chief and a master'),
+        (environ(dict(FULL, evaluator=['e:1', 'f:1']), 'chief'), '2 evaluators'),
+        (environ(FULL, 'evaluator', 1), 'has 1 of that type'),
+        (environ(without('evaluator'), 'evaluator', -1), 'has 1 of that type'),
+        (environ({'chief': ['a:1']}, 'chief', 1), 'has 1 of that type'),
+        (environ(without('chief'), 'chief'), 'has 0 of that type'),
+        (environ(dict(FULL, ps=['a:1']), 'chief'), 'a:1 twice'),
+        (environ(FULL, 'worker', 0.5), 'number as index'),
+        (environ(FULL, 'worker', True), 'number as index'),
+        (
+            {'TF_CONFIG': json.dumps({'cluster': FULL, 'task': {'type': 'worker'}})},
+            'number as index',
+        ),
     ],
 )
 def test_clusters_that_cannot_train_are_refused_in_one_sentence(variables, word):
@@ -100,6 +118,71 @@ def test_clusters_that_cannot_train_are_refused_in_one_sentence(variables, word)
         cluster.join(variables)
     assert word in str(refused.value)
     assert '\n' not in str(refused.value)
+
+
+KINDS = ['chief', 'master', 'worker', 'ps', 'evaluator', 'boss']
+ADDRESSES = [letter + ':1' for letter in 'abcdefghi']
+INDICES = strategies.sampled_from([-1, 0, 1, 2, '0', '1', 0.5, None, True])
+
+
+@strategies.composite
+def clusters(draw):
+    """Any number of hosts of each type, mostly of one address each."""
+    numbers = {'ps': [0, 1, 1, 2], 'worker': [0, 1, 2], 'boss': [0, 0, 0, 1]}
+    left, hosts = list(ADDRESSES), {}
+    for kind in KINDS:
+        count = draw(strategies.sampled_from(numbers.get(kind, [0, 0, 1, 1, 1, 2])))
+        hosts[kind], left = left[:count], left[count:]
+    if draw(strategies.integers(0, 9)) == 0:
+        hosts['ps'].append('a:1')
+    return hosts
+
+
+@strategies.composite
+def configs(draw):
+    """A cluster and mostly one of its tasks."""
+    hosts = draw(clusters())
+    own = [(kind, index) for kind in hosts for index in range(len(hosts[kind]))]
+    others = draw(strategies.tuples(strategies.sampled_from(KINDS + ['', 7]), INDICES))
+    kind, index = draw(strategies.sampled_from(own * 3 + [others]))
+    task = {'type': kind, 'index': index}
+    return {
+        'cluster': hosts,
+        'task': draw(strategies.sampled_from([task] * 8 + [{'type': kind}, {}])),
+    }
+
+
+@examples(200)
+@hypothesis.given(configs())
+def test_run_config_takes_every_task_that_is_not_refused(config):
+    variables = {'TF_CONFIG': json.dumps(config)}
+    try:
+        task = cluster.join(variables)
+    except UserError as error:
+        assert 'TF_CONFIG' in str(error) and '\n' not in str(error)
+        return
+    hypothesis.event(task.type)
+    with cluster.environment(task):
+        config = tf.estimator.RunConfig(model_dir='x')
+    assert config.is_chief == task.leads
+    if task != LOCAL:
+        assert (config.task_type, config.task_id) == (task.type, task.index)
+
+
+@examples(100)
+@hypothesis.given(clusters())
+def test_one_process_of_each_cluster_leads(hosts):
+    tasks, refused = [], []
+    for kind, names in hosts.items():
+        for index in range(len(names)):
+            try:
+                tasks.append(cluster.join(environ(hosts, kind, index)))
+            except UserError as error:
+                refused.append((kind, str(error)))
+    # All or none, but for those of a type that nobody knows.
+    assert not tasks or {kind for kind, _ in refused} <= {'boss'}
+    assert sum(task.leads for task in tasks) == (1 if tasks else 0)
+    assert len({str(task) for task in tasks}) == len(tasks)
 
 
 @pytest.mark.parametrize('kind, index', [('chief', 0), ('worker', 1), ('ps', 0), ('evaluator', 0)])

@@ -86,10 +86,14 @@ def join(environ: Mapping[str, str] = os.environ) -> Task:
         return LOCAL
     config = _parse('TF_CONFIG', environ)
     cluster = {kind: list(hosts) for kind, hosts in config.get('cluster', {}).items() if hosts}
-    kind, index = _task_of(config)
-    if 'master' in cluster and 'chief' not in cluster:
+    kind, index = _task_of(config, cluster)
+    if not cluster and kind in ('', 'chief', 'master', 'worker') and index == 0:
+        return LOCAL
+    _check_hosts(cluster)
+    if 'master' in cluster:
         cluster['chief'] = cluster.pop('master')
     kind = 'chief' if kind == 'master' else kind
+    _check_place(cluster, kind, index)
     if 'chief' not in cluster and cluster.get('worker'):
         cluster['chief'], cluster['worker'] = cluster['worker'][:1], cluster['worker'][1:]
         if kind == 'worker':
@@ -97,9 +101,9 @@ def join(environ: Mapping[str, str] = os.environ) -> Task:
     cluster = {name: hosts for name, hosts in cluster.items() if hosts}
     has_evaluator = 'evaluator' in cluster or _vertex_has_evaluator(environ)
     training = len(cluster.get('chief', [])) + len(cluster.get('worker', []))
-    if kind in ('', 'chief') and training <= 1 and 'ps' not in cluster and not has_evaluator:
+    if kind in ('', 'chief') and training == 1 and 'ps' not in cluster and not has_evaluator:
         return LOCAL
-    _check(cluster, kind, index, training)
+    _check_training(cluster, kind, training)
     # Not the fields that services add: nothing of TF's reads them.
     tf_config = {'cluster': cluster, 'task': {'type': kind, 'index': index}}
     replica = index + 1 if kind == 'worker' else 0
@@ -148,14 +152,19 @@ def _are_hosts(value: Any) -> bool:
     return all(match and 1 <= int(match.group(1)) <= 65535 for match in found)
 
 
-def _task_of(config: Dict[str, Any]) -> Tuple[str, int]:
+def _task_of(config: Dict[str, Any], cluster: Dict[str, List[str]]) -> Tuple[str, int]:
     task = config.get('task') or {}
     try:
-        return str(task.get('type', '')), int(task.get('index', 0))
-    except (AttributeError, OverflowError, TypeError, ValueError) as error:
+        kind, index = str(task.get('type', '')), task.get('index')
+        if index is None and len(cluster.get(kind, [])) <= 1:
+            return kind, 0
+        if not isinstance(index, str) and type(index) is not int:
+            raise TypeError(index)
+        return kind, int(index)
+    except (AttributeError, TypeError, ValueError) as error:
         raise UserError(
-            'TF_CONFIG has the task {}: it must be an object with a type and a number as '
-            'index.'.format(json.dumps(task))
+            'TF_CONFIG has the task {:.500}: it must be an object with a type and a whole number '
+            'as index.'.format(json.dumps(task))
         ) from error
 
 
@@ -166,18 +175,48 @@ def _vertex_has_evaluator(environ: Mapping[str, str]) -> bool:
     return bool(_parse('CLUSTER_SPEC', environ).get('cluster', {}).get('workerpool3'))
 
 
-def _check(cluster: Dict[str, List[str]], kind: str, index: int, training: int) -> None:
-    """Refuses clusters that TF would fail in, hang in, or train apart in."""
-    if kind not in TYPES:
+def _check_hosts(cluster: Dict[str, List[str]]) -> None:
+    """Refuses hosts that TF would not start with, or that would do the same work twice."""
+    if 'chief' in cluster and 'master' in cluster:
+        raise UserError('TF_CONFIG has a chief and a master, two names for one: leave one away.')
+    for kind in ('chief', 'master', 'evaluator'):
+        if len(cluster.get(kind, [])) > 1:
+            raise UserError(
+                'TF_CONFIG has {} {}s: there can be only one.'.format(len(cluster[kind]), kind)
+            )
+    # Nobody connects to an evaluator.
+    found = [host for kind, hosts in cluster.items() if kind != 'evaluator' for host in hosts]
+    twice = next((host for host in found if found.count(host) > 1), None)
+    if twice is not None:
         raise UserError(
-            'TF_CONFIG has a task of type {!r}: it must be one of {}.'.format(
+            'TF_CONFIG has the address {} twice: each process needs one of its own.'.format(twice)
+        )
+
+
+def _check_place(cluster: Dict[str, List[str]], kind: str, index: int) -> None:
+    """Refuses a task that is not one of the cluster's."""
+    if kind and kind not in TYPES:
+        raise UserError(
+            'TF_CONFIG has a task of type {!r:.500}: it must be one of {}.'.format(
                 kind, ', '.join(TYPES)
             )
         )
-    if kind != 'evaluator' and not 0 <= index < len(cluster.get(kind, [])):
+    # Vertex AI has an evaluator that is not in its cluster.
+    count = len(cluster.get(kind, [])) or int(kind == 'evaluator')
+    if kind and not 0 <= index < count:
         raise UserError(
             'TF_CONFIG has the task {} {}, but its cluster has {} of that type.'.format(
-                kind, index, len(cluster.get(kind, []))
+                kind, index, count
+            )
+        )
+
+
+def _check_training(cluster: Dict[str, List[str]], kind: str, training: int) -> None:
+    """Refuses clusters that TF would hang in, or train apart in."""
+    if not kind:
+        raise UserError(
+            'TF_CONFIG has a cluster, but its task has no type: it must be one of {}.'.format(
+                ', '.join(TYPES)
             )
         )
     if 'chief' not in cluster:
