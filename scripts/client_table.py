@@ -225,7 +225,10 @@ def rest(export_dir: str, by_row: bool) -> Dict[str, Call]:
         def call(inputs: Dict[str, Any]) -> Dict[str, np.ndarray]:
             request = json.loads(json.dumps(request_of(name, inputs, by_row)))
             values, rows = kserve_model.inputs_of(request, types[name])
-            fed = {key: np.array(value, types[name][key]) for key, value in values.items()}
+            fed = {
+                key: kserve_model.array_of(key, value, types[name][key])
+                for key, value in values.items()
+            }
             outputs = runs[name](fed)
             answer = json.loads(json.dumps(kserve_model.response_of(outputs, rows)))
             return arrays_of(answer, list(outputs))

@@ -1,5 +1,6 @@
 """The export in other runtimes, of the newest versions on the registry."""
 
+import base64
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import requests
 
 from scripts import client_table
 from tests import serving_models
-from trainer import predict
+from trainer import drawing, predict
 from trainer.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -45,7 +46,7 @@ def test_other_runtimes_answer_as_predict_and_the_decoder_do(clients, model):
 
 def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(clients, model):
     export_dir, _, params = model
-    images = serving_models.images_of(params, 2)
+    images, pixels = serving_models.images_of(params, 2), serving_models.pixels_of(params, 2)
     with clients.kserve(export_dir) as url:
 
         def refusal(signature, inputs):
@@ -63,7 +64,17 @@ def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(clients, model):
         )
         assert "no signature 'other'" in refusal('other', images.tolist())
         assert 'seed' in refusal('generate', {'count': 3})
-        assert refusal('encode', [['a']])
+        assert 'images must hold numbers' in refusal('encode', [['a']])
+        range_of_int32 = 'must hold whole numbers from -2,147,483,648 to 2,147,483,647'
+        assert 'count ' + range_of_int32 in refusal('generate', {'count': 2**32 + 3, 'seed': 1})
+        assert 'seed ' + range_of_int32 in refusal('generate', {'count': 3, 'seed': 2**31})
+        body = requests.post(url + ':predict', json=[1, 2], timeout=60)
+        assert body.status_code == 400 and 'must be a JSON object' in body.json()['error']
+        one = {'b64': base64.b64encode(drawing.encode_png(pixels[:1])[0]).decode('ascii')}
+        assert 'image_bytes must have the shape [n]' in refusal('reconstruct_png', one)
+        transparent = np.concatenate([np.repeat(pixels, 3, axis=3), pixels], axis=3)
+        with pytest.raises(UserError, match='answered: .*without transparent pixels'):
+            predict.predict_by_rest(drawing.encode_png(transparent), url)
         with pytest.raises(UserError, match='answered: .*must hold PNG or JPEG files'):
             predict.predict_by_rest([b'no image'], url)
         # Without a content type, as curl sends it.

@@ -54,7 +54,9 @@ def url(model):
             try:
                 assert self.path == '/v1/models/vae:predict'
                 inputs, by_row = kserve_model.inputs_of(request, types[name])
-                fed = {key: np.array(inputs[key], types[name][key]) for key in inputs}
+                fed = {
+                    key: kserve_model.array_of(key, inputs[key], types[name][key]) for key in inputs
+                }
                 answer = kserve_model.response_of(calls[name](fed), by_row)
             except tf.errors.InvalidArgumentError as error:
                 answer = {'error': error.message}
