@@ -5,34 +5,40 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from trainer import export, hparams, serving
+from trainer import export, hparams, network, serving
 from trainer.hparams import HParams
 
 GREY, COLOUR = (8, 12, 1), (8, 4, 3)
 
 
-def write_model(folder, image_shape=GREY, binarization='none'):
-    """Writes settings and a checkpoint with random weights; returns (checkpoint, settings)."""
+def write_model(folder, image_shape=GREY, inactive=0, **settings):
+    """Writes settings and a checkpoint with random weights; returns (checkpoint, settings).
+
+    The posteriors' last `inactive` dimensions do not depend on the image.
+    """
     params = HParams(
         model_dir=str(folder), image_shape=image_shape, latent_size=3, lstm_units=5,
-        decoder_units=8, decoder_channels=2, batch_size=5, binarization=binarization,
+        decoder_units=8, decoder_channels=2, batch_size=5, **settings,
     )  # fmt: skip
     hparams.save(params)
     with tf.Graph().as_default():
         step = tf.train.get_or_create_global_step()
-        serving.build_signatures(params)
+        serving.build_signatures(params, network.prior(params))
         random = np.random.RandomState(1)
         with tf.Session() as session:
             session.run(step.assign(4))
             for variable in tf.trainable_variables():
-                variable.load(random.normal(scale=0.5, size=variable.shape.as_list()), session)
+                value = random.normal(scale=0.5, size=variable.shape.as_list())
+                if inactive and '/posterior/' in variable.name:
+                    value[..., -inactive:] = 0
+                variable.load(value, session)
             path = tf.train.Saver().save(session, os.path.join(params.model_dir, 'model.ckpt-4'))
     return path, params
 
 
-def write_export(folder, image_shape=GREY, binarization='none'):
+def write_export(folder, image_shape=GREY, **settings):
     """As `write_model`, with an export; returns (export, checkpoint, settings)."""
-    checkpoint_path, params = write_model(folder, image_shape, binarization)
+    checkpoint_path, params = write_model(folder, image_shape, **settings)
     return export.export_saved_model('final', checkpoint_path, params), checkpoint_path, params
 
 

@@ -209,7 +209,7 @@ def test_real_models_agree_with_what_training_evaluates(tmp_path, likelihood, pr
             place = [tf.constant(value, tf.int64) for value in (number, 0, 120)]
             draws.append(importance_sampling._noise(3, place, 3, 2))
         noise = tf.reshape(tf.stack(draws), [6, 120, 3])
-        result = model.autoencode(tf.constant(images), noise, params)
+        result = model.autoencode(tf.constant(images), noise, network.prior(params), params)
         session.run(tf.global_variables_initializer())
         path = tf.train.Saver().save(session, str(tmp_path / 'model'))
         expected = session.run(

@@ -10,6 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 import tensorflow as tf
 from absl import flags
 
@@ -75,6 +77,61 @@ def test_served_outputs_are_those_of_predict(trained, signature):
     for name, value in actual.items():
         np.testing.assert_allclose(value, expected[name], atol=1e-5, err_msg=name)
     assert folder.startswith(os.path.join(params.model_dir, 'export', 'final'))
+
+
+def posterior_of(folder, images):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.saved_model.load(session, [tf.saved_model.SERVING], folder)
+        return session.run(['encode/mean:0', 'encode/scale:0'], {'images:0': images})
+
+
+@pytest.mark.parametrize('prior', ['mixture', 'vamp'])
+def test_served_kl_from_a_learned_prior_is_that_of_a_thousand_samples(tmp_path, prior):
+    path, params = serving_models.write_model(tmp_path, inactive=1, prior=prior, prior_components=6)
+    folder = export.export_saved_model('final', path, params)
+    weights = tf.train.load_checkpoint(path).get_tensor
+    if prior == 'vamp':
+        pseudo_inputs = scipy.special.expit(weights('prior/pseudo_inputs'))
+        mean, scale = posterior_of(folder, pseudo_inputs)
+        log_weights = np.full([6], -np.log(6))
+    else:
+        mean = weights('prior/mean')
+        scale = np.log1p(np.exp(weights('prior/raw_scale'))) + 0.02
+        log_weights = scipy.special.log_softmax(weights('prior/raw_log_weights'))
+
+    images = serving_models.images_of(params, 1000)
+    post_mean, post_scale = posterior_of(folder, images)
+    noise = np.random.RandomState(5).standard_normal([1000, 1000, 3])
+    latents = post_mean[:, np.newaxis] + post_scale[:, np.newaxis] * noise
+    log_posterior = scipy.stats.norm.logpdf(noise) - np.log(post_scale)[:, np.newaxis]
+    by_component = [
+        weight + scipy.stats.norm.logpdf(latents, m, s).sum(axis=-1)
+        for weight, m, s in zip(log_weights, mean, scale)
+    ]
+    log_ratio = log_posterior.sum(axis=-1) - scipy.special.logsumexp(by_component, axis=0)
+    expected = log_ratio.mean(axis=1)
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        meta_graph = tf.saved_model.load(session, [tf.saved_model.SERVING], folder)
+        outputs = meta_graph.signature_def['serving_default'].outputs
+        served = session.run(
+            {name: info.name for name, info in outputs.items()}, {'images:0': images}
+        )
+    assert served['kl_divergence'].mean() == pytest.approx(expected.mean(), abs=0.1)
+    np.testing.assert_allclose(served['kl_divergence'], expected, atol=1.0)
+    np.testing.assert_allclose(
+        served['negative_elbo'], served['reconstruction_loss'] + served['kl_divergence'], rtol=1e-5
+    )
+
+
+def test_an_export_holds_what_a_vamp_prior_encodes_to_not_its_pseudo_inputs(tmp_path):
+    path, params = serving_models.write_model(tmp_path, prior='vamp', prior_components=6)
+    folder = export.export_saved_model('final', path, params)
+    names = [
+        name for name, _ in tf.train.list_variables(os.path.join(folder, 'variables', 'variables'))
+    ]
+    assert names
+    assert not [name for name in names if 'prior' in name]
 
 
 def test_best_is_exported_from_the_first_and_remembered_by_another_exporter(trained):

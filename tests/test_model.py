@@ -12,6 +12,7 @@ from trainer.elbo import ElboTerms
 from trainer.encoder import encoder
 from trainer.hparams import HParams
 from trainer.model import autoencode, model_fn
+from trainer.priors import StandardNormal
 
 ModeKeys = tf.estimator.ModeKeys
 SMALL = HParams(
@@ -51,7 +52,7 @@ def test_shapes_follow_the_image_shape(params):
 
 
 def test_scale_stays_positive_and_the_loss_finite_for_any_weights():
-    result = autoencode(images_of(SMALL), tf.ones([6, 1, 3]), SMALL)
+    result = autoencode(images_of(SMALL), tf.ones([6, 1, 3]), StandardNormal(), SMALL)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         for variable in tf.trainable_variables():
@@ -85,7 +86,7 @@ def test_towers_give_the_gradients_of_the_whole_batch(towers):
 
     def forward(images, noise, shared):
         assert not shared
-        return autoencode(images, noise, SMALL).terms()
+        return autoencode(images, noise, StandardNormal(), SMALL).terms()
 
     def loss(part, batch):
         return part.negative_elbo
@@ -181,7 +182,8 @@ def test_metrics_are_means_over_examples_not_over_batches():
     params = dataclasses.replace(SMALL, num_threads=2)
     spec = model_fn({'images': placeholder}, None, ModeKeys.EVAL, params)
     value, update = spec.eval_metric_ops['elbo/kl_divergence']
-    kl = autoencode(placeholder, tf.zeros([tf.shape(placeholder)[0], 1, 3]), SMALL)
+    noise = tf.zeros([tf.shape(placeholder)[0], 1, 3])
+    kl = autoencode(placeholder, noise, StandardNormal(), SMALL)
     pixels = np.random.RandomState(3).rand(7, 28, 28)
     with tf.Session() as session:
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])

@@ -54,6 +54,23 @@ def test_log_prob_by_dimension_is_that_of_the_marginals():
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('smallest', [0.02, 1e-3, 1e-4])
+def test_log_prob_of_narrow_components_is_scipys(smallest):
+    random = np.random.RandomState(2)
+    mean = random.randn(20, 50).astype(np.float32)
+    scale = (smallest * np.exp(random.rand(20, 50))).astype(np.float32)
+    # As posteriors' samples, some scales from one of the components.
+    near = mean[random.randint(20, size=30)] + smallest * random.randn(30, 50)
+    latents = near.astype(np.float32)
+    each = scipy.stats.norm(mean.astype(np.float64), scale.astype(np.float64))
+    each = each.logpdf(latents[:, np.newaxis].astype(np.float64)).sum(axis=-1)
+    expected = scipy.special.logsumexp(each, axis=1) - np.log(20)
+    weights = np.full([20], -np.log(20), np.float32)
+    prior = Mixture(tf.constant(mean), tf.constant(scale), tf.constant(weights))
+    actual = evaluate(prior.log_prob(tf.constant(latents)))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-3)
+
+
 def test_standard_normal_is_scipys():
     latents = np.random.RandomState(1).randn(4, 5, 2)
     expected = scipy.stats.norm().logpdf(latents).sum(axis=-1)
@@ -103,6 +120,17 @@ def test_kl_from_a_mixture_is_the_integral_of_its_definition():
     )
     assert total == pytest.approx(expected, abs=0.01)
     assert by_dimension == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize('latent_size', [1, 2, 50, 200])
+def test_representative_noise_has_the_moments_of_a_standard_normal(latent_size):
+    noise = priors.representative_noise(latent_size)
+    assert noise.shape[1] == latent_size
+    assert len(noise) >= 128
+    np.testing.assert_allclose(noise.mean(axis=0), 0, atol=1e-6)
+    covariance = noise.T.astype(np.float64) @ noise / len(noise)
+    np.testing.assert_allclose(covariance, np.eye(latent_size), atol=1e-5)
+    np.testing.assert_array_equal(noise, priors.representative_noise(latent_size))
 
 
 def test_a_learned_mixture_starts_as_one_and_its_weights_are_trained():

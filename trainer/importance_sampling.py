@@ -132,7 +132,7 @@ class ImportanceSampler:
             # Constants from here on: those of a VampPrior are encodings of all its pseudo-inputs.
             parameters = self._session.run(list(prior.parameters))
             prior = prior.with_parameters([tf.constant(value) for value in parameters])
-            self._has_closed_kl = isinstance(prior, priors.StandardNormal)
+            self._has_closed_kl = priors.has_closed_kl_divergence(prior)
             log_weights = log_importance_weights(
                 log_likelihood[tf.newaxis], posterior, prior, latents
             )

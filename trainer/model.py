@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, NamedTuple, Tuple
 
+import numpy as np
 import tensorflow as tf
 
 from trainer import checkpoints, finite, network, objective, optimizer, pictures, priors, summaries
@@ -59,11 +60,11 @@ def model_fn(
         )
 
     if mode == tf.estimator.ModeKeys.EVAL:
-        posterior = network.encode(images, params)
+        posterior, prior = network.encode(images, params), network.prior(params)
         # Encoded once: building the LSTM's graph for each tower takes longer than towers gain.
         result = optimizer.forward_in_towers(
             lambda images, mean, scale, noise: evaluated(
-                decoded(images, DiagonalGaussian(mean, scale), noise, params)
+                decoded(images, DiagonalGaussian(mean, scale), noise, prior, params)
             ),
             [images, posterior.mean, posterior.scale, evaluation_noise(images, params)],
             params.threads,
@@ -75,7 +76,10 @@ def model_fn(
             loss = tf.reduce_mean(result.means['negative_elbo'])
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
 
-    predictions = predictions_of(autoencode(images, no_noise(images, params), params), params)
+    prior = network.prior(params)
+    predictions = predictions_of(
+        autoencode(images, no_noise(images, params), prior, params), params
+    )
     return tf.estimator.EstimatorSpec(mode, predictions=predictions)
 
 
@@ -92,6 +96,14 @@ class Autoencoded(NamedTuple):
         """The ELBO and its parts, each `[batch]`, as means over the samples."""
         return elbo_terms(self.log_likelihood, self.posterior, self.prior, self.latents)
 
+    def terms_without_noise(self) -> ElboTerms:
+        """The same, but for a KL divergence without closed form: over a constant set of samples."""
+        latents = self.latents
+        if not priors.has_closed_kl_divergence(self.prior):
+            noise = priors.representative_noise(latents.shape.as_list()[-1])
+            latents = self.posterior.sample(tf.constant(noise[np.newaxis]))
+        return elbo_terms(self.log_likelihood, self.posterior, self.prior, latents)
+
     def kl_by_dimension(self) -> tf.Tensor:
         """The KL divergence of each dimension's marginals, `[batch, latent_size]`."""
         return priors.kl_divergence_by_dimension(self.posterior, self.prior, self.latents)
@@ -101,24 +113,25 @@ class Autoencoded(NamedTuple):
         return log_importance_weights(self.log_likelihood, self.posterior, self.prior, self.latents)
 
 
-def autoencode(images: tf.Tensor, noise: tf.Tensor, params: HParams) -> Autoencoded:
+def autoencode(images: tf.Tensor, noise: tf.Tensor, prior: Any, params: HParams) -> Autoencoded:
     """Encodes, samples, decodes; a second call in a graph shares the first one's weights.
 
     Args:
       images: x, float32 `[batch, rows, features]` in [0, 1].
       noise: float32 `[batch, K, latent_size]`; N(0, I) gives K samples of each posterior, 0 its
         mean.
+      prior: what the posterior is compared with, a distribution of `priors.py`.
     """
-    return decoded(images, network.encode(images, params), noise, params)
+    return decoded(images, network.encode(images, params), noise, prior, params)
 
 
 def decoded(
-    images: tf.Tensor, posterior: DiagonalGaussian, noise: tf.Tensor, params: HParams
+    images: tf.Tensor, posterior: DiagonalGaussian, noise: tf.Tensor, prior: Any, params: HParams
 ) -> Autoencoded:
     """Samples and decodes, given the posterior of `images`; arguments as of `autoencode`."""
     latents = posterior.sample(noise)
     likelihood, log_likelihood = decode_samples(images, latents, params)
-    return Autoencoded(posterior, network.prior(params), latents, likelihood, log_likelihood)
+    return Autoencoded(posterior, prior, latents, likelihood, log_likelihood)
 
 
 def decode_samples(images: tf.Tensor, latents: tf.Tensor, params: HParams) -> Tuple[Any, tf.Tensor]:
@@ -187,15 +200,21 @@ def no_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
 
 
 def predictions_of(result: Autoencoded, params: HParams) -> Dict[str, tf.Tensor]:
-    """Returns what PREDICT yields and the exports serve, one row an example.
+    """Returns what PREDICT yields and the exports serve, one row an example, without noise.
 
-    `reconstruction` holds probabilities in the shape of the served images; `negative_elbo` is the
-    value at the posterior's mean, in nats.
+    Args:
+      result: of `no_noise`.
+
+    Returns:
+      `negative_elbo`, the sum of `reconstruction_loss`, which is the value at the posterior's mean,
+      and `kl_divergence`, in closed form or as the mean over `priors.representative_noise`; in
+      nats. `mean` and `scale` of the posterior. `reconstruction`, probabilities in the shape of the
+      served images.
     """
     with tf.name_scope('predictions'):
         shape = [-1] + params.served_shape
         return dict(
-            result.terms()._asdict(),
+            result.terms_without_noise()._asdict(),
             mean=result.posterior.mean,
             scale=result.posterior.scale,
             reconstruction=tf.reshape(result.likelihood.mean(), shape),

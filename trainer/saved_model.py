@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.tools.graph_transforms import TransformGraph
 
-from trainer import checkpoints, drawing, files, hparams, serving
+from trainer import checkpoints, drawing, files, hparams, network, serving
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.serving import Signature
@@ -71,7 +71,7 @@ def write(
     """
     if options.warmup:
         _serving_api()
-    served = _served_graph(params)
+    served = _served(checkpoint_path, params)
     # The graph rewriting of 1.14 would take longer than the two runs that it speeds up.
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -92,10 +92,28 @@ def write(
         _write_warmup(os.path.join(extra, _WARMUP_NAME), golden)
 
 
+def _served(checkpoint_path: str, params: HParams) -> _Served:
+    """The served graph, with the learned parameters of a prior as constants."""
+    with tf.Graph().as_default():
+        prior = network.prior(params)
+        if not prior.parameters:
+            return _served_without_parameters(params)
+        with tf.Session() as session:
+            checkpoints.restore(session, checkpoint_path, tf.train.Saver())
+            parameters = session.run(prior.parameters)
+    return _served_graph(params, prior, parameters)
+
+
 @functools.lru_cache(maxsize=1)  # Built once, though a run exports several checkpoints.
-def _served_graph(params: HParams) -> _Served:
+def _served_without_parameters(params: HParams) -> _Served:
+    with tf.Graph().as_default():
+        return _served_graph(params, network.prior(params), [])
+
+
+def _served_graph(params: HParams, prior: Any, parameters: List[np.ndarray]) -> _Served:
     with tf.Graph().as_default() as graph:
-        signatures = serving.build_signatures(params)
+        constant = prior.with_parameters([tf.constant(value) for value in parameters])
+        signatures = serving.build_signatures(params, constant)
         return _Served(graph, signatures, tf.train.Saver())
 
 
@@ -275,6 +293,9 @@ def _model_card(
         likelihood=params.likelihood.replace('_', ' ').title(),
         convention=hparams.convention(params),
         log_likelihood=hparams.log_likelihood(params),
+        kl_divergence='that of training, in closed form'
+        if params.prior == 'standard_normal'
+        else 'the mean over a constant set of samples, in place of the random ones of training',
         outputs='probabilities' if params.likelihood == 'bernoulli' else 'expected grey levels',
         pixels=_BINARY if serving.is_binarised(params) else 'numbers in [0, 1]',
         table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
@@ -314,8 +335,9 @@ images of {shape} (rows, columns, channels). Weights of global step {step}{metri
 * Data: {convention}; pixels are {pixels}; images come out as {outputs}. `n` is free.
 * log p(x), of which minus the `negative_elbo` is a lower bound in expectation, is {log_likelihood}.
 * Losses are in nats, summed over pixels and latents. Nothing is sampled but by `generate`, whose
-  draws depend on `seed` alone: `negative_elbo`, a score of how unusual an image is, is the value at
-  the posterior's mean, mostly less than the expectation over the posterior that training reports.
+  draws depend on `seed` alone. `kl_divergence` is {kl_divergence}; `reconstruction_loss` is the
+  value at the posterior's mean, mostly less than the expectation over the posterior that training
+  reports, and so is their sum `negative_elbo`, a score of how unusual an image is.
 * Image files are PNG or JPEG. Transparent pixels are refused: put such images on the background
   that the training images have. A photograph's EXIF orientation is not read: rotate its pixels.
 * Bad input (a wrong shape, NaN, a number out of range) is an error in TensorFlow. Runtimes without

@@ -6,7 +6,7 @@ for each bad example: the outputs are marked, not the inputs, because other runt
 clamp, and a NaN may leave them as a plausible number.
 """
 
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 import tensorflow as tf
 
@@ -51,8 +51,11 @@ class _Checked(NamedTuple):
     nan_if_bad: tf.Tensor
 
 
-def build_signatures(params: HParams) -> Dict[str, Signature]:
+def build_signatures(params: HParams, prior: Any) -> Dict[str, Signature]:
     """Builds the graph that is served; returns its signatures by name.
+
+    `prior` is a distribution of `priors.py`, of constants: no request waits for a VampPrior to
+    encode its pseudo-inputs.
 
     Shapes, with `images` float32 `[n, rows, columns]` in [0, 1], of binarised models 0 or 1 (a
     fourth axis holds the channels of colour images), `z` the latent size, and every n free, 0
@@ -60,7 +63,8 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
 
     * `serving_default`, also called `reconstruct`: `images` -> `reconstruction` of their shape;
       `negative_elbo`, `reconstruction_loss`, `kl_divergence`, `[n]`, in nats; `mean` and `scale` of
-      the posterior, `[n, z]`. No noise: `negative_elbo` is the value at the posterior's mean.
+      the posterior, `[n, z]`. No noise: `reconstruction_loss` is the value at the posterior's mean,
+      and a KL divergence without closed form is the mean over a constant set of samples.
     * `encode`: `images` -> `mean`, `scale`.
     * `decode`: `latents` float32 `[n, z]` from -10^6 to 10^6 -> `images`, the probabilities of the
       pixels.
@@ -76,7 +80,7 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
       (tf2onnx 1.17 fails where an output has an input's name.)
     """
     images = tf.placeholder(tf.float32, [None] + params.served_shape, name='images')
-    by_images = _reconstruct(_checked_images(images, params), params)
+    by_images = _reconstruct(_checked_images(images, params), prior, params)
     reconstruct = Signature({'images': images}, by_images)
     posterior = {name: by_images[name] for name in ('mean', 'scale')}
     signatures = {
@@ -84,17 +88,18 @@ def build_signatures(params: HParams) -> Dict[str, Signature]:
         'reconstruct': reconstruct,
         'encode': Signature({'images': images}, posterior),
         'decode': _decode(params),
-        'reconstruct_png': _reconstruct_png(params),
+        'reconstruct_png': _reconstruct_png(prior, params),
         'interpolate': _interpolate(images, by_images['mean'], params),
     }
-    signatures.update(_generate(params))
+    signatures.update(_generate(prior, params))
     assert set(signatures) == {DEFAULT, *NAMES}
     return {name: _named(name, signature) for name, signature in signatures.items()}
 
 
-def _reconstruct(images: _Checked, params: HParams) -> Tensors:
+def _reconstruct(images: _Checked, prior: Any, params: HParams) -> Tensors:
     by_row = tf.reshape(images.values, [-1, params.rows, params.row_features])
-    predictions = predictions_of(autoencode(by_row, no_noise(by_row, params), params), params)
+    result = autoencode(by_row, no_noise(by_row, params), prior, params)
+    predictions = predictions_of(result, params)
     return {name: _marked(value, images.nan_if_bad) for name, value in predictions.items()}
 
 
@@ -110,7 +115,7 @@ def _decode(params: HParams) -> Signature:
     return Signature({'latents': latents}, {'images': _marked(images, checked.nan_if_bad)})
 
 
-def _generate(params: HParams) -> Dict[str, Signature]:
+def _generate(prior: Any, params: HParams) -> Dict[str, Signature]:
     count = tf.placeholder(tf.int32, name='count')
     seed = tf.placeholder(tf.int32, name='seed')
     temperature = tf.placeholder_with_default(1.0, None, name='temperature')
@@ -118,7 +123,7 @@ def _generate(params: HParams) -> Dict[str, Signature]:
     size = [_checked_scalar(count, 0, MAX_COUNT), params.latent_size]
     noise = _checked_scalar(temperature, 0, 10**6) * tf.random.stateless_normal(size, seeds)
     choice = tf.random.stateless_uniform(size[:1], seeds + [0, 1])
-    latents = network.prior(params).sample(noise, choice)
+    latents = prior.sample(noise, choice)
     images = _decoded(latents, [-1] + params.served_shape, params)
     inputs = {'count': count, 'seed': seed}
     return {
@@ -129,7 +134,7 @@ def _generate(params: HParams) -> Dict[str, Signature]:
     }
 
 
-def _reconstruct_png(params: HParams) -> Signature:
+def _reconstruct_png(prior: Any, params: HParams) -> Signature:
     image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
 
     def decode_one(content: tf.Tensor) -> tf.Tensor:
@@ -143,7 +148,7 @@ def _reconstruct_png(params: HParams) -> Signature:
     with tf.control_dependencies([_assert_shape(image_bytes, [], 'image_bytes')]):
         images = tf.map_fn(decode_one, tf.identity(image_bytes), dtype=tf.float32)
     always_valid = tf.zeros([tf.shape(images)[0]])
-    outputs = _reconstruct(_Checked(images, always_valid), params)
+    outputs = _reconstruct(_Checked(images, always_valid), prior, params)
     return Signature({'image_bytes': image_bytes}, outputs)
 
 
