@@ -67,13 +67,14 @@ def define(
     name: str,
     default: Optional[str],
     text: str,
-    flag_values: flags.FlagValues = flags.FLAGS,
+    flag_values: Optional[flags.FlagValues] = None,
     several: bool = False,
     **more: Any,
 ) -> None:
     """Defines a flag that is a path, or several with commas between them; local or gs://.
 
     Args:
+      flag_values: where it is defined; None for absl's own.
       more: what `flags.DEFINE` takes, such as `required`.
     """
     flags.DEFINE(
@@ -81,7 +82,7 @@ def define(
         name,
         default,
         text,
-        flag_values=flag_values,
+        flag_values=flags.FLAGS if flag_values is None else flag_values,
         serializer=flags.ArgumentSerializer(),
         **more,
     )
