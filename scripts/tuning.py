@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from absl import flags
 
-from trainer import hparams, prepare_data, train
+from trainer import cloud, hparams, prepare_data, train
 from trainer.errors import UserError
 from trainer.hparams import HParams
 
@@ -67,8 +67,10 @@ def _parsed(tune: str, name: str, value: Any) -> Any:
     return scratch[name].value
 
 
-def check_trials(parameters: Sequence[Dict[str, Any]], trainer: flags.FlagValues) -> None:
-    """Refuses what the trainer would refuse, in any trial, and trials that do not compare.
+def check_trials(parameters: Sequence[Dict[str, Any]], trainer: flags.FlagValues) -> str:
+    """Returns the metric that the trials report; refuses trials that fail or do not compare.
+
+    Each trial passes the trainer's own checks.
 
     Ranges are looked at where they begin and end; one of whole numbers also right after its
     beginning, as a divisor, say, may fit both ends and nothing between.
@@ -79,6 +81,7 @@ def check_trials(parameters: Sequence[Dict[str, Any]], trainer: flags.FlagValues
     Raises:
       UserError: names the settings, and why.
     """
+    metric = ''
     try:
         facts = prepare_data.dataset_facts(trainer.dataset, _NO_DATA_DIR)
     except UserError as error:
@@ -93,12 +96,14 @@ def check_trials(parameters: Sequence[Dict[str, Any]], trainer: flags.FlagValues
         except UserError as error:
             where = f'--tune: a trial with {trial} would fail: ' if parameters else 'after --: '
             raise UserError(f'{where}{error}') from error
+        metric = cloud.tuning_metric(params)
         first = first or [(trial, _measure(params))]
         if _measure(params) != first[0][1]:
             raise UserError(
                 '--tune: trials do not compare: with {} the metric is {}, with {} it is {}. Tune '
                 'them apart.'.format(*first[0], trial, _measure(params))
             )
+    return metric
 
 
 def _combinations(parameters: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
@@ -129,4 +134,7 @@ def _values(parameter: Dict[str, Any]) -> List[Any]:
 
 def _measure(params: HParams) -> str:
     """Says what a trial's metric is of: two that say the same can be compared."""
-    return '{}: {}'.format(hparams.convention(params), hparams.log_likelihood(params))
+    measure = cloud.tuning_metric(params)
+    if params.objective != 'elbo':
+        measure += ' of {} samples'.format(params.training_samples)
+    return '{} ({}): {}'.format(measure, hparams.convention(params), hparams.log_likelihood(params))

@@ -49,13 +49,13 @@ def evaluation(step):
 def test_the_metric_file_is_what_googles_own_client_writes(count, tmp_path, monkeypatch):
     ours, theirs = str(tmp_path / 'a' / 'metrics'), str(tmp_path / 'b' / 'metrics')
     environ = {'CLOUD_ML_TRIAL_ID': '7', 'CLOUD_ML_HP_METRIC_FILE': ours}
-    report = cloud.metric_reporter(environ)
+    report = cloud.metric_reporter(HParams(), environ)
     monkeypatch.setenv('CLOUD_ML_TRIAL_ID', '7')
     monkeypatch.setenv('CLOUD_ML_HP_METRIC_FILE', theirs)
     client = hypertune.HyperTune()
     for step in range(count):
         report(evaluation(step))
-        client.report_hyperparameter_tuning_metric(cloud.TUNING_METRIC, 100.5 - step, step)
+        client.report_hyperparameter_tuning_metric('validation_negative_elbo', 100.5 - step, step)
     contents = []
     for path in (ours, theirs):
         with open(path) as f:
@@ -65,16 +65,28 @@ def test_the_metric_file_is_what_googles_own_client_writes(count, tmp_path, monk
     assert len(contents[0]) == min(count, 100)
 
 
+def test_an_importance_weighted_objective_reports_its_bound(tmp_path):
+    path = tmp_path / 'metrics'
+    params = HParams(objective='iwae', training_samples=5)
+    report = cloud.metric_reporter(params, {'CLOUD_ML_HP_METRIC_FILE': str(path)})
+    report(dict(evaluation(1), negative_importance_weighted_bound=np.float32(88.5)))
+    line = json.loads(path.read_text())
+    assert line['validation_negative_importance_weighted_bound'] == '88.5'
+    assert 'validation_negative_elbo' not in line
+
+
 def test_without_a_tuning_nothing_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(cloud, '_METRIC_FILE', str(tmp_path / 'metrics'))
-    cloud.metric_reporter({})(evaluation(1))
+    cloud.metric_reporter(HParams(), {})(evaluation(1))
     assert os.listdir(str(tmp_path)) == []
-    cloud.metric_reporter({'CLOUD_ML_TRIAL_ID': '1'})(evaluation(1))
+    cloud.metric_reporter(HParams(), {'CLOUD_ML_TRIAL_ID': '1'})(evaluation(1))
     assert os.listdir(str(tmp_path)) == ['metrics']
 
 
 def reporter_to(path):
-    return cloud.metric_reporter({'CLOUD_ML_TRIAL_ID': '7', 'CLOUD_ML_HP_METRIC_FILE': str(path)})
+    return cloud.metric_reporter(
+        HParams(), {'CLOUD_ML_TRIAL_ID': '7', 'CLOUD_ML_HP_METRIC_FILE': str(path)}
+    )
 
 
 def test_metrics_are_reported_in_a_folder_of_the_services(capsys):
@@ -201,7 +213,7 @@ def test_a_job_runs_where_its_variables_say(tmp_path, monkeypatch, capsys):
     # The checkpoint's evaluation, then the final one.
     assert [(line['trial'], line['global_step']) for line in lines] == [('2', '2')] * 2
     for line in lines:
-        value = float(line[cloud.TUNING_METRIC])
+        value = float(line['validation_negative_elbo'])
         assert value == pytest.approx(results['validation']['negative_elbo'], rel=1e-6)
     with tf.Graph().as_default(), tf.Session() as session:
         loaded = tf.saved_model.load(session, ['serve'], str(tmp_path / '2' / 'model'))

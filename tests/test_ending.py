@@ -10,8 +10,11 @@ import tensorflow as tf
 
 from tests import tiny
 from tests.tiny import params_in
-from trainer import cluster, ending, export, results, train
+from trainer import cluster, ending, export, train
 from trainer.cluster import LOCAL
+
+TERMS = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
+BOUND = 'negative_importance_weighted_bound'
 
 
 @pytest.fixture
@@ -39,12 +42,13 @@ class Run:
             path = os.path.join(self.params.model_dir, 'model.ckpt')
             return tf.train.Saver().save(session, path, global_step)
 
-    def evaluate(self, step, value):
+    def evaluate(self, step, value, **others):
         """Saves and evaluates as after a restart; returns whether training should stop."""
         exporter = export.BestExporter(self.params, lambda metrics, is_best: None)
         folder = os.path.join(self.params.model_dir, 'export', 'best')
         path = self.save(step)
-        exporter.export(None, folder, path, {'negative_elbo': value, 'global_step': step}, False)
+        metrics = {'negative_elbo': value, 'global_step': step, **others}
+        exporter.export(None, folder, path, metrics, False)
         return ending.patience_ran_out(self.params)
 
 
@@ -67,6 +71,32 @@ def test_an_evaluation_that_is_repeated_after_a_restart_counts_once(exports, tmp
     assert stops == [False] * 6
     assert run.evaluate(30, 6.0)
     assert export.read_best(run.params.model_dir)['global_step'] == 10
+
+
+@pytest.mark.parametrize('objective', ['iwae', 'dreg'])
+def test_the_best_by_an_importance_weighted_objective_is_that_of_the_least_bound(
+    exports, tmp_path, objective
+):
+    run = Run(tmp_path, early_stopping_patience=2, objective=objective, training_samples=3)
+    values = [(10, 9.0, 8.0), (20, 9.5, 7.0), (30, 8.0, 7.5), (40, 7.0, 7.5)]
+    stops = [run.evaluate(step, elbo, **{BOUND: bound}) for step, elbo, bound in values]
+    assert stops == [False, False, False, True]
+    best = export.read_best(run.params.model_dir)
+    assert (best['global_step'], best[BOUND]) == (20, 7.0)
+    assert 'negative_elbo' not in best
+    assert 'better than the 7.00 nats of step 20' in ending.why(run.params)[0]
+
+
+def test_a_best_that_an_older_version_chose_by_the_elbo_is_set_aside(exports, tmp_path, capsys):
+    run = Run(tmp_path)
+    run.evaluate(10, 5.0)
+    export.mend_state(run.params)
+    assert export.read_best(run.params.model_dir)['global_step'] == 10
+    weighted = Run(tmp_path, objective='dreg', training_samples=3)
+    export.mend_state(weighted.params)
+    assert 'best.json is set aside as best.json.old' in capsys.readouterr().err
+    weighted.evaluate(20, 6.0, **{BOUND: 5.5})
+    assert export.read_best(run.params.model_dir)['global_step'] == 20
 
 
 def test_evaluations_that_were_never_finite_count_too(exports, tmp_path):
@@ -157,15 +187,13 @@ def trainable(data, exports, monkeypatch):
 
     def evaluate(estimator, input_fn, checkpoint_path, name=None, **others):
         step = int(checkpoint_path.rsplit('-', 1)[1])
-        terms = dict.fromkeys(results.METRICS, values[step])
+        terms = dict.fromkeys(TERMS, values[step])
         return dict(terms, global_step=step)
 
     monkeypatch.setattr(tf.estimator.Estimator, 'evaluate', evaluate)
     monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
     monkeypatch.setattr(train, 'draw_and_export', lambda *args: {})
-    final = {
-        split: dict.fromkeys(results.METRICS, 1.0) for split in ('train', 'validation', 'test')
-    }
+    final = {split: dict.fromkeys(TERMS, 1.0) for split in ('train', 'validation', 'test')}
     monkeypatch.setattr(train, 'final_evaluation', lambda *args: dict(final))
     return values
 

@@ -202,13 +202,13 @@ def test_a_damaged_state_is_set_aside_and_the_next_export_is_the_best(tmp_path, 
     with pytest.raises(UserError, match='best.json'):
         export.read_state(str(tmp_path))
 
-    export.mend_state(str(tmp_path))
+    export.mend_state(HParams(model_dir=str(tmp_path)))
 
     assert export.read_state(str(tmp_path)) == {}
     assert path.with_name('best.json.damaged').read_text() == content
     said = capsys.readouterr().err
     assert str(path) in said and 'set aside as best.json.damaged' in said
-    export.mend_state(str(tmp_path))
+    export.mend_state(HParams(model_dir=str(tmp_path)))
     assert capsys.readouterr().err == ''
 
 
@@ -219,10 +219,10 @@ def test_a_best_model_whose_checkpoint_is_damaged_is_none(trained, tmp_path, cap
     name = export.keep_checkpoint(checkpoint(estimator, 2), str(folder))
     state = {'negative_elbo': 9.5, 'global_step': 2, 'checkpoint': name, 'export': '1'}
     export.write_state(str(tmp_path), state)
-    export.mend_state(str(tmp_path))
+    export.mend_state(HParams(model_dir=str(tmp_path)))
     assert export.read_best(str(tmp_path))['global_step'] == 2
     (folder / (name + '.data-00000-of-00001')).write_bytes(b'')
-    export.mend_state(str(tmp_path))
+    export.mend_state(HParams(model_dir=str(tmp_path)))
     assert export.read_best(str(tmp_path)) is None
     assert '{} is damaged'.format(folder / name) in capsys.readouterr().err
 

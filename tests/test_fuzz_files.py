@@ -634,8 +634,8 @@ def test_a_state_of_the_best_export_is_right_or_set_aside(tmp_path_factory, cont
     path = folder / 'export' / 'best' / 'best.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, content)
-    export.mend_state(str(folder))
     params = HParams(model_dir=str(folder), early_stopping_patience=3)
+    export.mend_state(params)
     ending.patience_ran_out(params)
     export.read_best(str(folder))
     if path.exists():

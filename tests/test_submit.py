@@ -21,7 +21,6 @@ from tests.cloud_checks import (
     schema_errors,
     submit,
 )
-from trainer import cloud
 from trainer.errors import UserError
 
 CLUSTER = ['--workers=2', '--ps=1', '--evaluator']
@@ -68,13 +67,19 @@ def test_the_place_of_a_pool_is_its_role():
     assert spec['serviceAccount'] == 'a@b.iam.gserviceaccount.com'
 
 
+def test_a_tuning_goes_by_what_its_trials_minimise():
+    weighted = ['--objective=dreg', '--training_samples=5']
+    study = body_of(*JOB, *TUNING, '--', *weighted)['studySpec']
+    assert study['metrics'][0]['metricId'] == 'validation_negative_importance_weighted_bound'
+
+
 def test_a_tuning():
     body = body_of(*JOB, *TUNING, '--trials=4', '--', '--max_steps=10')
     assert body['maxTrialCount'] == 4
     assert body['parallelTrialCount'] == 2
     assert body['trialJobSpec'] == body_of(*JOB, '--', '--max_steps=10')['jobSpec']
     assert body['studySpec'] == {
-        'metrics': [{'metricId': cloud.TUNING_METRIC, 'goal': 'MINIMIZE'}],
+        'metrics': [{'metricId': 'validation_negative_elbo', 'goal': 'MINIMIZE'}],
         'measurementSelectionType': 'LAST_MEASUREMENT',
         'parameters': [
             {

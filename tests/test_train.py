@@ -82,6 +82,21 @@ def test_pseudo_inputs_start_from_the_images_that_the_model_sees(data, tmp_path)
     )
 
 
+def test_an_importance_weighted_bound_is_evaluated_as_it_is_trained(data, tmp_path):
+    params = params_in(tmp_path, objective='iwae', training_samples=4, evaluation_samples=1)
+    trained(data, params)
+    estimator = train.make_estimator(params)
+    path = tf.train.latest_checkpoint(params.model_dir)
+    measured = train.final_evaluation(estimator, data, path, params)
+    for split in ('train', 'validation', 'test'):
+        # Of one sample it would be the ELBO's own estimate.
+        bound = measured[split]['negative_importance_weighted_bound']
+        assert bound < measured[split]['negative_elbo'] - 1e-3
+    best = export.read_best(params.model_dir)['negative_importance_weighted_bound']
+    best_again = measured['best']['validation']['negative_importance_weighted_bound']
+    assert best == pytest.approx(best_again, rel=1e-6)
+
+
 def test_a_finished_run_trains_no_further(data, tmp_path):
     before, _ = trained(data, params_in(tmp_path))
     after, progress = trained(data, params_in(tmp_path))

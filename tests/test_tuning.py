@@ -40,6 +40,8 @@ def test_a_tuning_with_a_trial_that_must_fail_is_refused(tunes, after, trial, mo
         (['likelihood=continuous_bernoulli,bernoulli', 'latent_size=2:4'], []),
         (['binarization=none,dynamic'], []),
         (['binarization=static,dynamic'], []),
+        (['objective=elbo,dreg'], ['--training_samples=5']),
+        (['training_samples=2:5'], ['--objective=iwae']),
     ],
 )
 def test_a_tuning_whose_trials_do_not_compare_is_refused(tunes, after):

@@ -21,13 +21,10 @@ from typing import Any, Callable, Dict, List, Mapping
 
 import tensorflow as tf
 
-from trainer import files
+from trainer import files, hparams
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import say
-
-# In nats per example. Not the name of a training metric, or tuning could not tell the two apart.
-TUNING_METRIC = 'validation_negative_elbo'
 
 _METRIC_FILE = '/tmp/hypertune/output.metrics'
 _METRICS_KEPT = 100
@@ -53,14 +50,24 @@ def placed(params: HParams, is_model_dir_given: bool, environ: Mapping[str, str]
     return params
 
 
-def metric_reporter(environ: Mapping[str, str]) -> Callable[[Dict[str, Any]], None]:
-    """Returns what tells the tuning service a trial's validation negative ELBO; else does nothing.
+def tuning_metric(params: HParams) -> str:
+    """Names what trials compete by, in nats per example.
+
+    It is not the name of a training metric, or tuning could not tell the two apart.
+    """
+    return 'validation_' + hparams.selection_metric(params)
+
+
+def metric_reporter(
+    params: HParams, environ: Mapping[str, str]
+) -> Callable[[Dict[str, Any]], None]:
+    """Returns what tells the tuning service a trial's `tuning_metric`; else does nothing.
 
     The format is cloudml-hypertune's (0.1.0.dev6): one JSON object a line, every value a string
     but the time, and the file written anew with the last 100 at each report.
 
-    The function returned takes an evaluation's metrics with `negative_elbo` and `global_step`. It
-    raises nothing: training goes on where the metric cannot be told, after one warning.
+    The function returned takes an evaluation's metrics, `global_step` among them. It raises
+    nothing: training goes on where the metric cannot be told, after one warning.
     """
     trial = environ.get('CLOUD_ML_TRIAL_ID')
     path = environ.get('CLOUD_ML_HP_METRIC_FILE') or (_METRIC_FILE if trial else '')
@@ -71,7 +78,7 @@ def metric_reporter(environ: Mapping[str, str]) -> Callable[[Dict[str, Any]], No
         values = {
             'timestamp': time.time(),
             'trial': trial or '0',
-            TUNING_METRIC: str(float(metrics['negative_elbo'])),
+            tuning_metric(params): str(float(metrics[hparams.selection_metric(params)])),
             'global_step': str(int(metrics['global_step'])),
             'checkpoint_path': '',
         }

@@ -12,7 +12,7 @@ from typing import Optional, Tuple
 
 import tensorflow as tf
 
-from trainer import checkpoints, export
+from trainer import checkpoints, export, hparams
 from trainer.hparams import HParams
 from trainer.progress import say
 
@@ -76,7 +76,7 @@ def why(params: HParams) -> Tuple[str, int]:
     results = 'finite'
     if best is not None:
         results = 'better than the {:.2f} nats of step {:,}'.format(
-            best['negative_elbo'], best['global_step']
+            best[hparams.selection_metric(params)], best['global_step']
         )
     return 'none of the last {} evaluation(s) was {}'.format(count, results), count
 

@@ -20,11 +20,12 @@ from trainer.summaries import without_groups
 _STATE_FILE = 'best.json'
 # What the state holds once there is a best model, and before.
 _BEST: Dict[str, Any] = {
-    'negative_elbo': (int, float),
     'global_step': int,
     'checkpoint': str,
     'export': str,
 }
+# Its value, by the name of the metric that it goes by.
+_VALUES = ('negative_elbo', 'negative_importance_weighted_bound')
 _EVALUATIONS: Dict[str, Any] = {'evaluated_step': int, 'evaluations_since_best': int}
 WEIGHTS_NAME = 'new_model.ckpt'
 
@@ -46,7 +47,9 @@ def serving_input_receiver_fn(
 
 
 class BestExporter(tf.estimator.Exporter):
-    """Exports the model of the lowest validation negative ELBO so far, and keeps its checkpoint.
+    """Exports the best model on validation so far, and keeps its checkpoint.
+
+    The best is that of the lowest `hparams.selection_metric`.
 
     The best value lives in `best.json` beside the exports, written as the last step of an export,
     with the number of evaluations since that were no better: `early_stopping_patience` counts them.
@@ -73,10 +76,10 @@ class BestExporter(tf.estimator.Exporter):
         is_the_final_export: bool,
     ) -> Optional[str]:
         del estimator, is_the_final_export
-        metrics = without_groups(eval_result)
+        metrics, name = without_groups(eval_result), hparams.selection_metric(self._params)
         state, best = read_state(self._params.model_dir), read_best(self._params.model_dir)
-        value, step = float(metrics['negative_elbo']), int(metrics['global_step'])
-        is_best = math.isfinite(value) and (best is None or value < best['negative_elbo'])
+        value, step = float(metrics[name]), int(metrics['global_step'])
+        is_best = math.isfinite(value) and (best is None or value < best[name])
         kept = _keep_if_there(checkpoint_path, export_path) if is_best else None
         exported = None
         if kept is not None:
@@ -86,7 +89,7 @@ class BestExporter(tf.estimator.Exporter):
             write_state(
                 self._params.model_dir,
                 {
-                    'negative_elbo': value,
+                    name: value,
                     'convention': hparams.convention(self._params),
                     'global_step': step,
                     'checkpoint': kept,
@@ -141,6 +144,9 @@ def _is_state(state: Dict[str, Any]) -> bool:
     required = _BEST if 'checkpoint' in state else _EVALUATIONS
     # An older version of this trainer wrote a best model without the evaluations since.
     known = {**_EVALUATIONS, 'stopped_step': int, **_BEST}
+    values = [state[name] for name in _VALUES if name in state]
+    if 'checkpoint' in state and not any(isinstance(value, (int, float)) for value in values):
+        return False
     return all(
         isinstance(state.get(name), kind)
         for name, kind in known.items()
@@ -153,22 +159,35 @@ def write_state(model_dir: str, state: Dict[str, Any]) -> None:
     files.write_json(_state_path(model_dir), state)
 
 
-def mend_state(model_dir: str) -> None:
+def mend_state(params: HParams) -> None:
     """Sets a state aside that cannot be used, and says so: the next evaluation is the best then.
 
     The exports and the checkpoint that it named stay.
     """
+    path, suffix = _state_path(params.model_dir), 'damaged'
     try:
-        wrong = _damaged_best(model_dir)
+        wrong = _damaged_best(params.model_dir)
+        if not wrong:
+            wrong, suffix = _best_by_another_metric(params), 'old'
         if not wrong:
             return
     except UserError:
-        wrong = '{} is damaged'.format(_state_path(model_dir))
-    path = _state_path(model_dir)
-    tf.gfile.Rename(path, path + '.damaged', overwrite=True)
+        wrong = '{} is damaged'.format(path)
+    tf.gfile.Rename(path, '{}.{}'.format(path, suffix), overwrite=True)
     say(
-        '{}: {name} is set aside as {name}.damaged, and the next evaluation counts as the '
-        'best.'.format(wrong, name=os.path.basename(path))
+        '{}: {name} is set aside as {name}.{}, and the next evaluation counts as the best.'.format(
+            wrong, suffix, name=os.path.basename(path)
+        )
+    )
+
+
+def _best_by_another_metric(params: HParams) -> str:
+    """What is wrong with a best model chosen by an older version of this trainer, else ''."""
+    best, name = read_best(params.model_dir), hparams.selection_metric(params)
+    if best is None or name in best:
+        return ''
+    return '{} goes by another metric than {}, which --objective={} minimises'.format(
+        _state_path(params.model_dir), name, params.objective
     )
 
 
@@ -183,8 +202,11 @@ def _damaged_best(model_dir: str) -> str:
 
 
 def read_best(model_dir: str) -> Optional[Dict[str, Any]]:
-    """Returns what is known of the best model, or None: its validation `negative_elbo` in nats,
-    `global_step`, and the names of its `checkpoint` and `export` within `folder`."""
+    """Returns what is known of the best model, or None.
+
+    Its value on validation, in nats, is under the name of `hparams.selection_metric`; beside it
+    stand `global_step`, and the names of its `checkpoint` and `export` within `folder`.
+    """
     folder, state = os.path.dirname(_state_path(model_dir)), read_state(model_dir)
     if 'checkpoint' not in state:
         return None

@@ -194,15 +194,16 @@ class HParams:
     )
     early_stopping_patience: int = _setting(
         0,
-        'Evaluations in a row without a lower negative ELBO on the validation images after which '
-        'training ends before max_steps. 0: it does not.',
+        'Evaluations in a row without a lower negative ELBO on the validation images, or negative '
+        'bound where the objective is iwae or dreg, after which training ends before max_steps. '
+        '0: it does not.',
         Range(0, 10**9),
         fixed=False,
     )
     evaluation_samples: int = _setting(
         3,
         'Samples of the posterior of each image in an evaluation, of which the importance-weighted '
-        'bound is made.',
+        'bound is made. The objectives iwae and dreg take training_samples.',
         Range(1, 10000),
         fixed=False,
     )
@@ -247,6 +248,11 @@ class HParams:
         if self.num_threads:
             return min(self.num_threads, self.batch_size)
         return max(1, min(available_cores(), self.batch_size // _IMAGES_PER_THREAD))
+
+    @property
+    def samples_evaluated(self) -> int:
+        """Samples of each posterior in an evaluation: those of the bound that is trained."""
+        return self.evaluation_samples if self.objective == 'elbo' else self.training_samples
 
     @property
     def checkpoint_steps(self) -> int:
@@ -403,6 +409,22 @@ def trained(model_dir: str) -> HParams:
             'trainer.task.'.format(model_dir)
         )
     return dataclasses.replace(params, model_dir=model_dir)
+
+
+def selection_metric(params: HParams) -> str:
+    """Names the metric whose least validation value makes the best model: what training minimises.
+
+    `negative_elbo`, or `negative_importance_weighted_bound` of `training_samples` samples.
+    """
+    if params.objective == 'elbo':
+        return 'negative_elbo'
+    return 'negative_importance_weighted_bound'
+
+
+def reported_metrics(params: HParams) -> List[str]:
+    """Names the metrics that results and tables show, in order."""
+    names = ['negative_elbo', 'reconstruction_loss', 'kl_divergence']
+    return names if selection_metric(params) in names else names + [selection_metric(params)]
 
 
 def convention(params: HParams) -> str:

@@ -190,7 +190,7 @@ def training_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
 def evaluation_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
     """Returns N(0, I) noise `[batch, K, latent_size]`, the same in each evaluation."""
     with tf.name_scope('posterior'):
-        shape = [tf.shape(images)[0], params.evaluation_samples, params.latent_size]
+        shape = [tf.shape(images)[0], params.samples_evaluated, params.latent_size]
         return tf.random.normal(shape, seed=params.seed)
 
 

@@ -10,21 +10,22 @@ import psutil
 import tensorflow as tf
 
 from trainer import ending, files, hparams
-from trainer.elbo import ElboTerms
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import TrainingProgress, duration, say
 
 FILE_NAME = 'results.json'
-METRICS = ElboTerms._fields
 
 
 def units(params: HParams) -> str:
     """Says what the losses of a run are."""
+    samples = '{} posterior sample(s) per image'.format(params.samples_evaluated)
+    if params.objective == 'elbo':
+        samples += ', 1 in the train split'
     return (
         'nats per example, summed over pixels and latents, mean over the images of a split; {}; '
-        'log p(x) is {}; {} posterior sample(s) per image, 1 in the train split'.format(
-            hparams.convention(params), hparams.log_likelihood(params), params.evaluation_samples
+        'log p(x) is {}; {}'.format(
+            hparams.convention(params), hparams.log_likelihood(params), samples
         )
     )
 
@@ -103,16 +104,24 @@ def save(record: Dict[str, Any], params: HParams) -> str:
 
 
 def terms_text(metrics: Dict[str, float]) -> str:
-    """Writes the bound and its parts in one line."""
-    return '{negative_elbo:.2f} = {reconstruction_loss:.2f} + {kl_divergence:.2f}'.format(**metrics)
+    """Writes the negative ELBO and its parts, and the negative bound if given, in one line."""
+    text = '{negative_elbo:.2f} = {reconstruction_loss:.2f} + {kl_divergence:.2f}'
+    if 'negative_importance_weighted_bound' in metrics:
+        text += '; {negative_importance_weighted_bound:.2f}'
+    return text.format(**metrics)
 
 
 def report_evaluation(metrics: Dict[str, Any], is_best: bool, params: HParams) -> None:
     """Says how a checkpoint did on the validation images."""
+    names = hparams.reported_metrics(params)
+    what = 'reconstruction + KL'
+    if hparams.selection_metric(params) != 'negative_elbo':
+        what += '; negative bound of {} samples'.format(params.samples_evaluated)
     say(
-        'step {:,}: validation negative ELBO {} (reconstruction + KL) nats, {}{}'.format(
+        'step {:,}: validation negative ELBO {} ({}) nats, {}{}'.format(
             int(metrics['global_step']),
-            terms_text(metrics),
+            terms_text({name: metrics[name] for name in names}),
+            what,
             hparams.convention(params),
             '; best so far' if is_best else '',
         )
@@ -122,7 +131,10 @@ def report_evaluation(metrics: Dict[str, Any], is_best: bool, params: HParams) -
 def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
     """Prints the closing table to stdout."""
     print('\n{}; log p(x) is {}'.format(record['convention'], record['log_likelihood']))
-    print('nats per example   negative ELBO = reconstruction + KL')
+    header = 'nats per example   negative ELBO = reconstruction + KL'
+    if 'negative_importance_weighted_bound' in record['test']:
+        header += '; negative importance-weighted bound'
+    print(header)
     for split in ('train', 'validation', 'test'):
         print('{:<18} {}'.format(split, terms_text(record[split])))
     best = record.get('best')

@@ -4,7 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -29,8 +29,9 @@ def describe_run(writer: tf.summary.FileWriter, params: HParams, data: PreparedD
       writer: of the event file in the run's `model_dir`, which is the session's name.
     """
     settings = _settings(params)
+    metrics = hparams.reported_metrics(params)
     # Each run holds the experiment, the same in all: TensorBoard takes one of those it finds.
-    writer.add_summary(hparams_summary.experiment_pb(*_experiment(settings)))
+    writer.add_summary(hparams_summary.experiment_pb(*_experiment(settings, metrics)))
     writer.add_summary(hparams_summary.session_start_pb(settings))
     for name, text in _texts(params, data).items():
         writer.add_summary(text_summary.pb(name, text))
@@ -62,7 +63,7 @@ def _settings(params: HParams) -> Dict[str, Any]:
     return {name: getattr(params, name) for name in names}
 
 
-def _experiment(settings: Dict[str, Any]) -> Any:
+def _experiment(settings: Dict[str, Any], metric_names: Sequence[str]) -> Any:
     infos = []
     for name, value in settings.items():
         kind = api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
@@ -73,7 +74,7 @@ def _experiment(settings: Dict[str, Any]) -> Any:
             display_name='{} {} (nats)'.format(split, name.replace('_', ' ')),
         )
         for split in ('test', 'validation')
-        for name in ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
+        for name in metric_names
     ]
     return infos, metrics
 

@@ -277,8 +277,10 @@ def _model_card(
 ) -> str:
     metrics = ''
     if evaluation:
-        metrics = '; validation negative ELBO {:.2f} nats per example ({})'.format(
-            float(evaluation['negative_elbo']), hparams.convention(params)
+        metrics = '; validation {} {:.2f} nats per example ({})'.format(
+            hparams.selection_metric(params).replace('_', ' ').replace('elbo', 'ELBO'),
+            float(evaluation[hparams.selection_metric(params)]),
+            hparams.convention(params),
         )
     reader = tf.train.load_checkpoint(checkpoint_path)
     step = reader.get_tensor(tf.GraphKeys.GLOBAL_STEP)

@@ -25,7 +25,7 @@ def main(argv: List[str]) -> None:
     params = hparams.from_flags(values, facts.image_shape)
     params = cloud.placed(params, bool(values.model_dir), os.environ)
     train.check(params, facts)
-    report = cloud.metric_reporter(os.environ)
+    report = cloud.metric_reporter(params, os.environ)
     record = train.run(params, task, report)
     if task.leads:
         # Again, for a trial that the service restarted after its last evaluation.

@@ -35,7 +35,9 @@ from trainer.model import model_fn
 from trainer.prepare_data import DatasetFacts, PreparedDataset
 from trainer.progress import TrainingProgress, say
 
+# Images of an evaluation's batch; fewer where each has many samples, which memory has to hold.
 _EVALUATION_BATCH = 1000
+_SAMPLES_DECODED_AT_ONCE = 3000
 _SECONDS_BETWEEN_CHECKPOINT_LOOKS = 2
 # TF lets worker i wait 5 (i + 1) s, for the chief to make the weights, but no longer than this.
 _MAX_WORKER_DELAY = 10
@@ -160,7 +162,7 @@ def _run_locked(
     check(params, data)
     if task.leads:
         checkpoints.mend(params.model_dir)
-        export.mend_state(params.model_dir)
+        export.mend_state(params)
         finite.check_last_checkpoint(params.model_dir)
         announce(params)
         save_settings(params)
@@ -289,6 +291,11 @@ def of_replica(params: HParams, task: Task) -> HParams:
     return dataclasses.replace(params, seed=params.seed + _SEED_STRIDE * task.replica)
 
 
+def evaluation_batch(params: HParams) -> int:
+    """Returns the images of an evaluation's batch."""
+    return max(1, min(_EVALUATION_BATCH, _SAMPLES_DECODED_AT_ONCE // params.samples_evaluated))
+
+
 def train_and_evaluate(
     estimator: tf.estimator.Estimator,
     data: PreparedDataset,
@@ -321,7 +328,7 @@ def train_and_evaluate(
 
     evaluation = tf.estimator.EvalSpec(
         functools.partial(
-            input.eval_input_fn, data, 'validation', _EVALUATION_BATCH, params.binarization
+            input.eval_input_fn, data, 'validation', evaluation_batch(params), params.binarization
         ),
         steps=None,
         name='validation',
@@ -439,13 +446,13 @@ def final_evaluation(
         summaries.open_event_file(estimator.eval_dir('{}_{}'.format(name, split)))
         metrics = (one_sample if split == 'train' else estimator).evaluate(
             functools.partial(
-                input.eval_input_fn, data, split, _EVALUATION_BATCH, params.binarization
+                input.eval_input_fn, data, split, evaluation_batch(params), params.binarization
             ),
             checkpoint_path=path,
             name='{}_{}'.format(name, split),
         )
         by_name = summaries.without_groups(metrics)
-        return {name: float(by_name[name]) for name in results.METRICS}
+        return {name: float(by_name[name]) for name in hparams.reported_metrics(params)}
 
     measured: Dict[str, Any] = {
         split: evaluate(split, checkpoint_path, 'final')
