@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from scripts import contest
-from trainer import hparams
+from trainer import figures, files, hparams, optional
 from trainer.decoded_copy import SPLITS, PreparedDataset
 from trainer.hparams import HParams
 from trainer.progress import say
@@ -116,27 +116,25 @@ def show(rows: List[Dict[str, Any]]) -> None:
 
 def plot(rows: List[Dict[str, Any]], path: str) -> None:
     """Draws a small plot a setting, of one height, into the PNG file `path`."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
     names = list(dict.fromkeys(row['setting'] for row in rows))
-    figure, axes = plt.subplots(1, len(names), figsize=(12, 3), sharey=True)
-    for axis, name in zip(axes, names):
-        points = [(row['value'], row['ratio_to_default']) for row in rows if row['setting'] == name]
-        values, ratios = zip(*points)
-        axis.plot(values, ratios, marker='o')
-        axis.axhline(1.0, color='grey', linewidth=0.8)
-        axis.set_xscale('log', base=2)
-        axis.set_yscale('log', base=2)
-        axis.set_xticks(values)
-        axis.set_xticklabels(values)
-        axis.minorticks_off()
-        axis.set_title(name.replace('_', ' '))
-        axis.grid(alpha=0.3)
-    axes[0].yaxis.set_major_formatter('{x:g}')
-    axes[0].set_ylabel("time of a step / default's")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(1, len(names), sharey=True)
+        for axis, name in zip(axes, names):
+            of_name = [row for row in rows if row['setting'] == name]
+            values = [row['value'] for row in of_name]
+            ratios = [row['ratio_to_default'] for row in of_name]
+            axis.plot(values, ratios, marker='o')
+            axis.axhline(1.0, color='grey', linewidth=0.8)
+            axis.set_xscale('log', base=2)
+            axis.set_yscale('log', base=2)
+            axis.set_xticks(values)
+            axis.set_xticklabels(values)
+            axis.minorticks_off()
+            axis.set_title(name.replace('_', ' '))
+            axis.grid(alpha=0.3)
+        axes[0].yaxis.set_major_formatter('{x:g}')
+        axes[0].set_ylabel("time of a step / default's")
+
+    with optional.part(path):  # The figures took an hour.
+        files.write_output(path, figures.png((12, 3), draw))

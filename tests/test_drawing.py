@@ -60,12 +60,3 @@ def test_the_axes_of_curves_name_the_data(tmp_path, monkeypatch):
     monkeypatch.setattr(axes.Axes, 'set_ylabel', lambda self, label: labels.append(label))
     drawing.write_training_curves(str(tmp_path / 'c.png'), str(tmp_path), 'dynamic binarisation')
     assert labels == ['nats per example, dynamic binarisation'] * 2
-
-
-def test_curves_without_matplotlib_are_left_out(tmp_path, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, 'matplotlib', None)
-    path = tmp_path / 'curves.png'
-    assert drawing.write_training_curves(str(path), str(tmp_path), 'grey levels') is None
-    assert not path.exists()

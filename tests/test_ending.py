@@ -192,7 +192,8 @@ def trainable(data, exports, monkeypatch):
 
     monkeypatch.setattr(tf.estimator.Estimator, 'evaluate', evaluate)
     monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
-    monkeypatch.setattr(train, 'draw_and_export', lambda *args: {})
+    monkeypatch.setattr(train, 'export_final', lambda *args: {})
+    monkeypatch.setattr(train.run_pictures, 'draw', lambda *args: {})
     final = {split: dict.fromkeys(TERMS, 1.0) for split in ('train', 'validation', 'test')}
     monkeypatch.setattr(train, 'final_evaluation', lambda *args: dict(final))
     return values

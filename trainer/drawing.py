@@ -1,15 +1,13 @@
 """The curves of training, read from event files, and single images as PNG."""
 
-import io
-import logging
 import os
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 
-from trainer import files
+from trainer import figures, files
 from trainer.progress import say
 
 _CURVES = {'elbo/negative_elbo': 'Negative ELBO', 'elbo/kl_divergence': 'KL divergence'}
@@ -82,43 +80,35 @@ def _events(folder: str) -> Iterator[tf.Event]:
                 say('{} is empty.'.format(path))
 
 
-def write_training_curves(path: str, model_dir: str, convention: str) -> Optional[str]:
+def write_training_curves(path: str, model_dir: str, convention: str) -> str:
     """Draws the negative ELBO and the KL divergence over steps, for train and validation.
 
     Args:
       convention: the data that the numbers are of, for the axes.
 
     Returns:
-      `path`, or None where matplotlib is not installed.
+      `path`.
+
+    Raises:
+      UserError: matplotlib is not installed.
     """
-    try:
-        # Its first start in a home folder tells of the font list that it makes.
-        logging.getLogger('matplotlib').setLevel(logging.WARNING)
-        import matplotlib
-
-        matplotlib.use('Agg')
-        import matplotlib.pyplot as plt
-    except ImportError:
-        return None
-
     train = read_curves(model_dir, list(_CURVES))
     validation = read_curves(os.path.join(model_dir, 'eval_validation'), list(_CURVES))
-    label = 'nats per example, {}'.format(convention)
-    figure, axes = plt.subplots(1, len(_CURVES), figsize=(10, 4))
-    for axis, (tag, title) in zip(axes, _CURVES.items()):
-        axis.plot(*train[tag], alpha=0.7, label='train (a batch)')
-        axis.plot(*validation[tag], marker='o', linewidth=2, label='validation')
-        axis.set(title=title, xlabel='global step', ylabel=label)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    losses = train['elbo/negative_elbo'].values + validation['elbo/negative_elbo'].values
-    losses = [loss for loss in losses if np.isfinite(loss)]  # A run may have diverged.
-    if losses:
-        # The first losses, of hundreds of nats, would squeeze all the rest into one line.
-        low, high = np.percentile(losses, [0, 90])
-        axes[0].set_ylim(low - 3.0, max(1.5 * high - 0.5 * low, low + 10.0))
-    figure.tight_layout()
-    content = io.BytesIO()
-    figure.savefig(content, dpi=100, format='png')
-    plt.close(figure)
-    return files.write_bytes(path, content.getvalue())
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(1, len(_CURVES))
+        for axis, (tag, title) in zip(axes, _CURVES.items()):
+            axis.plot(*train[tag], alpha=0.7, label='train (a batch)')
+            axis.plot(*validation[tag], marker='o', linewidth=2, label='validation')
+            label = 'nats per example, {}'.format(convention)
+            axis.set(title=title, xlabel='global step', ylabel=label)
+            axis.grid(alpha=0.3)
+            axis.legend()
+        losses = train['elbo/negative_elbo'].values + validation['elbo/negative_elbo'].values
+        losses = [loss for loss in losses if np.isfinite(loss)]  # A run may have diverged.
+        if losses:
+            # The first losses, of hundreds of nats, would squeeze all the rest into one line.
+            low, high = np.percentile(losses, [0, 90])
+            axes[0].set_ylim(low - 3.0, max(1.5 * high - 0.5 * low, low + 10.0))
+
+    return files.write_bytes(path, figures.png((10, 4), draw))

@@ -35,8 +35,8 @@ def collect(
 ) -> Dict[str, Any]:
     """Joins the metrics with what the run took.
 
-    Times are of this process: a resumed run counts from its own start. A process that had nothing
-    left to train keeps the times of the one before it.
+    Times are of this process, until now: a resumed run counts from its own start. A process that
+    had nothing left to train keeps the times of the one before it.
     """
     import tensorflow_datasets as tfds  # A second to import, which trainer.generate can do without.
 

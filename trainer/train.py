@@ -12,19 +12,18 @@ import tensorflow as tf
 from trainer import (
     checkpoints,
     cluster,
-    drawing,
     ending,
     export,
     finite,
-    generate,
     hparams,
     input,
+    optional,
     prepare_data,
     priors,
-    projector,
     results,
     run_card,
     run_lock,
+    run_pictures,
     signals,
     summaries,
 )
@@ -183,13 +182,11 @@ def _run_locked(
     ending.note_early_stop(params)
     estimator = make_estimator(params)  # The final work needs no cluster.
     checkpoint_path = export.trained_checkpoint(params.model_dir)
-    artifacts = draw_and_export(estimator, data, checkpoint_path, params)
+    artifacts = export_final(estimator, checkpoint_path, params)
     measured = final_evaluation(estimator, data, checkpoint_path, params)
     record = results.collect(measured, progress, checkpoint_path, params)
     artifacts['results'] = results.save(record, params)
-    if params.save_summary_steps:
-        run_card.describe_results(summaries.open_event_file(params.model_dir), record)
-        artifacts['projector'] = projector.write(checkpoint_path, data, params)
+    artifacts.update(run_pictures.draw(data, checkpoint_path, record, params))
     results.show(record, artifacts)
     return record
 
@@ -350,11 +347,12 @@ def train_and_evaluate(
         # Before any hook of TF's asks for it.
         events = summaries.open_event_file(params.model_dir)
         if params.save_summary_steps:
-            run_card.describe_run(events, params, data)
+            with optional.part('the cards in the event files of ' + params.model_dir):
+                run_card.describe_run(events, params, data)
         hooks = [signals.FinishStepHook(), progress, saver]
         if params.profile_steps:
             steps, folder = params.profile_steps, params.model_dir
-            hooks.append(tf.train.ProfilerHook(save_steps=steps, output_dir=folder))
+            hooks.append(optional.ProfilerHook(save_steps=steps, output_dir=folder))
         if params.prior == 'vamp':
             hooks.insert(0, _PseudoInputsHook(data, params))
     hooks.append(ending.StopEarlyHook(stop))
@@ -477,38 +475,17 @@ def final_evaluation(
     return measured
 
 
-def draw_and_export(
-    estimator: tf.estimator.Estimator, data: PreparedDataset, checkpoint_path: str, params: HParams
+def export_final(
+    estimator: tf.estimator.Estimator, checkpoint_path: str, params: HParams
 ) -> Dict[str, str]:
-    """Writes pictures, weights and the final SavedModel; returns their paths by name."""
-
-    def path(name: str) -> str:
-        return os.path.join(params.model_dir, name)
-
-    say('Exporting the final model, drawing {} new images.'.format(params.num_images))
+    """Writes weights and the final SavedModel; returns all paths of models by name."""
+    say('Exporting the final model.')
     best = export.read_best(params.model_dir)
     artifacts = {
-        'new images': generate.write_new_images(
-            path(generate.NEW_IMAGES), params.num_images, params.seed, checkpoint_path, params
-        ),
         'weights': export.save_weights(estimator, checkpoint_path, params),
         'final export': export.export_saved_model('final', checkpoint_path, params),
-        'hyper-parameters': path(hparams.FILE_NAME),
+        'hyper-parameters': os.path.join(params.model_dir, hparams.FILE_NAME),
     }
     if best is not None:
         artifacts['best export'] = os.path.join(best['folder'], best['export'])
-    names = ['reconstructions', 'interpolations', 'traversals']
-    if params.latent_size == 2:
-        names.append('latent_manifold')
-    drawn = {name: path(name + '.png') for name in names}
-    images = generate.validation_images(data, params)
-    generate.write_pictures(drawn, images, checkpoint_path, params)
-    artifacts.update(drawn)
-    curves = drawing.write_training_curves(
-        path('training_curves.png'), params.model_dir, hparams.convention(params)
-    )
-    if curves is None:
-        say("training_curves.png needs matplotlib: pip install 'matplotlib<=3.4.3'")
-    else:
-        artifacts['training curves'] = curves
     return artifacts
