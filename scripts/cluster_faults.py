@@ -217,9 +217,13 @@ def main(argv: List[str]) -> None:
     sys.exit(1 if bad else 0)
 
 
-if __name__ == '__main__':
+def define_flags() -> None:
     hparams.define_flags(['data_dir', 'max_steps'])
     flags.FLAGS.set_default('max_steps', 600)
     flags.DEFINE_integer('schedules', 20, 'Rows of random kills.', lower_bound=0)
     flags.DEFINE_string('only', None, 'Only rows whose name has this in it.')
+
+
+if __name__ == '__main__':
+    define_flags()
     app.run(main)

@@ -48,16 +48,15 @@ def parse_trainer_flags(arguments):
     return values
 
 
-def load_submit():
-    """scripts/submit as a module."""
-    path = os.path.join(ROOT, 'scripts', 'submit')
-    loader = importlib.machinery.SourceFileLoader('submit', path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader('submit', loader))
+def load_script(name):
+    """A program of scripts/ that has no .py in its name, as a module."""
+    loader = importlib.machinery.SourceFileLoader(name, os.path.join(ROOT, 'scripts', name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
     loader.exec_module(module)
     return module
 
 
-submit = load_submit()
+submit = load_script('submit')
 
 
 def parsed(*arguments):
@@ -77,7 +76,7 @@ def config_of(*arguments):
 
 
 def readme_blocks(word):
-    """The README's shell blocks of the section Cloud that contain `word`."""
+    """The README's shell blocks that contain `word`."""
     with open(os.path.join(ROOT, 'README.md')) as f:
-        section = re.search(r'^## Cloud\n(.*?)^## ', f.read(), re.M | re.S).group(1)
-    return [text for text in re.findall(r'^```sh\n(.*?)^```', section, re.M | re.S) if word in text]
+        blocks = re.findall(r'^```sh\n(.*?)^```', f.read(), re.M | re.S)
+    return [text for text in blocks if word in text]

@@ -7,6 +7,10 @@ import os
 import threading
 
 LOCATION = 'projects/1/locations/us-central1'
+_BUILD = {
+    'id': 'b-1', 'projectId': 'my-project', 'logUrl': 'http://x',
+    'createTime': '2026-01-01T00:00:00Z', 'options': {'logging': 'CLOUD_LOGGING_ONLY'},
+}  # fmt: skip
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -16,9 +20,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_POST(self):
-        length = int(self.headers.get('content-length') or 0)
-        body = json.loads(self.rfile.read(length) or b'null')
+        content = self.rfile.read(int(self.headers.get('content-length') or 0))
         path = self.path.split('?')[0]
+        is_upload = path.startswith('/upload/')
+        body = _uploaded(content) if is_upload else json.loads(content or b'null')
         self.server.requests.append((self.command, path, body))
         content = json.dumps(_answer(self.command, path, body or {})).encode()
         self.send_response(200)
@@ -30,8 +35,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_PATCH = do_POST
 
 
+def _uploaded(content):
+    """The file in the body of an upload, whose other part says what it is."""
+    boundary = content.split(b'\n', 1)[0]
+    part = content.split(b'\n' + boundary)[1]
+    return part.split(b'\n\n', 1)[1]
+
+
 def _answer(method, path, body):
+    if path.startswith(('/storage/', '/upload/')):
+        return _answer_of_storage(path, body)
     last = path.rsplit('/', 1)[1]
+    if path.endswith('/builds/b-1'):
+        return dict(_BUILD, status='SUCCESS')
     if method == 'GET':
         shown = {'name': path.split('/', 2)[2], 'displayName': 'shown'}
         if '/models/' in path:
@@ -41,8 +57,7 @@ def _answer(method, path, body):
         return dict(body, name=f'{LOCATION}/{last}/123', state='JOB_STATE_PENDING')
     if last == 'builds':
         kind = 'type.googleapis.com/google.devtools.cloudbuild.v1.BuildOperationMetadata'
-        build = dict(body, id='b-1', projectId='my-project', status='QUEUED', logUrl='http://x')
-        build['createTime'] = '2026-01-01T00:00:00Z'
+        build = dict(body, **_BUILD, status='QUEUED')
         return {'name': 'operations/build/x/QQ==', 'metadata': {'@type': kind, 'build': build}}
     if last.endswith(':predict'):
         return {'predictions': [{'negative_elbo': 1.0}], 'deployedModelId': '5'}
@@ -55,6 +70,14 @@ def _answer(method, path, body):
         'done': True,
         'response': dict(made, **{'@type': 'x'}),
     }
+
+
+def _answer_of_storage(path, body):
+    """The bucket that gcloud keeps sources of builds in."""
+    bucket = {'id': 'my-project_cloudbuild', 'name': 'my-project_cloudbuild', 'location': 'US'}
+    if path.startswith('/upload/'):
+        return {'bucket': bucket['name'], 'name': 'x.tgz', 'generation': '1', 'size': len(body)}
+    return bucket if path.endswith(bucket['name']) else {'items': [bucket]}
 
 
 @contextlib.contextmanager
@@ -79,6 +102,7 @@ def running(folder):
         CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK='1',
         CLOUDSDK_API_ENDPOINT_OVERRIDES_AIPLATFORM=address,
         CLOUDSDK_API_ENDPOINT_OVERRIDES_CLOUDBUILD=address,
+        CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE=address + 'storage/v1/',
     )
     try:
         yield environ, server.requests

@@ -174,23 +174,6 @@ def test_the_build_submits_a_job(tmp_path):
     assert body['jobSpec']['baseOutputDirectory']['outputUriPrefix'] == PROJECT['_OUTPUT']
 
 
-@needs_gcloud
-@pytest.mark.slow
-def test_gcloud_takes_the_build(tmp_path):
-    with fake_cloud.running(tmp_path) as (environ, requests):
-        command = 'gcloud builds submit --project=my-project --no-source --async'
-        subprocess.run(
-            [*command.split(), '--config=cloudbuild.yaml', '--substitutions=_REGION=us-central1'],
-            check=True, env=environ, cwd=ROOT, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-    [(_, path, body)] = requests
-    assert path.endswith('/builds')
-    assert schema_errors(body, 'cloud_build', 'Build') == []
-    expected = load('cloudbuild.yaml')
-    assert body['steps'] == expected['steps']
-    assert body['images'] == expected['images']
-
-
 # --- The Dockerfile
 
 

@@ -296,23 +296,3 @@ def test_readme_commands_make_requests_that_fit_the_schema():
     for command in commands:
         body = body_of(*command.rstrip('\0').split('\0'))
         assert schema_errors(body, 'vertex', kind_of(body)) == []
-
-
-@needs_gcloud
-@pytest.mark.slow
-def test_readme_commands_upload_deploy_and_ask_a_model(tmp_path):
-    [block] = cloud_checks.readme_blocks('models upload')
-    block = block.replace('ENDPOINT', '7').replace('MODEL', '9')
-    (tmp_path / 'request.json').write_text('{"instances": [[[0.0, 1.0]]]}')
-    with fake_cloud.running(tmp_path) as (environ, requests):
-        subprocess.run(['bash', '-ec', block], check=True, env=environ, cwd=str(tmp_path))
-    sent = {path.rsplit('/', 1)[1]: body for method, path, body in requests if method == 'POST'}
-    assert sent['models:upload']['model']['artifactUri'] == 'gs://my-bucket/runs/first/model'
-    assert sent['7:predict'] == {'instances': [[[0.0, 1.0]]]}
-    for name, kind in (
-        ('models:upload', 'UploadModelRequest'),
-        ('endpoints', 'Endpoint'),
-        ('7:deployModel', 'DeployModelRequest'),
-        ('7:predict', 'PredictRequest'),
-    ):
-        assert schema_errors(sent[name], 'vertex', VERTEX + kind) == [], name
