@@ -1,5 +1,6 @@
 """Early stopping: what is counted, what outlives a restart, and what a stopped run still leaves."""
 
+import dataclasses
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from tests import tiny
 from tests.tiny import params_in
-from trainer import cluster, ending, export, train
+from trainer import cluster, ending, export, objective, train
 from trainer.cluster import LOCAL
 
 TERMS = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
@@ -97,6 +98,40 @@ def test_a_best_that_an_older_version_chose_by_the_elbo_is_set_aside(exports, tm
     assert 'best.json is set aside as best.json.old' in capsys.readouterr().err
     weighted.evaluate(20, 6.0, **{BOUND: 5.5})
     assert export.read_best(run.params.model_dir)['global_step'] == 20
+
+
+def test_evaluations_while_a_schedule_holds_beta_back_do_not_count(exports, tmp_path):
+    # Two cycles of 50 steps, in the first half of each of which beta rises.
+    run = Run(tmp_path, early_stopping_patience=1, beta_cycles=2)
+    values = [(10, 5.0), (25, 6.0), (30, 8.0), (50, 7.0), (60, 9.0), (75, 9.0), (80, 7.5)]
+    assert [run.evaluate(*value) for value in values] == [False] * 6 + [True]
+    best = export.read_best(run.params.model_dir)
+    assert (best['global_step'], best['negative_elbo']) == (10, 5.0)
+    assert best['best_with_whole_beta'] == {'negative_elbo': 7.0, 'global_step': 50}
+    assert 'better than the 7.00 nats of step 50' in ending.why(run.params)[0]
+
+
+def test_evaluations_while_beta_warms_up_do_not_count(exports, tmp_path):
+    run = Run(tmp_path, early_stopping_patience=2, beta_warmup_steps=30)
+    values = [(10, 5.0), (20, 6.0), (30, 6.0), (31, 9.0), (40, 9.5), (50, 9.5)]
+    assert [run.evaluate(*value) for value in values] == [False] * 5 + [True]
+    assert export.read_best(run.params.model_dir)['global_step'] == 10
+
+
+@pytest.mark.parametrize(
+    'settings, steps',
+    [
+        ({'beta_warmup_steps': 4}, [1, 2, 3, 4]),
+        ({'beta_cycles': 2, 'max_steps': 10}, [1, 2, 3, 6, 7, 8]),
+        ({}, []),
+    ],
+)
+def test_beta_was_rising_where_a_step_had_less_than_all_of_it(settings, steps):
+    params = params_in('', **settings)
+    assert [step for step in range(1, 11) if objective.beta_was_rising(step, params)] == steps
+    with tf.Graph().as_default(), tf.Session() as session:
+        betas = session.run([objective.beta(tf.constant(step), params) for step in range(10)])
+    assert [step + 1 for step, beta in enumerate(betas) if beta < params.beta] == steps
 
 
 def test_evaluations_that_were_never_finite_count_too(exports, tmp_path):
@@ -197,6 +232,21 @@ def trainable(data, exports, monkeypatch):
     final = {split: dict.fromkeys(TERMS, 1.0) for split in ('train', 'validation', 'test')}
     monkeypatch.setattr(train, 'final_evaluation', lambda *args: dict(final))
     return values
+
+
+def test_a_rerun_with_nothing_to_train_records_no_settings_that_no_step_used(
+    trainable, tmp_path, capsys, monkeypatch
+):
+    trainable.update({2: 5.0, 4: 6.0})
+    params = params_in(tmp_path, save_checkpoints_steps=2, save_summary_steps=0, max_steps=4)
+    train.run(params)
+    recorded = (tmp_path / 'hyper_parameters.json').read_bytes()
+    exported = []
+    monkeypatch.setattr(train, 'export_final', lambda *args: exported.extend(args) or {})
+    train.run(dataclasses.replace(params, max_steps=2, learning_rate=0.5, num_images=7))
+    assert (tmp_path / 'hyper_parameters.json').read_bytes() == recorded
+    assert exported[-1] == dataclasses.replace(params, num_images=7)
+    assert 'already reached step 4 of 2' in capsys.readouterr().err
 
 
 def test_a_run_stops_says_so_and_goes_on_with_more_patience(trainable, tmp_path, capsys):

@@ -72,7 +72,7 @@ def note_early_stop(params: HParams) -> None:
 def why(params: HParams) -> Tuple[str, int]:
     """Returns why training should end early, in words, and the number of evaluations in vain."""
     count = export.read_state(params.model_dir)['evaluations_since_best']
-    best = export.read_best(params.model_dir)
+    best = export.counted_best(params.model_dir)
     results = 'finite'
     if best is not None:
         results = 'better than the {:.2f} nats of step {:,}'.format(

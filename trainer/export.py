@@ -11,7 +11,16 @@ from typing import Any, Callable, Dict, List, Optional
 import tensorflow as tf
 from absl import flags
 
-from trainer import checkpoints, files, hparams, logs, path_flags, saved_model, serving
+from trainer import (
+    checkpoints,
+    files,
+    hparams,
+    logs,
+    objective,
+    path_flags,
+    saved_model,
+    serving,
+)
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import say
@@ -26,6 +35,8 @@ _BEST: Dict[str, Any] = {
 }
 # Its value, by the name of the metric that it goes by.
 _VALUES = ('negative_elbo', 'negative_importance_weighted_bound')
+# The best of those that early stopping counts, where a schedule of beta leaves some out.
+_COUNTED_BEST = 'best_with_whole_beta'
 _EVALUATIONS: Dict[str, Any] = {'evaluated_step': int, 'evaluations_since_best': int}
 WEIGHTS_NAME = 'new_model.ckpt'
 
@@ -81,6 +92,7 @@ class BestExporter(tf.estimator.Exporter):
         value, step = float(metrics[name]), int(metrics['global_step'])
         is_best = math.isfinite(value) and (best is None or value < best[name])
         kept = _keep_if_there(checkpoint_path, export_path) if is_best else None
+        counted = self._counted(state, best, value, step)
         exported = None
         if kept is not None:
             exported = export_saved_model(
@@ -88,27 +100,48 @@ class BestExporter(tf.estimator.Exporter):
             )
             write_state(
                 self._params.model_dir,
-                {
-                    name: value,
-                    'convention': hparams.convention(self._params),
-                    'global_step': step,
-                    'checkpoint': kept,
-                    'export': os.path.basename(exported),
-                    'evaluated_step': step,
-                    'evaluations_since_best': 0,
-                },
+                dict(
+                    counted,
+                    convention=hparams.convention(self._params),
+                    global_step=step,
+                    checkpoint=kept,
+                    export=os.path.basename(exported),
+                    **{name: value},
+                ),
             )
             if best is not None and best['global_step'] != step:
                 tf.train.remove_checkpoint(os.path.join(export_path, best['checkpoint']))
             remove_old(export_path, self._params.exports_to_keep)
-        elif not is_best and step > evaluated_step(state):
-            # Once for each checkpoint: an evaluator that was started anew comes to its last again.
-            evaluations = state.get('evaluations_since_best', 0) + 1
-            counted = dict(state, evaluated_step=step, evaluations_since_best=evaluations)
-            counted.pop('stopped_step', None)
+        elif not is_best and counted != state:
             write_state(self._params.model_dir, counted)
         self._report(metrics, is_best)
         return exported
+
+    def _counted(
+        self, state: Dict[str, Any], best: Optional[Dict[str, Any]], value: float, step: int
+    ) -> Dict[str, Any]:
+        """The state with an evaluation counted for early stopping."""
+        name = hparams.selection_metric(self._params)
+        least = state.get(_COUNTED_BEST, best or {}).get(name, math.inf)
+        counted = dict(state, evaluated_step=step)
+        counted.setdefault('evaluations_since_best', 0)
+        counted.pop('stopped_step', None)
+        has_schedule = self._params.beta_cycles + self._params.beta_warmup_steps > 0
+        if has_schedule:
+            counted.setdefault(_COUNTED_BEST, {})
+        is_new = step > evaluated_step(state)
+        if objective.beta_was_rising(step, self._params):
+            return counted if is_new else state
+        if value < least:
+            counted['evaluations_since_best'] = 0
+            if has_schedule:
+                counted[_COUNTED_BEST] = {name: value, 'global_step': step}
+        elif is_new:
+            # Once for each checkpoint: an evaluator that was started anew comes to its last again.
+            counted['evaluations_since_best'] += 1
+        else:
+            return state
+        return counted
 
 
 def evaluated_step(state: Dict[str, Any]) -> int:
@@ -143,15 +176,18 @@ def read_state(model_dir: str) -> Dict[str, Any]:
 def _is_state(state: Dict[str, Any]) -> bool:
     required = _BEST if 'checkpoint' in state else _EVALUATIONS
     # An older version of this trainer wrote a best model without the evaluations since.
-    known = {**_EVALUATIONS, 'stopped_step': int, **_BEST}
+    known = {**_EVALUATIONS, 'stopped_step': int, _COUNTED_BEST: dict, **_BEST}
     values = [state[name] for name in _VALUES if name in state]
     if 'checkpoint' in state and not any(isinstance(value, (int, float)) for value in values):
         return False
-    return all(
+    if not all(
         isinstance(state.get(name), kind)
         for name, kind in known.items()
         if name in required or name in state
-    )
+    ):
+        return False
+    counted = state.get(_COUNTED_BEST, {}).values()
+    return all(isinstance(number, (int, float)) for number in counted)
 
 
 def write_state(model_dir: str, state: Dict[str, Any]) -> None:
@@ -213,6 +249,17 @@ def read_best(model_dir: str) -> Optional[Dict[str, Any]]:
     if not tf.train.checkpoint_exists(os.path.join(folder, state['checkpoint'])):
         return None
     return dict(state, folder=folder)
+
+
+def counted_best(model_dir: str) -> Optional[Dict[str, Any]]:
+    """Returns value and `global_step` of the evaluation that early stopping counts from, or None.
+
+    It is the best model's, but for those during which a schedule held beta back.
+    """
+    state = read_state(model_dir)
+    if _COUNTED_BEST in state:
+        return state[_COUNTED_BEST] or None
+    return read_best(model_dir)
 
 
 def forget_best(model_dir: str) -> None:

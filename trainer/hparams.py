@@ -196,7 +196,7 @@ class HParams:
         0,
         'Evaluations in a row without a lower negative ELBO on the validation images, or negative '
         'bound where the objective is iwae or dreg, after which training ends before max_steps. '
-        '0: it does not.',
+        'Those while beta rises do not count. 0: it does not.',
         Range(0, 10**9),
         fixed=False,
     )
@@ -553,6 +553,27 @@ def settled(params: HParams, recorded: HParams) -> HParams:
     if is_open(params) and recorded.binarization == 'static' and is_binary(recorded.dataset):
         return dataclasses.replace(params, dataset=recorded.dataset)
     return params
+
+
+# What the end and the work after it go by, and no step.
+_FINAL_WORK = (
+    'early_stopping_patience',
+    'evaluation_samples',
+    'exports_to_keep',
+    'num_images',
+    'num_threads',
+)
+
+
+def of_finished(params: HParams, recorded: HParams) -> HParams:
+    """Returns the settings that a run was trained with, for a start that trains it no further.
+
+    Folders, and what only the final work goes by, are those of `params`.
+    """
+    names = [row.name for row in settings() if row.name.endswith('_dir')]
+    return dataclasses.replace(
+        recorded, **{name: getattr(params, name) for name in (*names, *_FINAL_WORK)}
+    )
 
 
 def check_resumable(hparams: HParams, recorded: HParams) -> None:

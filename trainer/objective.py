@@ -74,6 +74,18 @@ def beta(global_step: tf.Tensor, params: HParams) -> tf.Tensor:
     return tf.constant(params.beta)
 
 
+def beta_was_rising(global_step: int, params: HParams) -> bool:
+    """Whether the step that led to `global_step` had less than the whole `beta`.
+
+    Evaluations then are of a model that a schedule has set back, and not to be compared.
+    """
+    step = global_step - 1
+    if params.beta_cycles:
+        cycle = math.ceil(params.max_steps / params.beta_cycles)
+        return 2 * (step % cycle) < cycle
+    return step < params.beta_warmup_steps
+
+
 def kl_with_free_bits(kl_of_part: tf.Tensor, kl_of_batch: tf.Tensor, params: HParams) -> tf.Tensor:
     """Returns each example's KL, in which no group of dimensions counts below `free_bits` nats.
 
