@@ -508,6 +508,8 @@ def test_the_facts_tell_checkpoints_and_images_apart(run, tmp_path):
     name = 'evaluation_test_7_model.ckpt-0_first_9.json'
     assert evaluate.default_name(subset, earlier) == name
     assert 'a SUBSET, the first 9 of 30 test images' in evaluate.title(subset)
+    other = evaluate.describe(run.data, 'test', 30, 7, 2, earlier, run.params)
+    assert evaluate.default_name(other, 'last') == 'evaluation_test_7_seed_2.json'
 
 
 def test_a_subset_is_the_first_images_and_its_table_says_so(run, tmp_path):

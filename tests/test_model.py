@@ -109,6 +109,24 @@ def test_learning_rate_warms_up_stays_then_falls_along_a_line():
     np.testing.assert_allclose(actual, [0.01, 0.05, 0.1, 0.1, 0.1, 0.05, 0, 0], atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    'warmup, steps, text',
+    [
+        (200, 5500, 'learning rate 0.004 after 200 steps, constant to step 3,850, then falling'),
+        (0, 10, 'learning rate 0.004 after 0 steps, constant to step 7, then falling to 0 at '),
+        # Never more than 0.004 * 71 / 200.
+        (200, 100, 'learning rate rising to 0.00142 at step 70 (to 0.004 it takes 200 steps), th'),
+    ],
+)
+def test_the_schedule_in_words_is_that_of_the_learning_rate(warmup, steps, text):
+    params = dataclasses.replace(SMALL, learning_rate=4e-3, warmup_steps=warmup, max_steps=steps)
+    said = optimizer.schedule_text(params)
+    assert said.startswith(text)
+    assert said.endswith('then falling to 0 at step {:,}'.format(steps))
+    rates = run(optimizer.learning_rate(tf.range(steps, dtype=tf.int64), params))
+    assert '{:.3g}'.format(rates.max()) in said
+
+
 def test_gradients_are_clipped_by_their_global_norm_and_adam_steps_by_the_rate():
     variable = tf.get_variable('w', initializer=[1.0, 1.0], use_resource=True)
     params = dataclasses.replace(SMALL, learning_rate=0.5, warmup_steps=0, max_gradient_norm=1.0)

@@ -21,7 +21,7 @@ import pytest
 import tensorflow as tf
 
 from tests import datasets, tiny
-from trainer import drawing, generate, input, prepare_data, projector, train
+from trainer import drawing, generate, input, prepare_data, projector, run_card, train
 from trainer.errors import UserError
 from trainer.hparams import HParams
 
@@ -62,6 +62,7 @@ class Runs:
                 # As if killed after step 5.
                 first = dataclasses.replace(self.binarized, max_steps=5)
                 train.save_settings(first)
+                run_card.describe_run(first, None, 0, self.data)
                 train.train_and_evaluate(
                     train.make_estimator(first), self.data, first, train.TrainingProgress(first)
                 )
@@ -326,7 +327,7 @@ def test_no_summaries_when_they_are_off(runs, tmp_path):
     assert not steps_by_tag(str(tmp_path))
     tags = steps_by_tag(str(tmp_path / 'eval_validation'))
     assert tags['elbo/negative_elbo'] == [5, 10]
-    assert not any(tag.startswith('pictures/') for tag in tags)
+    assert not any(tag.startswith(('pictures/', 'posterior/')) for tag in tags)
 
 
 def test_projector_files_hold_means_labels_and_digits(runs):
@@ -491,8 +492,12 @@ def check_hparams(address, runs):
     body = {'experimentName': '', 'allowedStatuses': statuses, 'colParams': [], 'sliceSize': 9}
     groups = ask(address, 'hparams/session_groups', dict(body, startIndex=0))['sessionGroups']
     by_name = {group['name']: group for group in groups}
+    # It was resumed under other settings than it began with.
+    resumed = by_name.pop('two/resumed_at_5')
     assert sorted(by_name) == ['three', 'two']
-    assert by_name['two']['hparams']['latent_size'] == 2
+    assert by_name['two']['hparams']['max_steps'] == 5
+    assert resumed['hparams']['max_steps'] == 10
+    assert 'final/test_negative_elbo' in {m['name']['tag'] for m in resumed['metricValues']}
     metrics = {m['name']['tag']: m['value'] for m in by_name['three']['metricValues']}
     expected = runs.results['test']['negative_elbo']
     assert metrics['final/test_negative_elbo'] == pytest.approx(expected, rel=1e-6)

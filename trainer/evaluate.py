@@ -42,6 +42,7 @@ from trainer.summaries import ACTIVE_VARIANCE
 
 # Raised whenever the same facts would lead to other numbers.
 _FORMAT = 1
+SEED = 1
 _SECONDS_BETWEEN_SAVES = 10.0
 _BATCH = 1000
 
@@ -110,6 +111,8 @@ def describe(
 def default_name(facts: Dict[str, Any], checkpoint: str) -> str:
     """Returns the name of the results' file, such as `evaluation_test_5000.json`."""
     name = 'evaluation_{split}_{importance_samples}'.format(**facts)
+    if facts['seed'] != SEED:
+        name += '_seed_{seed}'.format(**facts)
     if checkpoint != 'last':
         name += '_' + os.path.basename(checkpoint)
     if facts['num_images'] < facts['images_in_split']:
@@ -424,13 +427,13 @@ def _define_flags() -> None:
     hparams.define_flags(['data_dir', 'idx_dir'])
     flags.adopt_module_key_flags(hparams)
     flags.DEFINE_integer(
-        'seed', 1, 'Seed of the posterior samples.', lower_bound=0, upper_bound=2**31 - 1
+        'seed', SEED, 'Seed of the posterior samples.', lower_bound=0, upper_bound=2**31 - 1
     )
     path_flags.define(
         'output',
         '',
         'JSON file of the results. Default: evaluation_SPLIT_SAMPLES.json in model_dir, with the '
-        'checkpoint and the number of images in its name where they are not the last and all.',
+        'seed, the checkpoint and the number of images in its name where they are not the default.',
     )
     flags.DEFINE_integer(
         'num_threads',

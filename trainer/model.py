@@ -69,7 +69,7 @@ def model_fn(
             [images, posterior.mean, posterior.scale, evaluation_noise(images, params)],
             params.threads,
         )
-        metrics = summaries.evaluation(result)
+        metrics = summaries.evaluation(result, params)
         if params.save_summary_steps:
             pictures.summaries(images, posterior.mean, params)
         with tf.name_scope('elbo/'):

@@ -114,6 +114,20 @@ def learning_rate(global_step: tf.Tensor, params: HParams) -> tf.Tensor:
     return params.learning_rate * warmup * tf.minimum(left / _COOLDOWN, 1.0)
 
 
+def schedule_text(params: HParams) -> str:
+    """Says what `learning_rate` does over a run."""
+    falls_at = round((1.0 - _COOLDOWN) * params.max_steps)
+    fall = 'then falling to 0 at step {:,}'.format(params.max_steps)
+    if params.warmup_steps <= falls_at:
+        return 'learning rate {:g} after {:,} steps, constant to step {:,}, {}'.format(
+            params.learning_rate, params.warmup_steps, falls_at, fall
+        )
+    peak = params.learning_rate * min((falls_at + 1) / params.warmup_steps, 1.0)
+    return 'learning rate rising to {:g} at step {:,} (to {:g} it takes {:,} steps), {}'.format(
+        peak, falls_at, params.learning_rate, params.warmup_steps, fall
+    )
+
+
 def training_step(
     gradients: Sequence[tf.Tensor], params: HParams, norm: Optional[tf.Tensor] = None
 ) -> TrainingStep:

@@ -1,5 +1,6 @@
 """The numbers of a run: in `results.json`, and as a table at its end."""
 
+import math
 import os
 import sys
 import time
@@ -125,6 +126,20 @@ def report_evaluation(metrics: Dict[str, Any], is_best: bool, params: HParams) -
             hparams.convention(params),
             '; best so far' if is_best else '',
         )
+    )
+
+
+def warning(record: Dict[str, Any], params: HParams) -> str:
+    """Says that the final model is worse than one that has learned nothing, if it is; else ''.
+
+    For a Bernoulli that is a coin flip for each pixel: ln 2 nats, whatever the pixel is.
+    """
+    coin_flips = params.rows * params.row_features * math.log(2.0)
+    if params.likelihood != 'bernoulli' or record['test']['negative_elbo'] <= coin_flips:
+        return ''
+    return (
+        'The model is worse than a coin flip for each pixel, {:,.0f} nats: training has diverged. '
+        'Give a lower --learning_rate or --max_gradient_norm.'.format(coin_flips)
     )
 
 

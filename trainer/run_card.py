@@ -4,7 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,18 +16,29 @@ from trainer import hparams, summaries
 from trainer.decoded_copy import PreparedDataset
 from trainer.hparams import HParams
 
+_RESUMED_AT = 'resumed_at_'
 _SPLITS = ('train', 'validation', 'test')
 
 
-def describe_run(writer: tf.summary.FileWriter, params: HParams, data: PreparedDataset) -> None:
-    """Writes the start of the run's hparams session, and its cards as texts.
+def describe_run(
+    params: HParams, recorded: Optional[HParams], start_step: int, data: PreparedDataset
+) -> None:
+    """Writes the start of an hparams session, and the run's cards as texts.
 
     The Keras callback for this needs eager execution; the plugin reads the same messages from any
-    event file. It takes the first of a folder's, so a resumed run stays one session.
+    event file, of those of a folder the first. So a start that goes on under other settings than
+    the one before it writes to a folder of its own, `resumed_at_<step>`.
 
     Args:
-      writer: of the event file in the run's `model_dir`, which is the session's name.
+      recorded: the settings before this start, None if there were none.
+      start_step: the global step that it goes on from.
     """
+    session = _last_session(params.model_dir)
+    if not start_step:
+        session = params.model_dir
+    elif recorded is not None and _settings(recorded) != _settings(params):
+        session = os.path.join(params.model_dir, _RESUMED_AT + str(start_step))
+    writer = summaries.open_event_file(session)
     settings = _settings(params)
     metrics = hparams.reported_metrics(params)
     # Each run holds the experiment, the same in all: TensorBoard takes one of those it finds.
@@ -37,12 +48,21 @@ def describe_run(writer: tf.summary.FileWriter, params: HParams, data: PreparedD
         writer.add_summary(text_summary.pb(name, text))
 
 
-def describe_results(writer: tf.summary.FileWriter, record: Dict[str, Any]) -> None:
+def _last_session(model_dir: str) -> str:
+    """The folder of the run's last hparams session; its path is the session's name."""
+    names = [name.rstrip('/') for name in tf.gfile.ListDirectory(model_dir)]
+    steps = [name[len(_RESUMED_AT) :] for name in names if name.startswith(_RESUMED_AT)]
+    last = max((int(step) for step in steps if step.isdigit()), default=None)
+    return model_dir if last is None else os.path.join(model_dir, _RESUMED_AT + str(last))
+
+
+def describe_results(model_dir: str, record: Dict[str, Any]) -> None:
     """Writes the final metrics as scalars, which the HPARAMS tab shows, and the session's end.
 
     Args:
       record: what `results.json` holds.
     """
+    writer = summaries.open_event_file(_last_session(model_dir))
     final = {
         _final_tag(split, name): record[split][name] for split in _SPLITS for name in record[split]
     }
@@ -83,7 +103,9 @@ def _texts(params: HParams, data: PreparedDataset) -> Dict[str, str]:
     rows, columns, channels = params.image_shape
     model = {
         'encoder': 'LSTM of {} units over {} rows of {} features; Dense layers for mean and '
-        'scale'.format(params.lstm_units, params.rows, params.row_features),
+        'scale read its states after each quarter of the rows'.format(
+            params.lstm_units, params.rows, params.row_features
+        ),
         'latents': '{} dimensions, prior {}'.format(params.latent_size, params.prior),
         'decoder': 'Dense {0}, {0} and {1}x{2}x{3}; two transpose convolutions'.format(
             params.decoder_units, rows // 4, columns // 4, params.decoder_channels

@@ -3,7 +3,7 @@
 import os
 from typing import Any, Dict
 
-from trainer import drawing, generate, hparams, optional, projector, run_card, summaries
+from trainer import drawing, generate, hparams, optional, projector, run_card
 from trainer.decoded_copy import PreparedDataset
 from trainer.hparams import HParams
 from trainer.progress import say
@@ -45,7 +45,7 @@ def draw(
         )
     if params.save_summary_steps:
         with optional.part('the results in the event files of ' + params.model_dir):
-            run_card.describe_results(summaries.open_event_file(params.model_dir), record)
+            run_card.describe_results(params.model_dir, record)
         with optional.part(path(projector.FOLDER)):
             drawn['projector'] = projector.write(checkpoint_path, data, params)
     return drawn

@@ -103,12 +103,15 @@ def training(
             tf.summary.histogram('gradients/' + variable.op.name, gradient)
 
 
-def evaluation(batch: EvaluationTerms) -> Dict[str, Tuple[tf.Tensor, tf.Operation]]:
+def evaluation(
+    batch: EvaluationTerms, params: HParams
+) -> Dict[str, Tuple[tf.Tensor, tf.Operation]]:
     """Returns the metrics of an evaluation by tag; adds the histograms of its first batch.
 
     Metrics are means over all examples, whatever the sizes of their batches.
     """
-    _latents(batch.posterior_mean, batch.posterior_scale, batch.kl_by_dimension)
+    if params.save_summary_steps:
+        _latents(batch.posterior_mean, batch.posterior_scale, batch.kl_by_dimension)
     with tf.name_scope('metrics'):
         metrics = {'elbo/' + name: tf.metrics.mean(value) for name, value in batch.means.items()}
         metrics['latents/posterior_scale'] = tf.metrics.mean(batch.posterior_scale)
@@ -173,10 +176,10 @@ def without_groups(metrics: Dict[str, Any]) -> Dict[str, Any]:
 
     Those of single dimensions are left out.
     """
-    groups = {tag: tag.rpartition('/')[::2] for tag in metrics}
-    return {
-        name: metrics[tag] for tag, (group, name) in groups.items() if group != 'kl_by_dimension'
-    }
+    tags = [tag for tag in metrics if tag.rpartition('/')[0] != 'kl_by_dimension']
+    by_name = {tag.rpartition('/')[2]: metrics[tag] for tag in tags}
+    assert len(by_name) == len(tags), 'two metrics have one name: {}'.format(sorted(tags))
+    return by_name
 
 
 def describe(writer: tf.summary.FileWriter, by_tag: Dict[str, str]) -> None:
@@ -232,7 +235,9 @@ class FirstBatchSummaryHook(tf.train.SummarySaverHook):
         super().__init__(save_steps=10**9, output_dir=output_dir, summary_op=tf.no_op)
 
     def begin(self) -> None:
-        self._summary_op = tf.summary.merge_all()
+        merged = tf.summary.merge_all()
+        # An event without values where there are no summaries: the hook takes no None.
+        self._summary_op = tf.constant('') if merged is None else merged
         open_event_file(self._output_dir)
         super().begin()
         describe(self._summary_writer, _without(_IN_TRAINING_ONLY, descriptions(self._params)))

@@ -17,6 +17,7 @@ from trainer import (
     finite,
     hparams,
     input,
+    optimizer,
     optional,
     prepare_data,
     priors,
@@ -164,7 +165,7 @@ def _run_locked(
         export.mend_state(params)
         finite.check_last_checkpoint(params.model_dir)
         announce(params)
-        save_settings(params)
+        trained = _begin(params, data)
     else:
         checkpoints.wait_until_mended(params.model_dir)
         say('{} of the cluster: ready.'.format(str(task).capitalize()))
@@ -180,7 +181,26 @@ def _run_locked(
     if not task.leads:
         return {}
     ending.note_early_stop(params)
-    estimator = make_estimator(params)  # The final work needs no cluster.
+    return _final_work(trained, data, progress)
+
+
+def _begin(params: HParams, data: PreparedDataset) -> HParams:
+    """Records the settings, and returns them; where nothing is left to train, those recorded."""
+    recorded, step = _recorded(params.model_dir), ending.start_step(params.model_dir)
+    if recorded is not None and ending.should_end(params):
+        return hparams.of_finished(params, recorded)
+    save_settings(params)
+    if params.save_summary_steps:
+        with optional.part('the cards in the event files of ' + params.model_dir):
+            run_card.describe_run(params, recorded, step, data)
+    return params
+
+
+def _final_work(
+    params: HParams, data: PreparedDataset, progress: TrainingProgress
+) -> Dict[str, Any]:
+    """Evaluates, draws and exports the trained model; returns what `results.json` holds."""
+    estimator = make_estimator(params)  # It needs no cluster.
     checkpoint_path = export.trained_checkpoint(params.model_dir)
     artifacts = export_final(estimator, checkpoint_path, params)
     measured = final_evaluation(estimator, data, checkpoint_path, params)
@@ -188,6 +208,10 @@ def _run_locked(
     artifacts['results'] = results.save(record, params)
     artifacts.update(run_pictures.draw(data, checkpoint_path, record, params))
     results.show(record, artifacts)
+    diverged = results.warning(record, params)
+    if diverged:
+        print('\n' + diverged)
+        say(diverged)
     return record
 
 
@@ -244,8 +268,7 @@ def announce(params: HParams) -> None:
         )
         return
     say(
-        '{} to step {:,} on {} ({}): batches of {} on {} thread(s), learning rate {:g} after {} '
-        'steps, then falling to 0 at step {:,}.'.format(
+        '{} to step {:,} on {} ({}): batches of {} on {} thread(s), {}.'.format(
             'Resuming {} at step {:,}, going'.format(params.model_dir, step)
             if step
             else 'Training {}'.format(params.model_dir),
@@ -254,9 +277,7 @@ def announce(params: HParams) -> None:
             hparams.convention(params),
             params.batch_size,
             params.threads,
-            params.learning_rate,
-            params.warmup_steps,
-            params.max_steps,
+            optimizer.schedule_text(params),
         )
     )
 
@@ -345,10 +366,7 @@ def train_and_evaluate(
             params.model_dir, save_steps=params.checkpoint_steps, listeners=listeners
         )
         # Before any hook of TF's asks for it.
-        events = summaries.open_event_file(params.model_dir)
-        if params.save_summary_steps:
-            with optional.part('the cards in the event files of ' + params.model_dir):
-                run_card.describe_run(events, params, data)
+        summaries.open_event_file(params.model_dir)
         hooks = [signals.FinishStepHook(), progress, saver]
         if params.profile_steps:
             steps, folder = params.profile_steps, params.model_dir
