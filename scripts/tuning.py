@@ -78,6 +78,9 @@ def check_trials(parameters: Sequence[Dict[str, Any]], trainer: flags.FlagValues
     Args:
       parameters: the ParameterSpecs; none of a job that is no tuning.
 
+    Returns:
+      The name of the metric that the trials report.
+
     Raises:
       UserError: names the settings, and why.
     """
