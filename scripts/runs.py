@@ -14,7 +14,7 @@ import psutil
 
 from scripts import contest
 from scripts.turns import peak_megabytes
-from trainer import hparams, results
+from trainer import cores, results
 from trainer.decoded_copy import PreparedDataset
 from trainer.errors import UserError
 from trainer.hparams import HParams
@@ -29,7 +29,7 @@ def machine() -> Dict[str, Any]:
         names = [line.split(':', 1)[1].strip() for line in f if line.startswith('model name')]
     return {
         'date': datetime.date.today().isoformat(),
-        'cores': hparams.available_cores(),
+        'cores': cores.available(),
         'cpu': names[0] if names else 'an unknown CPU',
     }
 

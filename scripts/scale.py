@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from scripts import contest
-from trainer import figures, files, hparams, optional
+from trainer import cores, figures, files, optional
 from trainer.decoded_copy import SPLITS, PreparedDataset
 from trainer.hparams import HParams
 from trainer.progress import say
@@ -38,11 +38,11 @@ def cases(params: HParams, data: PreparedDataset, folder: str) -> Dict[str, Dict
         side: (dataclasses.replace(params, image_shape=(side, side, 1)), noise, None)
         for side, noise in ((side, noise_images(folder, side)) for side in _SIDES)
     }
-    available = hparams.available_cores()
+    available = cores.available()
     powers = {2**power for power in range(int(math.log2(available)) + 1)}
     found['cores'] = {
-        cores: (dataclasses.replace(params, num_threads=min(cores, 4)), data, cores)
-        for cores in sorted(powers | {available})
+        count: (dataclasses.replace(params, num_threads=min(count, 4)), data, count)
+        for count in sorted(powers | {available})
     }
     return found
 
@@ -58,7 +58,7 @@ def noise_images(folder: str, side: int, count: int = 4096) -> PreparedDataset:
 
 def reference(name: str, params: HParams) -> int:
     """Returns the value of a setting that the others are divided by: the default."""
-    special = {'image_side': params.rows, 'cores': hparams.available_cores()}
+    special = {'image_side': params.rows, 'cores': cores.available()}
     return special[name] if name in special else getattr(params, name)
 
 

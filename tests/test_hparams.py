@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from trainer import hparams
+from trainer import cores, hparams
 from trainer.errors import UserError
 from trainer.hparams import HParams
 
@@ -80,8 +80,8 @@ def test_checkpoint_steps_default_to_a_fifth_rounded_up():
 
 
 def test_threads_are_the_cores_allowed_while_each_has_images_enough(monkeypatch):
-    for cores, batch_size, expected in [(1, 128, 1), (2, 128, 2), (64, 128, 4), (64, 16, 1)]:
-        monkeypatch.setattr(hparams, 'available_cores', lambda cores=cores: cores)
+    for count, batch_size, expected in [(1, 128, 1), (2, 128, 2), (64, 128, 4), (64, 16, 1)]:
+        monkeypatch.setattr(cores, 'available', lambda count=count: count)
         assert HParams(batch_size=batch_size).threads == expected
     assert HParams(num_threads=3, batch_size=16).threads == 3
     assert HParams(num_threads=8, batch_size=2).threads == 2
@@ -90,7 +90,7 @@ def test_threads_are_the_cores_allowed_while_each_has_images_enough(monkeypatch)
 def test_available_cores_are_those_of_the_affinity():
     script = (
         'import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1]); '
-        'from trainer import hparams; print(hparams.available_cores())'
+        'from trainer import cores; print(cores.available())'
     )
     environment = dict(os.environ, PYTHONPATH=ROOT)
     assert subprocess.check_output([sys.executable, '-c', script], env=environment) == b'1\n'

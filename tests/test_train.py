@@ -14,9 +14,10 @@ from tests import (
     tiny,
 )
 from tests.tiny import FACTS, params_in, trained
-from trainer import cluster, export, hparams, input, prepare_data, priors, train
+from trainer import cluster, export, hparams, input, network, prepare_data, priors, train
 from trainer import progress as train_progress
 from trainer.errors import UserError
+from trainer.hparams import HParams
 
 
 @pytest.fixture(scope='module')
@@ -80,6 +81,46 @@ def test_pseudo_inputs_start_from_the_images_that_the_model_sees(data, tmp_path)
     np.testing.assert_allclose(
         pseudo_inputs.reshape(seen.shape), np.where(seen == 1, 0.98, 0.02), rtol=1e-5
     )
+
+
+def test_pseudo_inputs_start_from_images_though_a_worker_has_made_a_step(data, tmp_path):
+    params = params_in(tmp_path, prior='vamp', prior_components=3)
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.train.create_global_step()
+        network.prior(params)
+        hook = train.PseudoInputsHook(data, params)
+        hook.begin()
+        session.run([tf.global_variables_initializer(), step.initializer])
+        session.run(step.assign_add(1))
+        hook.after_create_session(session, None)
+        (pseudo_inputs,) = [
+            v for v in tf.trainable_variables() if v.op.name == priors.PSEUDO_INPUTS
+        ]
+        logits = session.run(pseudo_inputs)
+    images = input.first_images(data, 'train', 3, 'none').reshape(logits.shape)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), 0.02 + 0.96 * images, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'settings, images',
+    [
+        ({}, 1000),
+        ({'evaluation_samples': 10000}, 1),
+        ({'objective': 'iwae', 'training_samples': 30}, 100),
+        ({'prior': 'vamp', 'prior_components': 8192, 'latent_size': 50}, 24),
+        ({'prior': 'mixture', 'prior_components': 8192, 'latent_size': 8192}, 1),
+    ],
+)
+def test_an_evaluations_batch_is_as_large_as_memory_allows(settings, images):
+    assert train.evaluation_batch(HParams(**settings)) == images
+
+
+def test_a_warm_up_of_beta_that_does_not_end_is_refused(tmp_path):
+    params = params_in(tmp_path, beta_warmup_steps=7)
+    with pytest.raises(UserError, match='--beta_warmup_steps=7 must be at most --max_steps=6'):
+        train.check(params, FACTS)
+    hparams.save(params)
+    assert hparams.load(str(tmp_path)) == params
 
 
 def test_an_importance_weighted_bound_is_evaluated_as_it_is_trained(data, tmp_path):

@@ -48,3 +48,9 @@ def test_outputs_and_gradients_are_those_of_the_definition(
         actual = session.run([outputs] + gradients, {fed: inputs})
     for mine, expected in zip(actual, numpy_forward_and_gradients(inputs, kernel, d_outputs)):
         np.testing.assert_allclose(mine, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [(2, 2), (3, 4), (5, 5)])
+def test_other_kernels_are_refused(size):
+    with pytest.raises(ValueError, match='only 3 x 3 and 4 x 4'):
+        transpose_convolution(tf.zeros([1, 2, 2, 3]), tf.zeros(size + (1, 3)))

@@ -23,6 +23,7 @@ from absl import flags
 
 from trainer import (
     checkpoints,
+    cores,
     export,
     files,
     hparams,
@@ -480,7 +481,7 @@ def main(argv: List[str]) -> None:
     default = os.path.join(values.model_dir, default_name(facts, values.checkpoint))
     output = values.output or default
     say('Evaluating {}.'.format(title(facts)))
-    threads = values.num_threads or hparams.available_cores()
+    threads = values.num_threads or cores.available()
     record = evaluate(checkpoint_path, data, facts, output, threads, params, bool(values.output))
     shown = '{}\n\n{}'.format(table(record), output)
     if files.is_stream(output):  # Nothing else goes where the results went.

@@ -12,7 +12,7 @@ from typing import Any, Iterable, List, Optional, Tuple
 import tensorflow as tf
 from absl import flags
 
-from trainer import files, logs, path_flags
+from trainer import cores, files, logs, path_flags
 from trainer.errors import UserError
 
 FILE_NAME = 'hyper_parameters.json'
@@ -247,7 +247,7 @@ class HParams:
         """`num_threads` resolved: at least 1, and no more than there are images in a batch."""
         if self.num_threads:
             return min(self.num_threads, self.batch_size)
-        return max(1, min(available_cores(), self.batch_size // _IMAGES_PER_THREAD))
+        return max(1, min(cores.available(), self.batch_size // _IMAGES_PER_THREAD))
 
     @property
     def samples_evaluated(self) -> int:
@@ -258,13 +258,6 @@ class HParams:
     def checkpoint_steps(self) -> int:
         """`save_checkpoints_steps` resolved."""
         return self.save_checkpoints_steps or int(math.ceil(self.max_steps / 5))
-
-
-def available_cores() -> int:
-    """Cores this process may use; inside a container that is less than the machine has."""
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _NumberParser(flags.ArgumentParser):

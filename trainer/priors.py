@@ -157,7 +157,7 @@ def prior(params: HParams) -> Any:
 def pseudo_inputs(params: HParams) -> tf.Tensor:
     """Returns the learned pseudo-inputs of a VampPrior, `[components, rows, features]` in (0, 1).
 
-    A training starts them from training images (`_PseudoInputsHook` in `train.py`).
+    A training starts them from training images (`PseudoInputsHook` in `train.py`).
     """
     with tf.variable_scope('prior'):
         shape = [params.prior_components, params.rows, params.row_features]

@@ -35,9 +35,11 @@ from trainer.model import model_fn
 from trainer.prepare_data import DatasetFacts, PreparedDataset
 from trainer.progress import TrainingProgress, say
 
-# Images of an evaluation's batch; fewer where each has many samples, which memory has to hold.
+# Images of an evaluation's batch; fewer where memory could not hold all their samples, or each
+# sample's deviations from all components of a prior.
 _EVALUATION_BATCH = 1000
-_SAMPLES_DECODED_AT_ONCE = 3000
+_SAMPLES_AT_ONCE = 3000
+_DEVIATIONS_AT_ONCE = 3 * 10**7
 _SECONDS_BETWEEN_CHECKPOINT_LOOKS = 2
 # TF lets worker i wait 5 (i + 1) s, for the chief to make the weights, but no longer than this.
 _MAX_WORKER_DELAY = 10
@@ -71,6 +73,13 @@ def check_settings(params: HParams, facts: Union[DatasetFacts, PreparedDataset])
             )
         )
     hparams.check_consistent(params)
+    # No contradiction in a file: a run may be begun with few steps, to go on later.
+    if params.beta_warmup_steps > params.max_steps:
+        raise UserError(
+            '--beta_warmup_steps={} must be at most --max_steps={}.'.format(
+                params.beta_warmup_steps, params.max_steps
+            )
+        )
     if (
         facts.num_examples
         and params.prior == 'vamp'
@@ -311,7 +320,12 @@ def of_replica(params: HParams, task: Task) -> HParams:
 
 def evaluation_batch(params: HParams) -> int:
     """Returns the images of an evaluation's batch."""
-    return max(1, min(_EVALUATION_BATCH, _SAMPLES_DECODED_AT_ONCE // params.samples_evaluated))
+    samples = _SAMPLES_AT_ONCE
+    if params.prior != 'standard_normal':
+        samples = min(
+            samples, _DEVIATIONS_AT_ONCE // (params.prior_components * params.latent_size)
+        )
+    return max(1, min(_EVALUATION_BATCH, samples // params.samples_evaluated))
 
 
 def train_and_evaluate(
@@ -372,7 +386,7 @@ def train_and_evaluate(
             steps, folder = params.profile_steps, params.model_dir
             hooks.append(optional.ProfilerHook(save_steps=steps, output_dir=folder))
         if params.prior == 'vamp':
-            hooks.insert(0, _PseudoInputsHook(data, params))
+            hooks.insert(0, PseudoInputsHook(data, params))
     hooks.append(ending.StopEarlyHook(stop))
     if task != LOCAL:
         hooks.append(ending.StopInTimeHook(params.max_steps))
@@ -387,7 +401,7 @@ def train_and_evaluate(
         say('Training ends early: leaving.')
 
 
-class _PseudoInputsHook(tf.train.SessionRunHook):
+class PseudoInputsHook(tf.train.SessionRunHook):
     """Starts the pseudo-inputs of a VampPrior from training images, before the first step.
 
     Noise, as an initializer could give, makes pseudo-inputs that are all alike to the encoder. It
@@ -411,7 +425,8 @@ class _PseudoInputsHook(tf.train.SessionRunHook):
 
     def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
         del coord
-        if session.run(tf.train.get_global_step()) > 0:
+        # Not by the session's global step: a worker may have made one since it was begun.
+        if ending.start_step(self._params.model_dir) > 0:
             return
         shape = self._logits.shape.as_list()
         images = input.first_images(self._data, 'train', shape[0], self._params.binarization)

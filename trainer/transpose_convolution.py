@@ -24,8 +24,16 @@ def transpose_convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
     Returns:
       float32 `[batch, 2 * rows, 2 * columns, out_channels]`.
+
+    Raises:
+      ValueError: the kernel has another size.
     """
-    gradients = {3: _gradients_of_3x3, 4: _gradients_of_4x4}[kernel.shape.as_list()[0]]
+    size = kernel.shape.as_list()[:2]
+    if size not in ([3, 3], [4, 4]):
+        raise ValueError(
+            'the kernel has {} x {} pixels: only 3 x 3 and 4 x 4 will do'.format(*size)
+        )
+    gradients = _gradients_of_3x3 if size == [3, 3] else _gradients_of_4x4
 
     @custom_gradient
     def run(inputs, kernel):
