@@ -158,8 +158,11 @@ def _decoded_file(content: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
     Transparent pixels are refused, as no background is right for all: black ink would be gone on
     MNIST's black one, and what colour lies below them is the drawing program's choice.
     """
-    is_png = tf.equal(tf.strings.substr(content, 0, 4), b'\x89PNG')
-    is_jpeg = tf.equal(tf.strings.substr(content, 0, 2), b'\xff\xd8')
+    # Numbers, because tf2onnx 1.17 ends at strings that are not UTF-8.
+    start = tf.strings.substr(tf.strings.join([content, '    ']), 0, 4)
+    start = tf.decode_raw(start, tf.uint8)
+    is_png = tf.reduce_all(tf.equal(start, list(b'\x89PNG')))
+    is_jpeg = tf.reduce_all(tf.equal(start[:3], list(b'\xff\xd8\xff')))
     # Runtimes differ in what else they decode, such as GIF and BMP.
     check = tf.Assert(tf.logical_or(is_png, is_jpeg), ['image_bytes must hold PNG or JPEG files'])
     with tf.control_dependencies([check]):
