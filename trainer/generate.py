@@ -210,6 +210,16 @@ def _define_flags() -> None:
     )
 
 
+def _check_ending(output: str, wanted: str) -> None:
+    ending = os.path.splitext(output)[1]
+    if ending.lower() not in ('', wanted) and not files.is_stream(output):
+        raise UserError(
+            '--output={}: the picture is a {} file: give a name that ends in {}.'.format(
+                output, wanted[1:].upper(), wanted
+            )
+        )
+
+
 def main(argv: list) -> None:
     """Reads the flags, draws, says where to."""
     del argv
@@ -217,6 +227,7 @@ def main(argv: list) -> None:
     mode = values.mode
     if values.output and tf.gfile.IsDirectory(values.output):
         raise UserError('--output={} is a folder: give a file.'.format(values.output))
+    _check_ending(values.output or '', '.gif' if values.animate else '.png')
     params = trained_model(values.model_dir, values.data_dir)
     if mode == 'manifold' and params.latent_size != 2:
         raise UserError(
