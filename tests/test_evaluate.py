@@ -233,6 +233,24 @@ def test_real_models_agree_with_what_training_evaluates(tmp_path, likelihood, pr
         np.testing.assert_allclose(rows[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize(('likelihood', 'scales'), [('normal', True), ('bernoulli', False)])
+def test_the_table_names_the_scale_of_the_bits_of_densities(likelihood, scales):
+    rows = np.ones(4, importance_sampling.row_type(TINY.latent_size))
+    binarization = 'none' if scales else 'dynamic'
+    params = dataclasses.replace(TINY, likelihood=likelihood, binarization=binarization)
+    names = ('checkpoint', 'split', 'dataset', 'convention', 'log_likelihood')
+    facts = dict(dict.fromkeys(names, 'x'), global_step=1, seed=1, importance_samples=2)
+    facts.update(num_images=4, images_in_split=4, latent_size=TINY.latent_size)
+    table = evaluate.table(dict(facts, **evaluate.summarize(rows, params)))
+    # 1 nat less than 0, over 32 pixels and ln 2, is -0.04508; log2 255 is 7.99435.
+    lines = [line.split() for line in table.split('\n') if line.startswith('bits per dimension')]
+    if not scales:
+        assert [line[:-1] for line in lines] == [['bits', 'per', 'dimension', '-0.0451']]
+        return
+    assert ' '.join(lines[0][:-1]) == 'bits per dimension, of levels in [0, 1] -0.0451'
+    assert ' '.join(lines[1][:-1]) == 'bits per dimension, of levels from 0 to 255 7.9493'
+
+
 def test_the_summary_is_made_as_by_hand():
     rows = np.zeros(4, importance_sampling.row_type(2))
     rows['importance_weighted_bound'] = [-1, -2, -3, -6]
@@ -268,6 +286,15 @@ def test_the_summary_is_made_as_by_hand():
     assert not {'negative_log_likelihood', 'bits_per_dimension'} & set(grey)
     density = evaluate.summarize(rows, dataclasses.replace(TINY, likelihood='normal'))
     assert density['negative_log_likelihood'] == summary['negative_log_likelihood']
+    # A density of levels in [0, 1], and one of levels from 0 to 255.
+    assert density['bits_per_dimension'] == summary['bits_per_dimension']
+    assert density['bits_per_dimension_8_bit'] == pytest.approx(
+        {
+            'mean': (3 + 32 * math.log(255)) / 32 / math.log(2),
+            'standard_error': error / 32 / math.log(2),
+        }
+    )
+    assert 'bits_per_dimension_8_bit' not in summary
     assert evaluate.summarize(rows[:1], TINY)['negative_elbo'] == {
         'mean': 3.0, 'standard_error': None
     }  # fmt: skip
