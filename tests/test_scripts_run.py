@@ -309,3 +309,30 @@ def test_plain_pip_install(tmp_path):
         )
         assert got.stderr == ''
         assert (got.stdout == '') == (command[0] == '-c')
+
+
+@pytest.mark.parametrize(
+    ('folder', 'arguments', 'reason'),
+    [
+        ('a,b', ['--logdir=a,b'], 'split it at the comma'),
+        ('a,b', ['--logdir', '{here}/a,b'], 'split it at the comma'),
+        ('a:b', ['--logdir=a:b'], 'give the absolute path, --logdir={here}/a:b'),
+        ('a:b', ['--logdir', 'a:b', '--port=1'], 'before the colon for a name'),
+        ('a:b', ['--logdir={here}/a:b'], None),
+        ('a', ['--logdir=one:a,two:a'], None),  # What the characters are for.
+        ('a', ['--logdir=a'], None),
+        ('a', ['--inspect'], None),
+    ],
+)
+def test_a_folder_that_tensorboard_would_take_for_several_is_refused(
+    made, tmp_path, folder, arguments, reason
+):
+    here = os.path.realpath(str(tmp_path))
+    os.mkdir(os.path.join(here, folder))
+    words = [argument.format(here=here) for argument in arguments]
+    done = start(made[0], 'tensorboard', *words, cwd=here)
+    if reason is None:
+        assert '--logdir' not in done.stderr  # There is no TensorBoard in that environment.
+        return
+    assert done.returncode == 1
+    assert reason.format(here=here) in done.stderr and done.stderr.count('\n') == 1
