@@ -44,6 +44,7 @@ from scripts import kserve_model  # noqa: E402
 from trainer import (  # noqa: E402
     drawing,
     export,
+    files,
     generate,
     hparams,
     input,
@@ -572,8 +573,7 @@ def main(argv: List[str]) -> int:
         '\nLargest difference {:.1e}; tensorflow==1.14.0, {}.'.format(largest, ', '.join(versions))
     )
     if values.json:
-        with open(values.json, 'w') as f:
-            json.dump(results, f, indent=2)
+        files.write_output(values.json, files.json_bytes(results))
     return int('FAILED' in text)
 
 

@@ -187,3 +187,14 @@ def test_everything_is_written_by_write_bytes():
             if list(writes(ast.parse(f.read()))):
                 found.add(os.path.basename(path))
     assert found == set(_OTHER_WAYS)
+
+
+def test_json_has_null_for_what_is_no_number():
+    value = {'b': [1.5, float('nan'), (float('inf'), 2)], 'a': {'c': -float('inf'), 'd': 'NaN'}}
+    content = files.json_bytes(value).decode('utf-8')
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    read = json.loads(content, parse_constant=refuse)
+    assert read == {'b': [1.5, None, [None, 2]], 'a': {'c': None, 'd': 'NaN'}}

@@ -82,7 +82,7 @@ def metric_reporter(
             'global_step': str(int(metrics['global_step'])),
             'checkpoint_path': '',
         }
-        lines.append(json.dumps(values, sort_keys=True))
+        lines.append(json.dumps(values, sort_keys=True, allow_nan=False))
         content = '\n'.join(lines[-_METRICS_KEPT:]) + '\n'
         # The folder is the service's, and often not this process's user's.
         files.write_output(path, content.encode('utf-8'))

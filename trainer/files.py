@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -147,8 +148,21 @@ def write_json(path: str, value: Any) -> str:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns `value` as indented JSON with sorted keys."""
-    return (json.dumps(value, indent=2, sort_keys=True) + '\n').encode('utf-8')
+    """Returns `value` as indented JSON with sorted keys.
+
+    JSON has no NaN and no infinity (RFC 8259, section 6), and other readers than Python's end with
+    an error at them: such a number is null.
+    """
+    text = json.dumps(_without_nan(value), indent=2, sort_keys=True, allow_nan=False)
+    return (text + '\n').encode('utf-8')
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: str) -> Optional[Any]:

@@ -301,7 +301,7 @@ def _model_card(
         outputs='probabilities' if params.likelihood == 'bernoulli' else 'expected grey levels',
         pixels=_BINARY if serving.is_binarised(params) else 'numbers in [0, 1]',
         table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
-        settings=json.dumps(settings, indent=2, sort_keys=True),
+        settings=json.dumps(settings, indent=2, sort_keys=True, allow_nan=False),
     )
 
 

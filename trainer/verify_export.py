@@ -151,7 +151,7 @@ def largest_difference(call, example):
         if value.shape != expected.shape:
             raise ValueError('{} has shape {}, not {}'.format(name, value.shape, expected.shape))
         difference = np.abs(value - expected) / np.maximum(1.0, np.abs(expected))
-        if not np.all(np.isfinite(value)):
+        if not np.all(np.isfinite(value)) or not np.all(np.isfinite(expected)):
             raise ValueError('{} is not finite'.format(name))
         largest = max(largest, float(difference.max()) if difference.size else 0.0)
     return largest
@@ -248,7 +248,7 @@ def main():
         # In place: what a user names may be a pipe, or a link.
         try:
             with open(args.json, 'w') as f:
-                json.dump(results, f)
+                json.dump(results, f, allow_nan=False)
         except OSError as error:
             raise SystemExit(
                 '--json={} cannot be written ({}).'.format(args.json, error)
