@@ -35,6 +35,7 @@ from trainer import (
     files,
     generate,
     hparams,
+    image_files,
     predict,
     prepare_data,
     projector,
@@ -703,17 +704,15 @@ def test_images_are_scored_or_named(loaded, tmp_path_factory, content):
     paths = [str(folder / 'good.png'), str(folder / 'other.png')]
     write(paths[0], WHOLE)
     write(paths[1], content)
-    try:
-        contents = [predict.read_image(path) for path in paths]
-        outputs = predict._predict_files(loaded.predict, paths, contents)
-    except UserError as error:
-        assert is_one_sentence(error, paths[1]) and content != WHOLE
+    good, other = predict.answers_to(paths, loaded.predict)
+    assert good.outputs['reconstruction'].shape == (8, 12)
+    if other.error:
+        assert is_one_sentence(other.error, paths[1]) and content != WHOLE
         return
-    assert outputs['reconstruction'].shape == (2, 8, 12)
-    assert all(np.all(np.isfinite(value)) for value in outputs.values())
+    assert all(np.all(np.isfinite(value)) for value in other.outputs.values())
     if content == WHOLE or content.startswith(WHOLE):
-        for value in outputs.values():
-            np.testing.assert_allclose(value[0], value[1], atol=1e-5)
+        for name, value in good.outputs.items():
+            np.testing.assert_allclose(value, other.outputs[name], atol=1e-5)
 
 
 JPEG_HEAD = b'\xff\xd8\xff\xe0\0\x04ab\xff\xc0\0\x11\x08'
@@ -733,7 +732,7 @@ def test_images_that_claim_to_be_huge_are_refused_before_they_are_decoded(tmp_pa
     path = str(tmp_path / 'a.png')
     write(path, content)
     with pytest.raises(UserError) as error:
-        predict.read_image(path)
+        image_files.read(path)
     assert is_one_sentence(error.value, path, 'pixels by its header')
 
 
@@ -742,8 +741,8 @@ def test_images_of_ordinary_size_are_read(tmp_path):
         jpeg = session.run(tf.image.encode_jpeg(np.zeros([20, 8192, 1], np.uint8)))
     for content in (WHOLE, jpeg, png(8192, 8192), b'', b'\x89PNG', b'\xff\xd8\xff', b'GIF8'):
         write(tmp_path / 'a.png', content)
-        assert predict.read_image(str(tmp_path / 'a.png')) == content
-    assert predict._claimed_size(jpeg) == (20, 8192)
+        assert image_files.read(str(tmp_path / 'a.png')) == content
+    assert image_files.claimed_size(jpeg) == (20, 8192)
 
 
 @pytest.mark.parametrize('picture', [b'', b'\x89PNG\r\n\x1a\n', png(8, 12)[:60], png(50000, 50000)])

@@ -12,6 +12,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from scripts import client_table, kserve_model
 from tests import serving_models
@@ -110,17 +111,131 @@ def test_scores_are_printed_and_everything_saved(
     np.testing.assert_allclose(picture[..., 0] / 255, expected['reconstruction'][2], atol=0.003)
 
 
+class Values:
+    """What the flags say."""
+
+    def __init__(self, images, export_dir=None, url=None, output=None):
+        self.images, self.export_dir, self.url = str(images), export_dir, url
+        self.output = output if output is None else str(output)
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Runs the program in this process."""
+
+    def run_main(*arguments, **values):
+        monkeypatch.setattr(predict.flags, 'FLAGS', Values(*arguments, **values))
+        predict.main([])
+
+    return run_main
+
+
 @pytest.mark.parametrize('batch', [1, 2])
-def test_batches_are_put_together_in_order(model, digits, expected, batch, monkeypatch, capsys):
+def test_batches_are_put_together_in_order(
+    model, digits, expected, batch, monkeypatch, capsys, ask
+):
     monkeypatch.setattr(predict, '_BATCH', batch)
-
-    class Values:
-        images, export_dir, url, output = str(digits), model[0], None, None
-
-    monkeypatch.setattr(predict.flags, 'FLAGS', Values)
-    predict.main([])
-    scores = [float(line.split()[0]) for line in capsys.readouterr().out.split('\n')[1:4]]
+    ask(digits, model[0])
+    captured = capsys.readouterr()
+    scores = [float(line.split()[0]) for line in captured.out.split('\n')[1:4]]
     np.testing.assert_allclose(scores, expected['negative_elbo'], atol=0.006)
+    assert 'left out what does not end in .png, .jpg or .jpeg: notes.txt' in captured.err
+
+
+def strict_json(path):
+    """As readers of other languages read it."""
+
+    def refuse(constant):
+        raise ValueError(constant)
+
+    with open(str(path)) as f:
+        return json.load(f, parse_constant=refuse)
+
+
+def pixels(path):
+    with open(path, 'rb') as f:
+        return np.array(Image.open(f))
+
+
+def test_images_of_one_name_have_a_picture_each(model, digits, expected, tmp_path, ask):
+    places = ['a/0.png', 'b/0.png', 'c/0.PNG', 'c/0-2.png', '0.jpg', 'C/0.png']
+    for number, place in enumerate(places):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        shutil.copy(str(digits / '{}.png'.format(number % 3)), str(tmp_path / place))
+    images = ','.join(str(tmp_path / place) for place in places)
+    ask(images, model[0], output=tmp_path / 'out')
+    results = strict_json(tmp_path / 'out' / 'results.json')
+    assert [row['file'] for row in results] == images.split(',')
+    written = [row['reconstruction_file'] for row in results]
+    assert len({path.lower() for path in written}) == len(places)
+    for number, path in enumerate(written):
+        wanted = expected['reconstruction'][number % 3]
+        np.testing.assert_allclose(pixels(path) / 255, wanted, atol=0.003)
+
+
+def test_files_without_scores_do_not_keep_the_others_back(
+    model, digits, expected, tmp_path, ask, capsys
+):
+    folder = tmp_path / 'digits'
+    shutil.copytree(str(digits), str(folder))
+    (folder / '._0.png').write_bytes(b'\0\5\x16\7\0\2\0\0Mac OS X        ')  # As macOS leaves it.
+    (folder / '1b.png').mkdir()
+    Image.new('RGBA', (12, 8)).save(str(folder / '2b.png'))
+    with pytest.raises(UserError, match='3 of 6 files have no scores'):
+        ask(folder, model[0], output=tmp_path / 'out')
+    captured = capsys.readouterr()
+    for name in ('._0.png', '1b.png', '2b.png'):
+        assert captured.err.count('--images={}'.format(folder / name)) == 1
+    assert captured.out.count('.png') == 3
+    results = strict_json(tmp_path / 'out' / 'results.json')
+    good = [row for row in results if row['error'] is None]
+    scores = [row['negative_elbo'] for row in good]
+    np.testing.assert_allclose(scores, expected['negative_elbo'], rtol=1e-5)
+    bad = {os.path.basename(row['file']): row for row in results if row['error']}
+    assert sorted(bad) == ['._0.png', '1b.png', '2b.png']
+    assert 'without transparent pixels' in bad['2b.png']['error']
+    for row in bad.values():
+        assert [row[key] for key in ('negative_elbo', 'mean', 'reconstruction_file')] == [None] * 3
+
+
+@pytest.mark.parametrize('number', [float('nan'), float('inf'), None])
+def test_an_answer_that_is_no_number_counts_as_failed(
+    digits, expected, tmp_path, ask, monkeypatch, number
+):
+    rows = [{key: value[n].tolist() for key, value in expected.items()} for n in range(3)]
+    rows[1]['kl_divergence'] = number
+
+    class Answered:
+        def json(self):
+            return json.loads(json.dumps({'predictions': rows}))
+
+    monkeypatch.setattr(predict.requests, 'post', lambda *args, **more: Answered())
+    with pytest.raises(UserError) as error:
+        ask(digits, url='http://server/v1/models/vae', output=tmp_path)
+    assert '1.png: the model answered NaN or infinity (kl_divergence)' in str(error.value)
+    results = strict_json(tmp_path / 'results.json')
+    assert [row['negative_elbo'] is None for row in results] == [False, True, False]
+    assert results[1]['error'] == str(error.value)
+
+
+def test_what_a_server_answered_before_it_went_is_kept(
+    digits, model, tmp_path, ask, monkeypatch, capsys
+):
+    answering = predict.Export(model[0]).predict
+    calls = []
+
+    def gone_after_one(contents, url):
+        calls.append(contents)
+        if len(calls) > 1:
+            raise UserError('--url={} does not answer'.format(url))
+        return answering(contents)
+
+    monkeypatch.setattr(predict, 'predict_by_rest', gone_after_one)
+    monkeypatch.setattr(predict, '_BATCH', 2)
+    with pytest.raises(UserError, match='does not answer'):
+        ask(digits, url='http://server', output=tmp_path)
+    assert len(strict_json(tmp_path / 'results.json')) == 2
+    assert capsys.readouterr().out.count('.png') == 2
 
 
 def test_a_server_s_refusal_is_passed_on(url):
@@ -128,16 +243,20 @@ def test_a_server_s_refusal_is_passed_on(url):
         predict.predict_by_rest([b'no image'], url)
 
 
-def test_wrong_requests_end_in_one_sentence(model, digits, tmp_path):
-    images, where = '--images={}'.format(digits), '--export_dir=' + model[0]
-    assert 'there is no such file' in run('--images=nowhere.png', where, code=1)
-    assert 'holds no file that ends in .png' in run('--images={}'.format(tmp_path), where, code=1)
-    assert 'must hold PNG or JPEG files' in run(
-        '--images={}'.format(digits / 'notes.txt'), where, code=1
-    )
-    assert 'give one of them' in run(images, code=1)
-    assert 'cannot be loaded' in run(images, '--export_dir={}'.format(tmp_path), code=1)
-    assert 'does not answer' in run(images, '--url=http://127.0.0.1:1/v1/models/vae', code=1)
+def test_wrong_requests_end_in_one_sentence(model, digits, tmp_path, ask):
+    def refusal(*arguments, **values):
+        with pytest.raises(UserError) as error:
+            ask(*arguments, **values)
+        assert '\n' not in str(error.value)
+        return str(error.value)
+
+    assert 'there is no such file' in refusal('nowhere.png', model[0])
+    assert 'holds no file that ends in .png' in refusal(tmp_path, model[0])
+    wanted = '{}: assertion failed: [image_bytes must hold PNG or JPEG'.format(digits / 'notes.txt')
+    assert wanted in refusal(digits / 'notes.txt', model[0])
+    assert 'give one of them' in refusal(digits)
+    assert 'cannot be loaded' in refusal(digits, str(tmp_path))
+    assert 'does not answer' in refusal(digits, url='http://127.0.0.1:1/v1/models/vae')
 
 
 @pytest.mark.parametrize(

@@ -3,29 +3,28 @@
     ./scripts/predict --images=digits --export_dir=runs/mnist-z32/export/final/<timestamp>
     ./scripts/predict --images=a.png,b.png --url=http://localhost:8501/v1/models/vae
 
-The files go to the signature `reconstruct_png` as they are.
+The files go to the signature `reconstruct_png` as they are: a model of binary images takes levels
+of 128 and more as 1; transparent pixels are refused; EXIF orientation is not read. A file without
+scores is named at the end, the code is then 1, and the others are kept.
 """
 
 import base64
 import functools
 import os
-import struct
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import requests
 import tensorflow as tf
 from absl import flags
 
-from trainer import drawing, files, logs, path_flags
+from trainer import drawing, files, image_files, logs, path_flags
 from trainer.errors import UserError
+from trainer.progress import say
 
 SIGNATURE = 'reconstruct_png'
-_ENDINGS = ('.png', '.jpg', '.jpeg')
 _BATCH = 100
 _TIMEOUT_SECONDS = 60
-# Sides of images that are sent to be decoded. A small file may claim to hold a billion pixels.
-_MOST_ROWS = _MOST_COLUMNS = 8192
 _SCORES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
 # What the signature gives, and the axes that it has, at least.
 _OUTPUTS = dict(dict.fromkeys(_SCORES, 1), mean=2, scale=2, reconstruction=3)
@@ -35,68 +34,21 @@ class _Refused(UserError):
     """The model takes no such images."""
 
 
-def image_paths(text: str) -> List[str]:
-    """Returns the files that `--images` means: those it lists, or the images of a folder.
+class Answer(NamedTuple):
+    """What became of a file.
 
-    Raises:
-      UserError: there are none.
+    Attributes:
+      path: of the file.
+      outputs: the model's, by name, without the axis of examples; None where there are none.
+      error: why there are none, a sentence.
     """
-    paths: List[str] = []
-    for path in text.split(','):
-        try:
-            exists = tf.gfile.Exists(path)
-        except tf.errors.OpError as error:
-            raise UserError(f'--images={path} cannot be read ({error.message}).') from error
-        if tf.gfile.IsDirectory(path):
-            names = sorted(tf.gfile.ListDirectory(path))
-            found = [name for name in names if name.lower().endswith(_ENDINGS)]
-            if not found:
-                raise UserError(f'--images={path} holds no file that ends in .png, .jpg or .jpeg.')
-            paths += [os.path.join(path, name) for name in found]
-        elif exists:
-            paths.append(path)
-        else:
-            raise UserError(f'--images={path}: there is no such file or folder.')
-    return paths
+
+    path: str
+    outputs: Optional[Dict[str, np.ndarray]] = None
+    error: Optional[str] = None
 
 
-def read_image(path: str) -> bytes:
-    """Returns the content of an image file.
-
-    Raises:
-      UserError: it cannot be read, or is far too large by its header.
-    """
-    try:
-        with tf.gfile.GFile(path, 'rb') as f:
-            content = f.read()
-    except tf.errors.OpError as error:
-        raise UserError(f'--images={path} cannot be read ({error.message}).') from error
-    rows, columns = _claimed_size(content)
-    if rows > _MOST_ROWS or columns > _MOST_COLUMNS:
-        raise UserError(
-            f'--images={path} holds {columns:,} x {rows:,} pixels by its header: give images of '
-            "the model's size."
-        )
-    return content
-
-
-def _claimed_size(content: bytes) -> Tuple[int, int]:
-    """Rows and columns of a PNG, JPEG or GIF file by its header; zeros of what is none."""
-    if content.startswith(b'\x89PNG') and len(content) >= 24:
-        columns, rows = struct.unpack('>II', content[16:24])
-        return rows, columns
-    if content.startswith(b'GIF8') and len(content) >= 10:
-        columns, rows = struct.unpack('<HH', content[6:10])
-        return rows, columns
-    at = 2
-    while content.startswith(b'\xff\xd8') and at + 9 <= len(content):
-        marker, length = struct.unpack('>xBH', content[at : at + 4])
-        # A start of frame; among them are three that are none.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            rows, columns = struct.unpack('>HH', content[at + 5 : at + 9])
-            return rows, columns
-        at += 2 + length
-    return 0, 0
+Predict = Callable[[List[bytes]], Dict[str, np.ndarray]]
 
 
 def predict_by_rest(contents: List[bytes], url: str) -> Dict[str, np.ndarray]:
@@ -170,14 +122,18 @@ def _define_flags() -> None:
     path_flags.define(
         'images',
         None,
-        'PNG or JPEG files, with commas between them, or a folder.',
+        'PNG or JPEG files, with commas between them, or a folder. A model of binary images takes '
+        'levels of 128 and more as 1.',
         several=True,
         required=True,
     )
     flags.DEFINE_string('url', None, 'Model on a server, as http://localhost:8501/v1/models/vae.')
     path_flags.define('export_dir', None, 'Folder of an export, in place of a server.')
     path_flags.define(
-        'output', None, 'Folder for results.json and <name>-reconstruction.png of each image.'
+        'output',
+        None,
+        'Folder for results.json and <name>-reconstruction.png of each image; a number '
+        'tells images of one name apart, and results.json says whose each is.',
     )
 
 
@@ -187,57 +143,131 @@ def main(argv: List[str]) -> None:
     values = flags.FLAGS
     if bool(values.url) == bool(values.export_dir):
         raise UserError('either --url or --export_dir says where the model is; give one of them.')
-    paths = image_paths(values.images)
-    contents = [read_image(path) for path in paths]
+    paths = image_files.paths(values.images)
     if values.export_dir:
-        predict: Callable[[List[bytes]], Dict[str, np.ndarray]] = Export(values.export_dir).predict
+        predict: Predict = Export(values.export_dir).predict
     else:
         predict = functools.partial(predict_by_rest, url=values.url)
-    parts = [
-        _predict_files(predict, paths[at : at + _BATCH], contents[at : at + _BATCH])
-        for at in range(0, len(contents), _BATCH)
-    ]
-    outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    print('{:>13} = {:>14} + {:>4}  nats'.format('negative ELBO', 'reconstruction', 'KL'))
-    for number, path in enumerate(paths):
-        total, loss, divergence = [float(outputs[name][number]) for name in _SCORES]
-        print('{:13.2f} = {:14.2f} + {:4.2f}  {}'.format(total, loss, divergence, path))
-    if values.output:
-        save(values.output, paths, outputs)
+    answers: List[Answer] = []
+    failure: Optional[UserError] = None
+    try:
+        for at in range(0, len(paths), _BATCH):
+            answers += answers_to(paths[at : at + _BATCH], predict)
+    except UserError as error:  # A server is gone: what it has answered is kept.
+        failure = error
+    if answers:
+        show(answers)
+        if values.output:
+            save(values.output, answers)
+    if failure:
+        raise failure
+    _name_the_bad(answers)
 
 
-def _predict_files(
-    predict: Callable[[List[bytes]], Dict[str, np.ndarray]], paths: List[str], contents: List[bytes]
-) -> Dict[str, np.ndarray]:
-    """Predicts for a batch.
+def answers_to(paths: List[str], predict: Predict) -> List[Answer]:
+    """Reads files and predicts for them; one that cannot be used does not keep the others back.
 
     Raises:
-      UserError: names the file that the model does not take.
+      UserError: the model does not answer, whatever the files.
     """
-    try:
-        return predict(contents)
-    except _Refused as error:
-        if len(paths) > 1:
-            for path, content in zip(paths, contents):
-                _predict_files(predict, [path], [content])
-        raise UserError(f'--images={paths[0]}: {error}') from error
-
-
-def save(folder: str, paths: List[str], outputs: Dict[str, np.ndarray]) -> None:
-    """Writes the reconstructions as PNG files and everything else to `results.json`."""
-    images = outputs['reconstruction']
-    images = images.reshape(images.shape[:3] + (-1,))
-    encoded = drawing.encode_png(np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8))
-    results = []
+    answers = [Answer(path) for path in paths]
+    readable, contents = [], []
     for number, path in enumerate(paths):
-        name = os.path.splitext(os.path.basename(path))[0]
-        target = os.path.join(folder, '{}-reconstruction.png'.format(name))
-        files.write_output(target, encoded[number])
-        results.append({'file': path, 'reconstruction_file': target})
+        try:
+            contents.append(image_files.read(path))
+            readable.append(number)
+        except UserError as error:
+            answers[number] = Answer(path, error=str(error))
+    try:
+        outputs = predict(contents) if contents else {}
+    except _Refused as error:
+        if len(contents) == 1:
+            path = paths[readable[0]]
+            answers[readable[0]] = Answer(path, error=f'--images={path}: {error}')
+            return answers
+        for number in readable:
+            (answers[number],) = answers_to([paths[number]], predict)
+        return answers
+    for row, number in enumerate(readable):
+        answers[number] = _answer(
+            paths[number], {name: value[row] for name, value in outputs.items()}
+        )
+    return answers
+
+
+def _answer(path: str, outputs: Dict[str, np.ndarray]) -> Answer:
+    bad = sorted(name for name, value in outputs.items() if not np.all(np.isfinite(value)))
+    if bad:
+        names = ', '.join(bad)
+        return Answer(path, error=f'--images={path}: the model answered NaN or infinity ({names}).')
+    return Answer(path, outputs)
+
+
+def show(answers: List[Answer]) -> None:
+    """Prints the scores, a line for each file that has some."""
+    print('{:>13} = {:>14} + {:>4}  nats'.format('negative ELBO', 'reconstruction', 'KL'))
+    for path, outputs, _ in answers:
+        if outputs:
+            total, loss, divergence = [float(outputs[name]) for name in _SCORES]
+            print('{:13.2f} = {:14.2f} + {:4.2f}  {}'.format(total, loss, divergence, path))
+
+
+def _name_the_bad(answers: List[Answer]) -> None:
+    errors = [answer.error for answer in answers if answer.error]
+    if len(errors) == 1:
+        raise UserError(errors[0])
+    for error in errors:
+        say(error)
+    if errors:
+        raise UserError(
+            '--images: {:,} of {:,} files have no scores, for the reasons above.'.format(
+                len(errors), len(answers)
+            )
+        )
+
+
+def save(folder: str, answers: List[Answer]) -> None:
+    """Writes the reconstructions as PNG files and everything else to `results.json`.
+
+    There, what a file without scores lacks is null, and `error` says why.
+    """
+    targets = _reconstruction_files(folder, [answer.path for answer in answers])
+    good = [number for number, answer in enumerate(answers) if answer.outputs]
+    _write_pictures([(targets[number], answers[number].outputs) for number in good])
+    results = []
+    for target, (path, outputs, error) in zip(targets, answers):
+        written = target if outputs else None
+        result = {'file': path, 'reconstruction_file': written, 'error': error}
         for key in _SCORES + ('mean', 'scale'):
-            results[-1][key] = outputs[key][number].tolist()
+            result[key] = outputs[key].tolist() if outputs else None
+        results.append(result)
     path = os.path.join(folder, 'results.json')
     print(files.write_output(path, files.json_bytes(results)))
+
+
+def _write_pictures(outputs_by_target: List[Tuple[str, Any]]) -> None:
+    if not outputs_by_target:
+        return
+    images = np.stack([outputs['reconstruction'] for _, outputs in outputs_by_target])
+    images = images.reshape(images.shape[:3] + (-1,))
+    encoded = drawing.encode_png(np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8))
+    for (target, _), content in zip(outputs_by_target, encoded):
+        files.write_output(target, content)
+
+
+def _reconstruction_files(folder: str, paths: List[str]) -> List[str]:
+    """A file for each image, named after it; a number tells those of one name apart."""
+    names: List[str] = []
+    taken = set()
+    for path in paths:
+        stem = name = os.path.splitext(os.path.basename(path))[0]
+        number = 1
+        while name.lower() in taken:  # Some file systems take capitals for small letters.
+            number += 1
+            name = f'{stem}-{number}'
+        taken.add(name.lower())
+        names.append(name)
+    return [os.path.join(folder, f'{name}-reconstruction.png') for name in names]
 
 
 if __name__ == '__main__':
