@@ -1,8 +1,11 @@
 """Curves and pictures read back from event files."""
 
+from unittest import mock
+
+import numpy as np
 import tensorflow as tf
 
-from trainer import drawing
+from trainer import drawing, summaries
 
 
 def read_png(path):
@@ -46,6 +49,38 @@ def test_damaged_event_files_are_named_once_and_whole_ones_are_not(tmp_path, cap
     assert capsys.readouterr().err == (
         '{} is damaged after 2 events: the rest is left out.\n{} is empty.\n'.format(cut, empty)
     )
+
+
+def test_of_two_values_at_a_step_the_later_written_counts_though_the_clock_was_set_back(tmp_path):
+    for wall_time, value in [(2e9, 1.0), (1e9, 2.0), (1.5e9, 3.0)]:
+        tf.summary.FileWriterCache.clear()  # As in a process of its own.
+        with mock.patch('time.time', lambda wall_time=wall_time: wall_time):
+            writer = summaries.open_event_file(str(tmp_path))
+            scalar = tf.Summary.Value(tag='elbo/negative_elbo', simple_value=value)
+            writer.add_summary(tf.Summary(value=[scalar]), 7)
+        writer.close()
+    tf.summary.FileWriterCache.clear()
+    curve = drawing.read_curves(str(tmp_path), ['elbo/negative_elbo'])['elbo/negative_elbo']
+    assert curve == ([7], [3.0])
+    (tmp_path / 'events.out.tfevents.1.of-an-older-version').write_bytes(b'')
+    assert drawing.read_curves(str(tmp_path), ['elbo/negative_elbo'])['elbo/negative_elbo'] == curve
+
+
+def test_a_single_point_of_a_short_run_is_seen(tmp_path):
+    writer = summaries.open_event_file(str(tmp_path))
+    for tag in ('elbo/negative_elbo', 'elbo/kl_divergence'):
+        scalar = tf.Summary.Value(tag=tag, simple_value=5.0)
+        writer.add_summary(tf.Summary(value=[scalar]), 7)
+    writer.close()
+
+    def pixels_in_the_colour_of_training(model_dir):
+        path = drawing.write_training_curves(str(tmp_path / 'c.png'), model_dir, 'grey levels')
+        distance = np.abs(read_png(path)[:, :500, :3].astype(int) - [31, 119, 180]).sum(axis=2)
+        return np.sum(distance < 120)
+
+    # The legend's line is there without the point too.
+    without = pixels_in_the_colour_of_training(str(tmp_path / 'empty'))
+    assert pixels_in_the_colour_of_training(str(tmp_path)) > without + 10
 
 
 def test_curves_are_drawn_even_for_a_run_without_events(tmp_path):

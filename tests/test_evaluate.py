@@ -566,16 +566,17 @@ def test_a_model_of_nan_is_refused_in_one_sentence(run, tmp_path, monkeypatch):
 
 def test_progress_is_a_bar_on_a_terminal_and_a_line_elsewhere(monkeypatch, capsys):
     progress = ImageProgress(40, 10)
-    progress.show(20, 'fine')  # Too early for a line.
-    progress.show(40, 'fine')
+    progress.show(20, 'fine', 5, 'passes')  # Too early for a line.
+    progress.show(40, 'fine', 5, 'passes')
     progress.close()
-    assert capsys.readouterr().err == 'image 40/40: fine, 00:00 left\n'
+    err = capsys.readouterr().err
+    assert re.fullmatch(r'image 40/40: fine, [\d,]+ passes/s, 00:00 left\n', err)
     monkeypatch.setattr(trainer_progress, '_has_terminal', lambda: True)
     progress = ImageProgress(40, 10)
-    progress.show(40, 'fine')
+    progress.show(40, 'fine', 5, 'passes')
     progress.close()
     last = capsys.readouterr().err.split('\r')[-1]
-    assert re.search(r'image 40/40 100% \|.*\| fine, 00:00 left', last)
+    assert re.search(r'image 40/40 100% \|.*\| fine, [\d,]+ passes/s, 00:00 left', last)
 
 
 # Parses and runs many command lines in one process; prints a sentence for each.

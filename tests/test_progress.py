@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import struct
 import sys
 import termios
@@ -75,6 +76,30 @@ def test_times_go_on_where_a_session_is_made_anew(trained, tmp_path, capsys):
     # Of the last session: three steps took 12 s and five are left, or 22 s and three.
     assert [line.rpartition(', ')[2] for line in lines[-2:]] == ['00:20 left', '00:13 left']
     assert all(' {} examples/s'.format(BATCH // 2) in line for line in lines)
+
+
+def test_rate_and_time_left_are_those_of_late(tmp_path, monkeypatch, capsys):
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, 'time', types.SimpleNamespace(perf_counter=lambda: clock.now))
+    params = HParams(model_dir=str(tmp_path), batch_size=BATCH, max_steps=100, save_summary_steps=0)
+
+    class Slow(tf.train.SessionRunHook):
+        """A step of five minutes, then steps of a second."""
+
+        def before_run(self, run_context):
+            clock.now += 1.0 if clock.now else 300.0
+
+    with tf.Graph().as_default():
+        step = tf.train.create_global_step()
+        tf.add_to_collection(tf.GraphKeys.LOSSES, tf.constant(100.0))
+        train_op = step.assign_add(1)
+        hooks = [progress.TrainingProgress(params), Slow()]
+        with tf.train.MonitoredSession(hooks=hooks) as session:
+            for _ in range(51):
+                session.run(train_op)
+    last = capsys.readouterr().err.splitlines()[-1]
+    # 50 steps are left, or 49; by the mean of all it would be five minutes.
+    assert re.search('negative ELBO 100.00 nats, 20 examples/s, 00:(49|5.) left$', last)
 
 
 def test_a_bar_goes_on_where_a_session_is_made_anew(trained, monkeypatch):

@@ -1,13 +1,13 @@
 """The curves of training, read from event files, and single images as PNG."""
 
 import os
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import message
 
-from trainer import figures, files
+from trainer import figures, files, summaries
 from trainer.progress import say
 
 _CURVES = {'elbo/negative_elbo': 'Negative ELBO', 'elbo/kl_divergence': 'KL divergence'}
@@ -47,27 +47,24 @@ def _latest(
     folder: str, tags: Sequence[str], content: Callable[[tf.Summary.Value], Any]
 ) -> Dict[str, Dict[int, Any]]:
     """What `content` gives of the last value of each tag at each step."""
-    by_tag: Dict[str, Dict[int, Tuple[float, Any]]] = {tag: {} for tag in tags}
+    by_tag: Dict[str, Dict[int, Any]] = {tag: {} for tag in tags}
     for event in _events(folder):
         for value in event.summary.value:
-            if value.tag not in by_tag or value.WhichOneof('value') is None:
-                continue
-            by_step = by_tag[value.tag]
-            if event.wall_time >= by_step.get(event.step, (0,))[0]:
-                by_step[event.step] = (event.wall_time, content(value))
-    return {
-        tag: {step: later for step, (_, later) in by_step.items()}
-        for tag, by_step in by_tag.items()
-    }
+            if value.tag in by_tag and value.WhichOneof('value') is not None:
+                by_tag[value.tag][event.step] = content(value)
+    return by_tag
 
 
 def _events(folder: str) -> Iterator[tf.Event]:
-    """All events in a folder, each file as far as it can be read; names those that are damaged.
+    """All events in a folder in the order of writing, each file as far as it can be read.
+
+    It names the files that are damaged.
 
     One whose process was killed while it wrote is: at its end.
     """
     names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(folder) else []
-    for name in sorted(name for name in names if name.startswith('events.out.tfevents.')):
+    names = [name for name in names if name.startswith('events.out.tfevents.')]
+    for name in sorted(names, key=summaries.event_file_order):
         path, count = os.path.join(folder, name), 0
         try:
             for event in tf.train.summary_iterator(path):
@@ -98,7 +95,9 @@ def write_training_curves(path: str, model_dir: str, convention: str) -> str:
     def draw(figure: Any) -> None:
         axes = figure.subplots(1, len(_CURVES))
         for axis, (tag, title) in zip(axes, _CURVES.items()):
-            axis.plot(*train[tag], alpha=0.7, label='train (a batch)')
+            # One point alone makes no line.
+            marker = 'o' if len(train[tag].steps) == 1 else None
+            axis.plot(*train[tag], alpha=0.7, marker=marker, label='train (a batch)')
             axis.plot(*validation[tag], marker='o', linewidth=2, label='validation')
             label = 'nats per example, {}'.format(convention)
             axis.set(title=title, xlabel='global step', ylabel=label)

@@ -266,7 +266,7 @@ def estimate_all(
             '--output: what is known so far cannot be read ({}).'.format(error.message)
         ) from error
     rows = np.zeros(facts['num_images'], sampler.row_type)
-    first = done = len(known)
+    done = len(known)
     rows[:done] = known
     if done:
         say('Going on after {:,} images.'.format(done))
@@ -286,10 +286,9 @@ def estimate_all(
                 rows[done] = row
                 done += 1
                 now = time.perf_counter()
-                rate = (done - first) * facts['importance_samples'] / (now - start)
                 bound = rows['importance_weighted_bound'][:done].mean()
                 text = f'negative importance-weighted bound {-bound:.2f} nats'
-                progress.show(done, f'{text}, {rate:,.0f} decoder passes/s')
+                progress.show(done, text, facts['importance_samples'], 'decoder passes')
                 if now - saved_at >= _SECONDS_BETWEEN_SAVES:
                     partial.save(rows[:done], seconds_before + now - start)
                     saved_at = now

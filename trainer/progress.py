@@ -1,9 +1,10 @@
 """What the user sees while a work goes on, and the clock of the training steps."""
 
+import collections
 import os
 import sys
 import time
-from typing import Any, List, Optional
+from typing import Any, Deque, List, Optional, Tuple
 
 import tensorflow as tf
 import tqdm
@@ -13,7 +14,8 @@ from trainer.errors import without_secrets
 from trainer.hparams import HParams
 
 _SECONDS_BETWEEN_LINES = 10.0
-_BAR = '{n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}, {remaining} left'
+_RECENT_SECONDS = 30.0
+_BAR = '{n_fmt}/{total_fmt} {percentage:3.0f}% |{bar}| {desc}'
 
 
 def say(text: str) -> None:
@@ -33,6 +35,25 @@ def _has_terminal() -> bool:
         return os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):
         return False
+
+
+class _Recent:
+    """How long a piece of work took of late: a mean since the start forgets no slow minute.
+
+    Args:
+      done, seconds: pieces done, and seconds spent on them, so far.
+    """
+
+    def __init__(self, done: int, seconds: float):
+        self._marks: Deque[Tuple[int, float]] = collections.deque([(done, seconds)])
+
+    def seconds_each(self, done: int, seconds: float) -> float:
+        """Returns the mean over the last half minute or more, given pieces and seconds by now."""
+        self._marks.append((done, seconds))
+        while seconds - self._marks[1][1] >= _RECENT_SECONDS:
+            self._marks.popleft()
+        first_done, first_seconds = self._marks[0]
+        return (seconds - first_seconds) / (done - first_done)
 
 
 class TrainingProgress(tf.train.SessionRunHook):
@@ -72,7 +93,9 @@ class TrainingProgress(tf.train.SessionRunHook):
         self._step = int(session.run(self._global_step))
         self._losses: List[float] = []
         self._shown_at = time.perf_counter()
-        self._session_start = (self._step, self._shown_at)
+        self._session_start = (self._step, self._shown_at, self.step_seconds)
+        self._own_pace = _Recent(self._steps_done, self.step_seconds)
+        self._pace = _Recent(self._step, self.step_seconds)
         if self._bar is None and _has_terminal():
             self._bar = tqdm.tqdm(
                 total=self._params.max_steps,
@@ -140,18 +163,24 @@ class TrainingProgress(tf.train.SessionRunHook):
 
     def _show(self) -> None:
         loss = sum(self._losses) / len(self._losses)
-        rate = self._steps_done * self._params.batch_size / self.step_seconds
-        text = f'negative ELBO {loss:.2f} nats, {rate:,.0f} examples/s'
+        rate = self._params.batch_size / self._own_pace.seconds_each(
+            self._steps_done, self.step_seconds
+        )
+        text = f'negative ELBO {loss:.2f} nats, {rate:,.0f} examples/s, {self._left()} left'
         convention = hparams.convention(self._params)
         if self._bar is not None:
             self._bar.n = self._step
             self._bar.set_description_str(text)
             return
-        first_step, start = self._session_start
+        say(f'step {self._step:,}/{self._params.max_steps:,} ({convention}): {text}')
+
+    def _left(self) -> str:
+        """The time left: of steps as they took of late, and as much between them as so far."""
+        first_step, start, step_seconds = self._session_start
         seconds = self._start + self.elapsed_seconds - start
-        left = (self._params.max_steps - self._step) * seconds / (self._step - first_step)
-        step = f'step {self._step:,}/{self._params.max_steps:,} ({convention})'
-        say(f'{step}: {text}, {duration(left)} left')
+        between = (seconds - (self.step_seconds - step_seconds)) / (self._step - first_step)
+        step = self._pace.seconds_each(self._step, self.step_seconds)
+        return duration((self._params.max_steps - self._step) * (step + between))
 
 
 class ImageProgress:
@@ -163,8 +192,9 @@ class ImageProgress:
     """
 
     def __init__(self, total: int, done: int):
-        self._total, self._first = total, done
-        self._start = self._shown_at = time.perf_counter()
+        self._total = total
+        self._shown_at = time.perf_counter()
+        self._pace = _Recent(done, self._shown_at)
         self._bar: Optional[tqdm.tqdm] = None
         if _has_terminal():
             self._bar = tqdm.tqdm(
@@ -178,19 +208,22 @@ class ImageProgress:
                 file=sys.stderr,
             )
 
-    def show(self, done: int, text: str) -> None:
-        """Shows `done` images and `text`, if it is time to."""
+    def show(self, done: int, text: str, each: int, unit: str) -> None:
+        """Shows `done` images, `text`, and the rate of a `unit` of which an image is `each`, if it
+        is time to."""
         now = time.perf_counter()
         interval = 0.5 if self._bar is not None else _SECONDS_BETWEEN_LINES
         if now - self._shown_at < interval and done < self._total:
             return
         self._shown_at = now
+        seconds = self._pace.seconds_each(done, now)
+        rate, left = each / max(seconds, 1e-9), duration((self._total - done) * seconds)
+        text = f'{text}, {rate:,.0f} {unit}/s, {left} left'
         if self._bar is not None:
             self._bar.n = done
             self._bar.set_description_str(text)
             return
-        left = (self._total - done) * (now - self._start) / (done - self._first)
-        say(f'image {done:,}/{self._total:,}: {text}, {duration(left)} left')
+        say(f'image {done:,}/{self._total:,}: {text}')
 
     def close(self) -> None:
         """Leaves the bar as it is and goes on below it."""

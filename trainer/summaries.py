@@ -5,6 +5,7 @@ TensorBoard draws both into one chart. Metrics of an evaluation carry their tags
 `without_groups` gives the names that everything else uses.
 """
 
+import re
 import uuid
 from typing import Any, Dict, Sequence, Tuple
 
@@ -203,14 +204,23 @@ def open_event_file(folder: str) -> tf.summary.FileWriter:
     TF makes it when one is first asked for, and then writes the default graph to it, as a graph
     and as a meta-graph: at each start of a run, with a warning of TensorBoard's for each. Its files
     are named by second and host, and it empties the one that a clock set back, or a second start
-    within the second, leads it to; ours have a name of their own.
+    within the second, leads it to. Ours have a name of their own, with a number that tells in which
+    order they were begun, whatever the clock says.
     """
     cache = tf.summary.FileWriterCache
     with cache._lock:
         if folder not in cache._cache:
-            suffix = '.{}'.format(uuid.uuid4().hex[:8])
+            names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(folder) else []
+            number = 1 + max([event_file_order(name)[0] for name in names], default=0)
+            suffix = '.{:06d}.{}'.format(number, uuid.uuid4().hex[:8])
             cache._cache[folder] = tf.summary.FileWriter(folder, filename_suffix=suffix)
         return cache.get(folder)
+
+
+def event_file_order(name: str) -> Tuple[int, str]:
+    """Returns what event files of a folder are sorted by: their number, 0 for others, and name."""
+    numbered = re.search(r'\.(\d{6})\.[0-9a-f]{8}$', name)
+    return int(numbered.group(1)) if numbered else 0, name
 
 
 def describe_training(writer: tf.summary.FileWriter, params: HParams) -> None:
