@@ -18,9 +18,9 @@ import threading
 import time
 from typing import Dict, List, NoReturn, Optional
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from absl import app, flags
 
-from absl import app, flags  # noqa: E402
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 _SECONDS_TO_FOLLOW_THE_CHIEF = 120.0
 # More than a parameter server goes on for.

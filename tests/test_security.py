@@ -20,8 +20,8 @@ import dockerfile_parse
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
 
+from tests import tiny
 from trainer import errors, evaluate, files, packages, predict, progress, verify_export
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

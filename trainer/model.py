@@ -179,6 +179,10 @@ def training_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
 
     A seeded `tf.random.normal` would start over whenever Estimator makes a session anew: a resumed
     run would see the noise of its first steps again.
+
+    The order of the images uses the seeds (seed, epoch), and importance sampling (seed, image and
+    block) in the same way, so that equal pairs are equal bits: of whole numbers that sort images
+    there, of noise here. No sample is used for both.
     """
     step = tf.train.get_or_create_global_step()
     with tf.name_scope('posterior'):

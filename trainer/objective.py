@@ -60,7 +60,8 @@ def beta(global_step: tf.Tensor, params: HParams) -> tf.Tensor:
 
     Rising once: linearly from 0 over `beta_warmup_steps`, Bowman et al. 2016 (arXiv:1511.06349),
     section 3.1. In cycles: over the first half of each of `beta_cycles` equal parts of training,
-    Fu et al. 2019 (arXiv:1903.10145), equations 6 and 7 with R = 1/2.
+    Fu et al. 2019 (arXiv:1903.10145), equations 6 and 7 with R = 1/2; a part has a whole number of
+    steps, rounded up.
 
     Args:
       global_step: int64 scalar, 0 at the first step.

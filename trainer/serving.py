@@ -70,7 +70,8 @@ def build_signatures(params: HParams, prior: Any) -> Dict[str, Signature]:
       pixels.
     * `generate`: `count`, `seed`, int32 scalars -> `images` `[count, ...]`, decoded from draws of
       the prior that depend on the seed alone. `generate_at_temperature`: the same with
-      `temperature`, a float32 scalar, that the draws are multiplied by. It is a signature of its
+      `temperature`, a float32 scalar, that the noise of the draws is multiplied by: with N(0, I)
+      the draws, else what they are away from a component's mean. It is a signature of its
       own because TF Serving and TF 2 have no optional inputs.
     * `reconstruct_png`: `image_bytes`, strings `[n]`, each an encoded PNG or JPEG image of the
       model's size without transparent pixels -> as `serving_default`. Of binarised models a level
