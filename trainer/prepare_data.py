@@ -23,37 +23,30 @@ Also a program: `python -m trainer.prepare_data --dataset=mnist`.
 """
 
 import atexit
-import concurrent.futures
-import contextlib
 import dataclasses
-import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
-import threading
-import time
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import tensorflow as tf
 from absl import flags
 
 from trainer import (
     catalog,
+    child_process,
     dataset_folder,
     decoded_copy,
     hparams,
     logs,
     quiet_tfds,
-    signals,
     sources,
 )
 from trainer.dataset_folder import DatasetFolder
 from trainer.decoded_copy import SPLITS, PreparedDataset
 from trainer.errors import UserError
 from trainer.progress import say
-
-_SECONDS_TO_END = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,47 +200,13 @@ def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) ->
     Raises:
       UserError: as `_fill`, or the child died.
     """
-    context = multiprocessing.get_context('spawn')
     try:
-        with concurrent.futures.ProcessPoolExecutor(1, context) as pool, _ended_with_this_one():
-            pool.submit(_fill_as_child, target, idx_dir, stall_seconds).result()
-    except concurrent.futures.process.BrokenProcessPool as error:
+        child_process.call(_fill, target, idx_dir, stall_seconds)
+    except child_process.Died as error:
         raise UserError(
             '{}: the process that prepared it was killed (too little memory?): start again to go '
             'on.'.format(target.name)
         ) from error
-
-
-def _fill_as_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
-    """`_fill` in a process that SIGTERM and Ctrl-C end after its work folder is taken away.
-
-    It ends with its parent too: one of a pool would otherwise wait for ever for its next work.
-    """
-    threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
-    try:
-        with signals.handled():
-            _fill(target, idx_dir, stall_seconds)
-    except signals.Interrupted as interrupted:
-        os._exit(signals.exit_code(interrupted.number))
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _ended_with_this_one() -> Iterator[None]:
-    """Ends the child processes where this process is told to end."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        for child in multiprocessing.active_children():
-            child.terminate()
-            child.join(_SECONDS_TO_END)
-            child.kill()
-        raise
 
 
 def _fill(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
