@@ -143,8 +143,8 @@ def find(dataset: str, data_dir: Optional[str]) -> DatasetFolder:
     match = _DATASET_NAME.fullmatch(dataset)
     if not match:
         raise UserError(
-            '--dataset={}: not a TFDS name; write it like mnist, or name/config:1.2.3 in '
-            'full.'.format(dataset)
+            '--dataset={}: not a TFDS name{}; write it like mnist, or name/config:1.2.3 in '
+            'full.'.format(dataset, quiet_tfds.did_you_mean(dataset))
         )
     name = match.group('name')
     row = FILE_DATASETS.get(name)

@@ -122,15 +122,23 @@ def is_abandoned(path: str) -> bool:
 
     To be asked by a process that has not written anything yet: one that has its number, as the
     first ones of two containers have, is not there any more. Those of other hosts count as ended
-    after an hour.
+    after an hour in which they wrote nothing.
     """
     match = _TEMPORARY.fullmatch(os.path.basename(path.rstrip('/')))
     if match is None:
         return False
     host, process = match.group(1), int(match.group(2))
     if host != _host():
-        return time.time() - tf.gfile.Stat(path).mtime_nsec / 1e9 > _SECONDS_TO_ABANDONED
+        return time.time() - _last_write(path) > _SECONDS_TO_ABANDONED
     return process == os.getpid() or not psutil.pid_exists(process)
+
+
+def _last_write(path: str) -> float:
+    """Seconds since the epoch, of a file, or of a folder and what is in it."""
+    paths = [path]
+    if tf.gfile.IsDirectory(path):
+        paths += [os.path.join(path, name) for name in tf.gfile.ListDirectory(path)]
+    return max(tf.gfile.Stat(each).mtime_nsec for each in paths) / 1e9
 
 
 def sha256(path: str) -> str:

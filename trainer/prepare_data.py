@@ -16,13 +16,15 @@ renamed into place when it is whole. A killed preparation therefore leaves nothi
 taken for data; the next one removes its work folder. On gs:// there is neither a lock nor an atomic
 rename: prepare once, before the processes that use the data start.
 
-Data flows one way: `catalog` (known files) and `packages` -> `sources` of them -> TFDS, kept in
-check by `quiet_tfds` -> `dataset_folder` (the records, the lock) -> `decoded_copy` -> here.
+Data flows one way: `catalog` (known files), `file_search` and `packages` -> `sources` -> TFDS, kept
+in check by `quiet_tfds` and `tfds_downloads` -> `dataset_folder` (the records, the lock) ->
+`decoded_copy` -> here.
 
 Also a program: `python -m trainer.prepare_data --dataset=mnist`.
 """
 
 import atexit
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -42,6 +44,7 @@ from trainer import (
     logs,
     quiet_tfds,
     sources,
+    tfds_downloads,
 )
 from trainer.dataset_folder import DatasetFolder
 from trainer.decoded_copy import SPLITS, PreparedDataset
@@ -107,7 +110,8 @@ def prepare(
       dataset: TFDS name, optionally with a configuration and a version (`name/config:1.2.3`).
       data_dir: TFDS's data folder, local or gs://; None or '' for TFDS's own,
         ~/tensorflow_datasets. A read-only one serves too if TFDS's records are in it.
-      idx_dir: folder of the dataset's files, raw or .gz; used only when TFDS's records are missing.
+      idx_dir: folder of the dataset's files, raw or .gz, see `file_search`; used only when TFDS's
+        records are missing.
       separate_process: prepare, if there is anything to prepare, in a spawned process, so that
         this one opens no session: see `_fill_in_child`. The main module must be importable.
       stall_seconds: a network source is given up after so long without a byte.
@@ -235,7 +239,7 @@ def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds:
         )
     else:
         downloads = os.path.join(work if target.is_remote else target.data_dir, 'downloads')
-    say('{}: writing its TFDS records, which takes a minute or so.'.format(target.name))
+        say("{}: getting its files: TFDS's download.".format(target.name))
     extracted = os.path.join(work, 'extracted')
     _download_and_prepare(target, builder, downloads, extracted, stall_seconds)
     dataset_folder.publish(builder.data_dir, target.records, 'dataset_info.json')
@@ -255,20 +259,37 @@ def _download_and_prepare(
     config = tfds.download.DownloadConfig(
         extract_dir=extracted, compute_stats=tfds.download.ComputeStatsMode.SKIP
     )
+    _say_when_downloaded(builder, target.name)
     bars = sys.stderr.isatty()
     download_bars = bars and target.name not in catalog.FILE_DATASETS
     try:
-        with quiet_tfds.quiet(bars, download_bars), quiet_tfds.download_timeout(stall_seconds):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quiet_tfds.quiet(bars, download_bars))
+            stack.enter_context(tfds_downloads.timeout(stall_seconds))
+            stack.enter_context(tfds_downloads.tidy(downloads))
+            stack.enter_context(tfds_downloads.by_hand())
             builder.download_and_prepare(download_dir=downloads, download_config=config)
     except Exception as error:  # Any of 100 datasets' own code runs here: no narrower class.
         reason = '{}: {}'.format(type(error).__name__, quiet_tfds.first_line(error))
         if isinstance(error, requests.exceptions.RequestException):
-            reason = quiet_tfds.download_reason(error, stall_seconds)
+            reason = tfds_downloads.reason(error, stall_seconds)
         raise UserError(
             '--dataset={}: TFDS could not prepare it in --data_dir={} ({}).'.format(
                 target.dataset, target.data_dir, reason
             )
         ) from error
+
+
+def _say_when_downloaded(builder: Any, name: str) -> None:
+    """Lets TFDS's builder say that it writes records, once it has their files."""
+    usual = builder._split_generators
+
+    def split_generators(manager: Any) -> Any:
+        generators = usual(manager)
+        say('{}: writing its TFDS records, which takes a minute or so.'.format(name))
+        return generators
+
+    builder._split_generators = split_generators
 
 
 def _temporary_copy(source: DatasetFolder) -> PreparedDataset:

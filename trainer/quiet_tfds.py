@@ -7,9 +7,6 @@ saves about a second.
 import contextlib
 import difflib
 import io
-import socket
-import types
-import urllib.parse
 import warnings
 from typing import Any, Dict, Iterator, Tuple
 
@@ -35,13 +32,9 @@ def builder(dataset: str, data_dir: str) -> Any:
         with quiet():
             return tfds.builder(dataset, data_dir=data_dir)
     except registered.DatasetNotFoundError as error:
-        name = dataset.split(':')[0].split('/')[0]
-        near = difflib.get_close_matches(name, tfds.list_builders(), n=1)
         raise UserError(
             '--dataset={}: TFDS 1.2.0 has no such dataset{}; some that work are {}.'.format(
-                dataset,
-                '; did you mean {}?'.format(near[0]) if near else '',
-                ', '.join(_KNOWN_NAMES),
+                dataset, did_you_mean(dataset), ', '.join(_KNOWN_NAMES)
             )
         ) from error
     except (
@@ -57,6 +50,15 @@ def builder(dataset: str, data_dir: str) -> Any:
         ) from error
     except (AssertionError, ValueError, TypeError) as error:
         raise UserError('--dataset={}: {}'.format(dataset, first_line(error))) from error
+
+
+def did_you_mean(dataset: str) -> str:
+    """A question that goes on after a sentence on a wrong name; '' where no name is near."""
+    import tensorflow_datasets as tfds
+
+    name = dataset.split(':')[0].split('/')[0].strip().lower().replace('-', '_')
+    near = difflib.get_close_matches(name, tfds.list_builders(), n=1)
+    return '; did you mean {}?'.format(near[0]) if near else ''
 
 
 def image_shape(builder: Any, dataset: str) -> Tuple[int, int, int]:
@@ -126,11 +128,11 @@ def quiet(bars: bool = False, download_bars: bool = False) -> Iterator[None]:
     absl_level, tf_level = logging.get_verbosity(), tf.compat.v1.logging.get_verbosity()
     with contextlib.ExitStack() as stack:
         enter = stack.enter_context
-        enter(_replaced(dataset_info.DatasetInfo, 'initialize_from_bucket', lambda self: None))
-        enter(_replaced(gcs_utils, 'gcs_files', lambda prefix_filter=None: []))
-        enter(_replaced(tqdm_utils, '_active', bars))
+        enter(replaced(dataset_info.DatasetInfo, 'initialize_from_bucket', lambda self: None))
+        enter(replaced(gcs_utils, 'gcs_files', lambda prefix_filter=None: []))
+        enter(replaced(tqdm_utils, '_active', bars))
         if not download_bars:  # They stay on the screen, empty where nothing is downloaded.
-            enter(_replaced(utils, 'async_tqdm', tqdm_utils.EmptyTqdm))
+            enter(replaced(utils, 'async_tqdm', tqdm_utils.EmptyTqdm))
         enter(contextlib.redirect_stdout(io.StringIO()))
         enter(warnings.catch_warnings())
         warnings.simplefilter('ignore')
@@ -141,36 +143,6 @@ def quiet(bars: bool = False, download_bars: bool = False) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def download_timeout(seconds: float) -> Iterator[None]:
-    """Lets TFDS's downloads give up after `seconds` without a byte; TFDS 1.2.0 waits for ever.
-
-    Its downloader takes no timeout, so the session class it uses is replaced meanwhile.
-    """
-    import requests
-    from tensorflow_datasets.core.download import downloader
-
-    class TimedSession(requests.Session):
-        def request(self, method: str, url: str, **kwargs: Any) -> Any:
-            kwargs['timeout'] = (seconds / _num_addresses(url), seconds)
-            return super().request(method, url, **kwargs)
-
-    with _replaced(downloader, 'requests', types.SimpleNamespace(Session=TimedSession)):
-        yield
-
-
-def download_reason(error: Exception, stall_seconds: float) -> str:
-    """One phrase for an exception of requests, whose own text runs over several lines."""
-    import requests
-
-    # A stall amid the body is a ConnectionError with 'Read timed out' in requests 2.x.
-    if isinstance(error, requests.exceptions.Timeout) or 'timed out' in str(error):
-        return 'no byte for {:g} s'.format(stall_seconds)
-    if isinstance(error, requests.exceptions.ConnectionError):
-        return 'no connection'
-    return ' '.join(str(error).split())[:200]
-
-
 def first_line(error: BaseException) -> str:
     """The first line of the error's text: TensorFlow and TFDS go on for several more."""
     lines = str(error).strip().splitlines()
@@ -178,19 +150,11 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Gives an attribute of TFDS another value meanwhile."""
     original = getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
         setattr(owner, name, original)
-
-
-def _num_addresses(url: str) -> int:
-    """Number of addresses of the host: the timeout of a connection holds for each in turn."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        return len(socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM))
-    except OSError:
-        return 1

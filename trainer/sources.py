@@ -12,7 +12,7 @@ from typing import Dict, List, Mapping, Sequence, Union
 
 import tensorflow as tf
 
-from trainer import path_flags, quiet_tfds
+from trainer import path_flags, quiet_tfds, tfds_downloads
 from trainer.catalog import FILE_DATASETS
 from trainer.errors import UserError
 from trainer.packages import DebianPackage, NpmPackage, SourceFailed
@@ -96,7 +96,7 @@ class _TfdsDownload:
 
         paths = {}
         try:
-            with quiet_tfds.quiet(), quiet_tfds.download_timeout(stall_seconds):
+            with quiet_tfds.quiet(), tfds_downloads.timeout(stall_seconds):
                 manager = tfds.download.DownloadManager(download_dir=os.path.join(folder, 'tfds'))
                 # One by one: TFDS would go on with the other files after the first one failed.
                 for name in names:
@@ -107,7 +107,7 @@ class _TfdsDownload:
         except download_manager.NonMatchingChecksumError as error:
             raise SourceFailed('the archive has a wrong sha256') from error
         except (requests.exceptions.RequestException, downloader.DownloadError) as error:
-            raise SourceFailed(quiet_tfds.download_reason(error, stall_seconds)) from error
+            raise SourceFailed(tfds_downloads.reason(error, stall_seconds)) from error
         return paths
 
 
