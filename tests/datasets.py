@@ -86,7 +86,9 @@ def small_mnist(folder, url=NOWHERE, archives=None, dataset='mnist'):
     builder = {'mnist': tfds_mnist.MNIST, 'fashion_mnist': tfds_mnist.FashionMNIST}[dataset]
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    row = dataclasses.replace(real, sha256=digests, num_train=NUM_TRAIN, num_test=NUM_TEST)
+    row = dataclasses.replace(
+        real, sizes=_sizes(contents), sha256=digests, num_train=NUM_TRAIN, num_test=NUM_TEST
+    )
     registered = {}
     for name, content in contents.items():
         archive = _read(archives, name + '.gz') if archives else content
@@ -125,12 +127,16 @@ def small_binarized_mnist(folder, url=NOWHERE):
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     counts = {'num_' + split: count for split, count in BINARY_COUNTS.items()}
-    row = dataclasses.replace(real, sha256=digests, **counts)
+    row = dataclasses.replace(real, sizes=_sizes(contents), sha256=digests, **counts)
     registered = {url + name: (len(contents[name]), digests[name]) for name in contents}
     with mock.patch.dict(catalog.FILE_DATASETS, binarized_mnist=row), mock.patch.object(
         tfds_binarized_mnist.BinarizedMNIST, 'URL', url
     ), mock.patch.dict(checksums.get_all_sizes_checksums(), registered):
         yield
+
+
+def _sizes(contents):
+    return {name: len(content) for name, content in contents.items()}
 
 
 def _read(folder, name):
@@ -179,6 +185,31 @@ class OldShards(_Numbered):
     IN_DEVELOPMENT = False
     VERSION = tfds.core.Version('1.0.0', experiments={tfds.core.Experiment.S3: False})
     NUM_SHARDS = 3
+
+
+class Downloaded(_Numbered):
+    """Downloads the archives that `downloaded` says, and makes nothing of them."""
+
+    IN_DEVELOPMENT = False
+    urls = ()
+
+    def _split_generators(self, dl_manager):
+        for path in dl_manager.download(list(self.urls)):
+            assert tf.io.gfile.exists(path)
+        return super()._split_generators(dl_manager)
+
+
+@contextlib.contextmanager
+def downloaded(url, archives):
+    """Makes 'downloaded' need archives from the folder `url`: their bytes by name."""
+    registered = {
+        url + name: (len(content), hashlib.sha256(content).hexdigest())
+        for name, content in archives.items()
+    }
+    with mock.patch.object(Downloaded, 'urls', list(registered)), mock.patch.dict(
+        checksums.get_all_sizes_checksums(), registered
+    ):
+        yield
 
 
 class OddSides(_Numbered):

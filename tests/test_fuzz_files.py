@@ -32,6 +32,7 @@ from trainer import (
     ending,
     evaluate,
     export,
+    file_search,
     files,
     generate,
     hparams,
@@ -336,42 +337,45 @@ PIXELS = datasets.numbered_images(30, (28, 28)).tobytes()
 IDX = struct.pack('>IIII', 2051, 30, 28, 28) + PIXELS
 ZIPPED = gzip.compress(IDX)
 ROW = dataclasses.replace(
-    catalog.FILE_DATASETS['mnist'], sha256={'images': hashlib.sha256(IDX).hexdigest()}
+    catalog.FILE_DATASETS['mnist'],
+    sizes={'images': len(IDX)},
+    sha256={'images': hashlib.sha256(IDX).hexdigest()},
 )
 
 
 @examples(250)
 @hypothesis.given(strategies.one_of(damaged(IDX), damaged(ZIPPED)))
 def test_idx_files_are_those_known_or_refused(tmp_path_factory, content):
-    folder = tmp_path_factory.getbasetemp()
-    write(folder / 'images', content)
-    source = sources._UserFolder(str(folder))
-    path = source.fetch(['images'])['images']
-    try:
-        assert sources._verified(path, 'images', ROW.sha256['images'], source) == IDX
-    except UserError as error:
-        assert is_one_sentence(error, path, '--idx_dir')
-        assert content not in (IDX, ZIPPED)
+    path = str(tmp_path_factory.getbasetemp() / 'known' / 'images')
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    write(path, content)
+    with mock.patch.dict(catalog.FILE_DATASETS, mnist=ROW):
+        try:
+            sources.check_folder('mnist', os.path.dirname(path))
+            assert file_search.read(path, 'mnist', 'images') == (IDX, '')
+        except UserError as error:
+            assert is_one_sentence(error, path, '--idx_dir')
+            assert content not in (IDX, ZIPPED)
 
 
 def test_a_zipped_file_is_not_unpacked_beyond_what_any_known_one_has(tmp_path, monkeypatch):
     write(tmp_path / 'images', gzip.compress(bytes(1 << 24)))
-    monkeypatch.setattr(sources, '_MOST_BYTES', 1000)
-    source = sources._UserFolder(str(tmp_path))
+    monkeypatch.setitem(catalog.FILE_DATASETS, 'mnist', ROW)
+    monkeypatch.setattr(file_search, '_MOST_BYTES', 1000)
     with mock.patch.object(
-        sources.hashlib, 'sha256', wraps=hashlib.sha256
+        file_search.hashlib, 'sha256', wraps=hashlib.sha256
     ) as digest, pytest.raises(UserError) as error:
-        sources._verified(str(tmp_path / 'images'), 'images', '', source)
-    assert is_one_sentence(error.value, str(tmp_path / 'images'))
-    assert len(digest.call_args[0][0]) == 1000
+        sources.check_folder('mnist', str(tmp_path))
+    assert is_one_sentence(error.value, str(tmp_path / 'images'), 'more than 999 bytes')
+    assert max(len(call[0][0]) for call in digest.call_args_list) == 1000
 
 
-def test_whole_idx_files_are_taken(tmp_path):
-    source = sources._UserFolder(str(tmp_path))
+def test_whole_idx_files_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setitem(catalog.FILE_DATASETS, 'mnist', ROW)
     for content in (IDX, gzip.compress(IDX), gzip.compress(IDX[:99]) + gzip.compress(IDX[99:])):
         write(tmp_path / 'images', content)
-        path = str(tmp_path / 'images')
-        assert sources._verified(path, 'images', ROW.sha256['images'], source) == IDX
+        sources.check_folder('mnist', str(tmp_path))
+        assert file_search.read(str(tmp_path / 'images'), 'mnist', 'images') == (IDX, '')
 
 
 @pytest.fixture(scope='module')

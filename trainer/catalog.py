@@ -18,6 +18,7 @@ class FileDataset:
       image_shape: (rows, columns, channels).
       num_train: images in TFDS's train split, validation included unless it is a split there.
       num_test: images in the test split.
+      sizes: for each file its bytes, decompressed.
       sha256: for each file the sha256 of its decompressed bytes, in hex. TFDS 1.2.0 does not hash
         archives that already lie in its download folder, so we check what it will read.
       second_source: where to look when TFDS's own download fails, if there is such a place.
@@ -29,11 +30,20 @@ class FileDataset:
     image_shape: Tuple[int, int, int]
     num_train: int
     num_test: int
+    sizes: Mapping[str, int]
     sha256: Mapping[str, str]
     second_source: Optional[Union[NpmPackage, DebianPackage]] = None
     num_validation: int = 0
     suffix: str = '.gz'
 
+
+# A header of 16 bytes and 28 x 28 an image; a header of 8 bytes and one a label.
+_IDX_SIZES = {
+    'train-images-idx3-ubyte': 47040016,
+    'train-labels-idx1-ubyte': 60008,
+    't10k-images-idx3-ubyte': 7840016,
+    't10k-labels-idx1-ubyte': 10008,
+}
 
 FILE_DATASETS: Dict[str, FileDataset] = {
     'mnist': FileDataset(
@@ -41,6 +51,7 @@ FILE_DATASETS: Dict[str, FileDataset] = {
         image_shape=(28, 28, 1),
         num_train=60000,
         num_test=10000,
+        sizes=_IDX_SIZES,
         sha256={
             'train-images-idx3-ubyte': (
                 'ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db'
@@ -62,6 +73,7 @@ FILE_DATASETS: Dict[str, FileDataset] = {
         image_shape=(28, 28, 1),
         num_train=60000,
         num_test=10000,
+        sizes=_IDX_SIZES,
         sha256={
             'train-images-idx3-ubyte': (
                 'c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888'
@@ -85,6 +97,11 @@ FILE_DATASETS: Dict[str, FileDataset] = {
         num_train=50000,
         num_validation=10000,
         num_test=10000,
+        sizes={
+            'binarized_mnist_train.amat': 78400000,
+            'binarized_mnist_valid.amat': 15680000,
+            'binarized_mnist_test.amat': 15680000,
+        },
         sha256={
             'binarized_mnist_train.amat': (
                 'ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d'

@@ -168,7 +168,7 @@ class HParams:
     idx_dir: str = _setting(
         '',
         'Folder with the files of the dataset (the four IDX files of mnist and fashion_mnist), raw '
-        'or .gz, from which it is prepared instead of from the network.',
+        'or .gz, or folders of them; from these it is prepared instead of from the network.',
         fixed=False,
     )
     save_checkpoints_steps: int = _setting(

@@ -1,25 +1,18 @@
 """Where the files of a dataset come from: a folder of the user's, TFDS's download, a package."""
 
 import dataclasses
-import gzip
-import hashlib
-import io
 import os
 import tempfile
 import urllib.parse
-import zlib
 from typing import Dict, List, Mapping, Sequence, Union
 
 import tensorflow as tf
 
-from trainer import path_flags, quiet_tfds, tfds_downloads
+from trainer import file_search, path_flags, quiet_tfds, tfds_downloads
 from trainer.catalog import FILE_DATASETS
 from trainer.errors import UserError
 from trainer.packages import DebianPackage, NpmPackage, SourceFailed
 from trainer.progress import say
-
-# More than any of the files has, unpacked.
-_MOST_BYTES = 1 << 27
 
 
 class NoSource(UserError):
@@ -32,9 +25,10 @@ class NoSource(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class _UserFolder:
-    """The user's folder of the files, each raw or gzipped with `.gz` behind its name."""
+    """The user's folder of the files, each raw or gzipped, under any name."""
 
     folder: str
+    dataset: str
 
     remedy = 'get the original file and put it there'
 
@@ -48,22 +42,49 @@ class _UserFolder:
         """Returns a path for each of `names`; `folder` and `stall_seconds` are not needed.
 
         Raises:
-          UserError: a file is missing, or there is no home folder for `~`.
+          UserError: a file is missing, and the message says what was seen in its place; or there is
+            no home folder for `~`.
         """
         del stall_seconds
         folder = path_flags.of_flag('idx_dir', self.folder)
-        paths = {}
-        for name in names:
-            raw = os.path.join(folder, name)
-            paths[name] = next((p for p in (raw, raw + '.gz') if os.path.isfile(p)), '')
-        missing = [name for name, path in paths.items() if not path]
-        if missing:
+        try:
+            search = file_search.search(folder, self.dataset)
+        except OSError as error:
             raise UserError(
-                '{}: no {} there (raw or .gz): name the folder that holds all of {}.'.format(
-                    self.name, ' and no '.join(missing), ', '.join(names)
+                '{}: {}: name the folder that holds {}.'.format(
+                    self.name, error.strerror, ', '.join(names)
                 )
-            )
-        return paths
+            ) from error
+        if len(search.found) < len(names):
+            raise UserError('{}: {}'.format(self.name, self._missing(search, names)))
+        return search.found
+
+    def _missing(self, search: file_search.Search, names: Sequence[str]) -> str:
+        other = search.other_dataset()
+        if other:
+            return "these are {0}'s files: give --dataset={0}.".format(other)
+        missing = [name for name in names if name not in search.found]
+        parts = [_seen(search.named[name], self.dataset, name) for name in missing]
+        absent = [name for name in missing if not search.named[name]]
+        if absent:
+            parts.append('no {} there (raw or .gz)'.format(' and no '.join(absent)))
+        if not search.is_complete:
+            parts.append('not all was looked at, as there is too much')
+        todo = 'Nothing was prepared: {}, then start again'.format(self.remedy)
+        if absent:
+            todo = 'Name the folder that holds all of {}'.format(', '.join(names))
+        return '{}. {}.'.format('; '.join(filter(None, parts)), todo)
+
+
+def _seen(paths: Sequence[str], dataset: str, name: str) -> str:
+    """What is seen in the largest of the files that are named like `name`; '' without any."""
+    if not paths:
+        return ''
+    path = max(paths, key=os.path.getsize)
+    try:
+        return '{} {}'.format(path, file_search.read(path, dataset, name)[1])
+    except tf.errors.OpError as error:
+        return '{} cannot be read ({})'.format(path, quiet_tfds.first_line(error))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +92,12 @@ class _TfdsDownload:
     """TFDS's own download, or the archives it left in its download folder.
 
     Attributes:
+      dataset: one of FILE_DATASETS.
       urls: for each file the address of its archive.
       downloads: TFDS's download folder in the data folder; only read.
     """
 
+    dataset: str
     urls: Mapping[str, str]
     downloads: str
 
@@ -95,13 +118,15 @@ class _TfdsDownload:
         from tensorflow_datasets.core.download import download_manager, downloader
 
         paths = {}
+        by_hand = self._put_by_hand()
         try:
             with quiet_tfds.quiet(), tfds_downloads.timeout(stall_seconds):
                 manager = tfds.download.DownloadManager(download_dir=os.path.join(folder, 'tfds'))
                 # One by one: TFDS would go on with the other files after the first one failed.
                 for name in names:
                     url = self.urls[name]
-                    paths[name] = os.path.join(self.downloads, _archive_name(url))
+                    archive = os.path.join(self.downloads, _archive_name(url))
+                    paths[name] = by_hand.get(name, archive)
                     if not tf.gfile.Exists(paths[name]):
                         paths[name] = manager.download(url)
         except download_manager.NonMatchingChecksumError as error:
@@ -110,15 +135,22 @@ class _TfdsDownload:
             raise SourceFailed(tfds_downloads.reason(error, stall_seconds)) from error
         return paths
 
+    def _put_by_hand(self) -> Dict[str, str]:
+        """Paths of the files, under whatever name, that lie in a local download folder."""
+        try:
+            return file_search.search(self.downloads, self.dataset).found
+        except OSError:  # It is not there, or not local.
+            return {}
+
 
 _Source = Union[_UserFolder, _TfdsDownload, NpmPackage, DebianPackage]
 
 
 def check_folder(dataset: str, idx_dir: str) -> None:
-    """Refuses an `--idx_dir` that cannot serve, without reading its files.
+    """Refuses an `--idx_dir` that cannot serve.
 
     Raises:
-      UserError: a file is missing, or `dataset` is not made of such files.
+      UserError: a file is missing or has other bytes, or `dataset` is not made of such files.
     """
     row = FILE_DATASETS.get(dataset)
     if row is None:
@@ -127,7 +159,7 @@ def check_folder(dataset: str, idx_dir: str) -> None:
                 idx_dir, ', '.join(FILE_DATASETS), dataset
             )
         )
-    _UserFolder(idx_dir).fetch(list(row.sha256))
+    _UserFolder(idx_dir, dataset).fetch(list(row.sha256))
 
 
 def place_downloads(
@@ -150,11 +182,11 @@ def place_downloads(
     row = FILE_DATASETS[dataset]
     # As the `_split_generators` of TFDS 1.2.0 build them.
     urls = {name: urllib.parse.urljoin(url, name + row.suffix) for name in row.sha256}
-    sources: List[_Source] = [_TfdsDownload(urls, os.path.join(data_dir, 'downloads'))]
+    sources: List[_Source] = [_TfdsDownload(dataset, urls, os.path.join(data_dir, 'downloads'))]
     if row.second_source is not None:
         sources.append(row.second_source)
     if idx_dir:
-        sources = [_UserFolder(idx_dir)]
+        sources = [_UserFolder(idx_dir, dataset)]
     reasons = []
     for source in sources:
         say('{}: getting its files: {}.'.format(dataset, source.name))
@@ -167,7 +199,7 @@ def place_downloads(
             continue
         os.mkdir(folder)
         for name, path in paths.items():
-            content = _verified(path, name, row.sha256[name], source)
+            content = _verified(path, dataset, name, source)
             _write_download(content, name, urls[name], folder)
         return
     raise NoSource(
@@ -179,29 +211,18 @@ def place_downloads(
     )
 
 
-def _verified(path: str, name: str, sha256: str, source: _Source) -> bytes:
+def _verified(path: str, dataset: str, name: str, source: _Source) -> bytes:
     """The bytes of the file `name`, unpacked where the file at `path` is gzipped.
 
     Raises:
-      UserError: it is gzipped, but not to its end; or its bytes have another sha256.
+      UserError: it has other bytes.
     """
-    with tf.gfile.GFile(path, 'rb') as f:
-        content = f.read()
-    if content.startswith(b'\x1f\x8b'):
-        try:
-            # No more than that, whatever it claims: the sha256 refuses what is cut.
-            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MOST_BYTES)
-        except (EOFError, OSError, zlib.error) as error:
-            raise UserError(
-                '{}: {} is a broken gzip file ({}): {}, then start again.'.format(
-                    source.name, path, error, source.remedy
-                )
-            ) from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != sha256:
+    content, wrong = file_search.read(path, dataset, name)
+    if wrong:
         raise UserError(
-            '{}: {} is not the known {}: its bytes have sha256 {}, not {}. Nothing was prepared: '
-            '{}, then start again.'.format(source.name, path, name, digest, sha256, source.remedy)
+            '{}: {} is not the known {}: it {}. Nothing was prepared: {}, then start again.'.format(
+                source.name, path, name, wrong, source.remedy
+            )
         )
     return content
 
