@@ -140,9 +140,11 @@ def expected_number(row, text):
 
 
 def expected_path(row, text):
-    """What the home folder makes of it, if it is a path; None where there is no such user."""
+    """What the home folder makes of it, if it is a path; None where it has to be refused."""
     if not row.name.endswith('_dir'):
         return text
+    if row.name == 'model_dir' and set(text) & set('*?[\\'):
+        return None
     whole = os.path.expanduser(text)
     return None if whole.startswith('~') else whole
 

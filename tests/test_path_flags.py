@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from scripts import audit
 from tests.test_fuzz_flags import ROOT, SCRIPTS, TABLES, defined_by
-from trainer import logs, path_flags, prepare_data, sources, verify_export
+from trainer import hparams, logs, path_flags, prepare_data, sources, verify_export
 from trainer.errors import UserError
 
 # Those that are no path. What is new has to be put here, or be a path.
@@ -53,6 +55,50 @@ def test_a_path_of_any_program_begins_in_the_home_folder(home, program, name):
     assert 'there is no user no-such-user' in str(refused.value)
     shown = 'model_dir' if name in ('job-dir', 'job_dir') else name
     assert '--{}=~no-such-user/x'.format(shown) in str(refused.value)
+
+
+# Below these lie checkpoints, whose paths TensorFlow takes for patterns.
+OF_CHECKPOINTS = {'model_dir', 'job-dir', 'job_dir', 'checkpoint', 'export_dir', 'flat_dir'}
+OF_CHECKPOINTS |= {'results_dir', 'work_dir'}
+
+
+@pytest.mark.parametrize('program, name', text_flags())
+def test_what_tensorflow_would_take_for_a_pattern_is_refused(program, name):
+    assert read(program, name, 'a {b} (c) ]é!^') == 'a {b} (c) ]é!^'
+    for character in '[*?\\':
+        path = 'runs/a{}1]'.format(character)
+        if name not in OF_CHECKPOINTS:
+            assert read(program, name, path) == path
+            continue
+        with pytest.raises(flags.Error) as refused:
+            read(program, name, path)
+        assert '={}: TensorFlow takes the {} in it'.format(path, character) in str(refused.value)
+
+
+@pytest.mark.parametrize('name, found', [('a]{1}', True), ('a[1]', False), ('a\\', False)])
+def test_tensorflow_takes_these_characters_for_patterns(tmp_path, name, found):
+    """What the refusal rests on; * and ? are found, with files of other folders."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'model.ckpt-1.index').write_bytes(b'')
+    assert tf.train.checkpoint_exists(str(tmp_path / name / 'model.ckpt-1')) == found
+
+
+def test_the_default_folder_of_a_run_is_no_pattern():
+    values = flags.FlagValues()
+    hparams.define_flags(flag_values=values)
+    values(['program', '--dataset=mnist:3.*.*'])
+    assert hparams.from_flags(values, (28, 28, 1)).model_dir == 'runs/mnist:3.x.x-z32'
+
+
+def test_an_export_that_was_moved_to_such_a_folder_is_refused(monkeypatch, tmp_path):
+    golden = str(tmp_path / 'golden.npz')
+    np.savez(golden, **{'encode/inputs/images': np.zeros(1), 'encode/outputs/mean': np.zeros(1)})
+    monkeypatch.setattr(
+        'sys.argv', ['verify', '--golden=' + golden, '--export_dir=m[1]', '--runtime=tensorflow1']
+    )
+    with pytest.raises(SystemExit) as ended:
+        verify_export.main()
+    assert '--export_dir=m[1]: TensorFlow takes the [ in it' in str(ended.value)
 
 
 def test_each_of_several_images_begins_in_the_home_folder(home):

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from tests import datasets
-from trainer import catalog, file_search, files, prepare_data, sources
+from trainer import catalog, file_search, files, hparams, prepare_data, projector, sources
 from trainer.errors import UserError
 
 _NAMES = list(catalog.FILE_DATASETS['mnist'].sha256)
@@ -135,6 +135,33 @@ def test_large_zipped_files_and_what_is_no_file_are_passed_over(contents, tmp_pa
     assert file_search.search(str(tmp_path), 'mnist').found[_IMAGES].endswith('something')
     monkeypatch.setattr(file_search, '_MOST_ZIPPED', len(zipped))
     assert _IMAGES not in file_search.search(str(tmp_path), 'mnist').found
+
+
+def test_a_data_folder_may_have_any_name(contents, tmp_path):
+    """Up to the labels, which a run reads at its very end."""
+    data_dir = str(tmp_path / 'd [x] {user} {0} *? \\ é')
+    _write(tmp_path / 'idx [1] {0}', contents)
+    prepared = prepare_data.prepare('mnist', data_dir, str(tmp_path / 'idx [1] {0}'))
+    assert prepare_data.prepare('mnist', data_dir) == prepared
+    params = hparams.HParams(image_shape=(28, 28, 1), dataset='mnist', data_dir=data_dir)
+    assert projector.labels(prepared, params, 20) == [0] * 20
+
+
+def test_labels_that_cannot_be_read_are_said(contents, tmp_path, capfd):
+    _write(tmp_path / 'idx', contents)
+    prepared = prepare_data.prepare('mnist', str(tmp_path / 'data'), str(tmp_path / 'idx'))
+    params = hparams.HParams(
+        image_shape=(28, 28, 1), dataset='mnist', data_dir=str(tmp_path / 'data')
+    )
+    records = tmp_path / 'data' / 'mnist' / '3.0.0'
+    for name in os.listdir(str(records)):
+        if 'train' in name:
+            os.remove(str(records / name))
+    assert projector.labels(prepared, params, 20) is None
+    assert '{} does not hold all of them'.format(records) in capfd.readouterr().err
+    shutil.rmtree(str(records))
+    assert projector.labels(prepared, params, 20) is None
+    assert 'PROJECTOR: no labels' in capfd.readouterr().err
 
 
 # What is seen in place of a file.

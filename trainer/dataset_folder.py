@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import tensorflow as tf
 
@@ -86,6 +86,19 @@ class DatasetFolder:
             '{} holds no dataset_info.json, so it is not a dataset that TFDS finished: move the '
             'folder away and start again.'.format(self.records)
         )
+
+    def record_files(self, split: str) -> List[str]:
+        """Paths of TFDS's record files of a split, in their order.
+
+        Not by tf.gfile.Glob, to which [ and * in the name of the folder would be patterns too.
+
+        Raises:
+          tf.errors.OpError: the folder of the records cannot be read.
+        """
+        name = self.name.split('/')[0]
+        pattern = re.compile(r'{}-{}\.tfrecord-\d{{5}}-of-\d{{5}}'.format(name, split))
+        names = filter(pattern.fullmatch, tf.gfile.ListDirectory(self.records))
+        return [os.path.join(self.records, name) for name in sorted(names)]
 
     def is_writable(self) -> bool:
         """Whether this process may write below the folder, or create it."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import shutil
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -169,10 +168,7 @@ def _write_split(builder: Any, source: DatasetFolder, split: str, path: str, exp
     Raises:
       UserError: a record is damaged, or there are not `expected` of them (0: not known).
     """
-    # Not by tf.gfile.Glob, to which [ and * in the name of the folder would be patterns too.
-    pattern = re.compile(r'{}-{}\.tfrecord-\d{{5}}-of-\d{{5}}'.format(builder.name, split))
-    names = filter(pattern.fullmatch, tf.gfile.ListDirectory(source.records))
-    records = [os.path.join(source.records, name) for name in sorted(names)]
+    records = source.record_files(split)
     count, damage = _write_pixels(records, builder.info.features['image'], path)
     # TFDS names its files name-split.tfrecord-00000-of-00003.
     if len(records) != (int(records[0][-5:]) if records else 1):

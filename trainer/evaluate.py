@@ -173,7 +173,7 @@ class PartialResults:
         """Removes the file, and those that a process killed while it wrote has left."""
         if self._path is None:
             return
-        for path in [self._path] + tf.gfile.Glob(self._path + '.*.tmp'):
+        for path in [self._path] + files.unfinished(self._path):
             tf.gfile.Remove(path)
 
 

@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 import uuid
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 import psutil
 import tensorflow as tf
@@ -115,6 +115,17 @@ def temporary_name() -> str:
 
 def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode('utf-8')).hexdigest()[:8]
+
+
+def unfinished(path: str) -> List[str]:
+    """Returns what `write_bytes` has left, or writes, beside `path`."""
+    folder, name = os.path.split(path)
+    names = tf.gfile.ListDirectory(folder or '.')
+    return [
+        os.path.join(folder, other)
+        for other in names
+        if other.startswith(name + '.') and other.endswith('.tmp')
+    ]
 
 
 def is_abandoned(path: str) -> bool:

@@ -321,7 +321,8 @@ def from_flags(flag_values: flags.FlagValues, image_shape: Tuple[int, int, int])
     """Makes the table from parsed flags and the dataset's `image_shape`."""
     values = {row.name: getattr(flag_values, row.name) for row in settings()}
     hparams = HParams(image_shape=image_shape, **values)
-    default = os.path.join('runs', '{}-z{}'.format(hparams.dataset, hparams.latent_size))
+    dataset = hparams.dataset.replace('*', 'x')  # TensorFlow would take it for a pattern.
+    default = os.path.join('runs', '{}-z{}'.format(dataset, hparams.latent_size))
     return dataclasses.replace(hparams, model_dir=hparams.model_dir or default)
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import glob
 import os
 import posixpath
 import re
@@ -55,7 +54,7 @@ class NpmPackage:
         log = os.path.join(folder, 'npm.log')
         if _run_watched(command, download, log, stall_seconds) != 0:
             raise SourceFailed(_npm_reason(log))
-        tarballs = glob.glob(os.path.join(download, '*.tgz'))
+        tarballs = _with_suffix('.tgz', download)
         if len(tarballs) != 1:
             raise SourceFailed('npm wrote no tarball')
         try:
@@ -110,7 +109,7 @@ class DebianPackage:
         command = [apt_get, 'download', '-o', 'Acquire::Retries=1', self.package]
         if _run_watched(command, download, log, stall_seconds) != 0:
             raise SourceFailed(_apt_reason(log))
-        packages = glob.glob(os.path.join(download, '*.deb'))
+        packages = _with_suffix('.deb', download)
         if len(packages) != 1:
             raise SourceFailed('apt-get wrote no package')
         command = [dpkg_deb, '-x', packages[0], 'unpacked']
@@ -122,6 +121,10 @@ class DebianPackage:
         ):
             raise SourceFailed('the package is broken or does not hold the files')
         return paths
+
+
+def _with_suffix(suffix: str, folder: str) -> List[str]:
+    return [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(suffix)]
 
 
 def _is_file_below(folder: str, path: str) -> bool:

@@ -5,11 +5,18 @@ would be a folder named `~`, and who removes that by its name removes the home f
 """
 
 import os
+import re
 from typing import Any, Optional
 
 from absl import flags
 
 from trainer.errors import UserError
+
+# Where TensorFlow 1.14 asks whether a checkpoint is there, it takes the path for a pattern: * and ?
+# in it stand for others too, [ and \ never for themselves.
+_SPECIAL = re.compile(r'[*?[\\]')
+# The paths below which checkpoints lie.
+_OF_CHECKPOINTS = {'model_dir', 'checkpoint', 'export_dir', 'flat_dir', 'results_dir', 'work_dir'}
 
 flags.disclaim_key_flags()  # They are those of the module that calls `define`.
 
@@ -37,6 +44,21 @@ def expanded(path: str) -> str:
     )
 
 
+def check_is_no_pattern(path: str) -> None:
+    """Refuses a path of checkpoints that TensorFlow would not find again.
+
+    Raises:
+      ValueError: names the character.
+    """
+    special = _SPECIAL.search(path)
+    if special:
+        raise ValueError(
+            'TensorFlow takes the {} in it for a part of a pattern: give a path without'.format(
+                special.group()
+            )
+        )
+
+
 def of_flag(name: str, path: str) -> str:
     """Returns `expanded(path)`, for a path that may have come another way than by its flag.
 
@@ -50,14 +72,19 @@ def of_flag(name: str, path: str) -> str:
 
 
 class _PathParser(flags.ArgumentParser):
-    """Takes one path, or several with commas between them."""
+    """Takes one path, or several with commas between them; of checkpoints, no pattern."""
 
-    def __init__(self, several: bool):
+    def __init__(self, several: bool, of_checkpoints: bool):
         self._separator = ',' if several else None
+        self._of_checkpoints = of_checkpoints
 
     def parse(self, argument: Any) -> str:
         parts = argument.split(self._separator) if self._separator else [argument]
-        return ','.join(expanded(part) for part in parts)
+        paths = [expanded(part) for part in parts]
+        if self._of_checkpoints:
+            for path in paths:
+                check_is_no_pattern(path)
+        return ','.join(paths)
 
     def flag_type(self) -> str:
         return 'string'
@@ -78,7 +105,7 @@ def define(
       more: what `flags.DEFINE` takes, such as `required`.
     """
     flags.DEFINE(
-        _PathParser(several),
+        _PathParser(several, name in _OF_CHECKPOINTS),
         name,
         default,
         text,

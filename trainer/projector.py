@@ -30,7 +30,9 @@ from trainer import (
     prepare_data,
 )
 from trainer.decoded_copy import PreparedDataset
+from trainer.errors import UserError
 from trainer.hparams import HParams
+from trainer.progress import say
 
 FOLDER = 'projector'
 _NAME = 'posterior_mean'
@@ -123,22 +125,23 @@ def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[
 
     Returns:
       The labels, or None where the dataset has none or its records are not there, or not whole, any
-      more.
+      more; then it says so.
     """
     try:
         return _read_labels(data, params, count)
-    except (tf.errors.OpError, message.DecodeError):
+    except (UserError, tf.errors.OpError, message.DecodeError) as error:
+        reason = str(error).strip().split('\n')[0].rstrip('.')
+        say("PROJECTOR: no labels, as TFDS's records cannot be read ({}).".format(reason))
         return None
 
 
 def _read_labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[int]]:
     source = dataset_folder.find(params.dataset, params.data_dir or None)
-    pattern = os.path.join(source.records, '*-{}.tfrecord-*-of-*')
     first = 0
-    paths = sorted(tf.gfile.Glob(pattern.format('validation')))
+    paths = source.record_files('validation')
     if not paths:  # It is the end of TFDS's train split.
         first = data.num_examples['train']
-        paths = sorted(tf.gfile.Glob(pattern.format('train')))
+        paths = source.record_files('train')
     found: List[int] = []
     index = 0
     for path in paths:
@@ -149,7 +152,9 @@ def _read_labels(data: PreparedDataset, params: HParams, count: int) -> Optional
                     return None
                 found.append(label.int64_list.value[0])
             index += 1
-    return found if len(found) == count else None
+    if len(found) != count:
+        raise UserError('{} does not hold all of them'.format(source.records))
+    return found
 
 
 def _define_flags() -> None:

@@ -14,6 +14,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -229,6 +230,12 @@ def main():
 
     golden = read('--golden', args.golden, read_golden)
     runtime = args.runtime or installed_runtime(args)
+    special = re.search(r'[*?[]', args.export_dir)
+    if special and runtime.startswith('tensorflow'):
+        raise SystemExit(
+            '--export_dir={}: TensorFlow takes the {} in it for a part of a pattern: move the '
+            'export to a path without.'.format(args.export_dir, special.group())
+        )
     calls = read('--export_dir', args.export_dir, lambda _: RUNTIMES[runtime](args))
     names = sorted(golden)
     if args.signatures:
