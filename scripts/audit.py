@@ -20,7 +20,7 @@ import requests
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
-from trainer import path_flags  # noqa: E402
+from trainer import path_flags, terminal  # noqa: E402
 
 LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
 REVIEWED = os.path.join(ROOT, 'scripts', 'audit.json')
@@ -145,4 +145,5 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    with terminal.guarded(must_print=True):
+        sys.exit(main())

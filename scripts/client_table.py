@@ -565,6 +565,8 @@ def main(argv: List[str]) -> int:
         exports = by_signature(export_dir, checkpoint_path, elsewhere)
         results.update(in_other_runtimes(clients, exports, golden))
         versions = clients.versions()
+    if values.json:
+        files.write_output(values.json, files.json_bytes(results))
     text = table(results)
     print(text)
     done = [result for by_name in results.values() for result in by_name.values()]
@@ -572,8 +574,6 @@ def main(argv: List[str]) -> int:
     print(
         '\nLargest difference {:.1e}; tensorflow==1.14.0, {}.'.format(largest, ', '.join(versions))
     )
-    if values.json:
-        files.write_output(values.json, files.json_bytes(results))
     return int('FAILED' in text)
 
 

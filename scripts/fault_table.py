@@ -30,7 +30,7 @@ from absl import app, flags  # noqa: E402
 
 from scripts import laboratory, runs  # noqa: E402
 from scripts.laboratory import CHECKPOINT_DATA, KINDS, Bench, Laboratory, Process, Skipped  # noqa: E402
-from trainer import dataset_folder, drawing, hparams, path_flags, prepare_data  # noqa: E402
+from trainer import dataset_folder, drawing, hparams, path_flags, prepare_data, terminal  # noqa: E402
 
 _NATS = 1.0
 _SECONDS_TO_SAVE = 10.0
@@ -968,12 +968,12 @@ def main(argv: List[str]) -> None:
     bench_laboratory = Laboratory(work_dir, data_dir, values.quick, values.soak_minutes)
     rows = chosen_rows(all_rows(), values.only, values.quick)
     results = run_rows(rows, bench_laboratory, values.jobs)
-    print(table(results))
-    seconds = sum(result['seconds'] for result in results)
-    print('\n' + facts(bench_laboratory, seconds, values.jobs))
     if values.json:
         with open(values.json, 'w') as f:
             json.dump(results, f, indent=2)
+    print(table(results))
+    seconds = sum(result['seconds'] for result in results)
+    print('\n' + facts(bench_laboratory, seconds, values.jobs))
     bad = [r for r in results if not is_good(r['outcome'], values.quick)]
     if bad or not results:
         note('{} of {} rows are not ok; logs: {}'.format(len(bad), len(results), work_dir))
@@ -999,4 +999,5 @@ def define_flags() -> None:
 
 if __name__ == '__main__':
     define_flags()
-    app.run(main)
+    with terminal.guarded(must_print=True):
+        app.run(main)

@@ -18,9 +18,12 @@ import threading
 import time
 from typing import Dict, List, NoReturn, Optional
 
-from absl import app, flags
-
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+from absl import app, flags  # noqa: E402
+
+from trainer import terminal  # noqa: E402
 
 _SECONDS_TO_FOLLOW_THE_CHIEF = 120.0
 # More than a parameter server goes on for.
@@ -127,7 +130,9 @@ def main(argv: List[str]) -> NoReturn:
     counts = {'chief': 1, 'worker': values.workers, 'ps': values.ps}
     counts['evaluator'] = int(values.evaluator)
     cluster = addresses(counts)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
     members: List[Member] = []
     try:
         for kind, count in counts.items():
@@ -157,4 +162,5 @@ def define_flags() -> None:
 
 if __name__ == '__main__':
     define_flags()
-    app.run(main)
+    with terminal.guarded(must_print=False):
+        app.run(main)

@@ -16,7 +16,12 @@ def send(number):
 
 
 @pytest.mark.parametrize(
-    'number, code, word', [(signal.SIGTERM, 143, 'terminated'), (signal.SIGINT, 130, 'interrupted')]
+    'number, code, word',
+    [
+        (signal.SIGTERM, 143, 'terminated'),
+        (signal.SIGINT, 130, 'interrupted'),
+        (signal.SIGHUP, 129, 'hung up'),
+    ],
 )
 def test_a_program_ends_at_once_with_a_sentence_and_the_code_of_the_signal(
     capsys, number, code, word
@@ -39,13 +44,16 @@ def test_a_program_ends_at_once_with_a_sentence_and_the_code_of_the_signal(
     )
 
 
-def test_an_ignored_signal_stays_so(monkeypatch):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_so(number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with signals.handled():
-            send(signal.SIGINT)
+            send(number)
+            signals.leave_at_once()
+            send(number)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
 
 
 class SendAt(tf.train.SessionRunHook):

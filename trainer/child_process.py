@@ -2,14 +2,13 @@
 
 import multiprocessing
 import os
-import sys
 import threading
 import time
 import traceback
 from multiprocessing import connection
 from typing import Any, Callable, Optional, Tuple
 
-from trainer import signals
+from trainer import signals, terminal
 
 _SECONDS_TO_END = 5.0
 
@@ -57,13 +56,13 @@ def call(function: Callable[..., None], *args: Any) -> None:
 
 
 def _answer(sender: connection.Connection, function: Callable[..., None], args: Any) -> None:
-    """Sends what `function` raises, or None; SIGTERM and Ctrl-C end it after its own cleanup.
+    """Sends what `function` raises, or None; a signal ends it after its own cleanup.
 
     It ends with its parent too, and does not wait for threads that have lost their purpose.
     """
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     try:
-        with signals.handled():
+        with terminal.guarded(must_print=False), signals.handled():
             try:
                 function(*args)
                 sender.send(None)
@@ -71,8 +70,6 @@ def _answer(sender: connection.Connection, function: Callable[..., None], args: 
                 sender.send((error, traceback.format_exc()))
     except signals.Interrupted as interrupted:
         os._exit(signals.exit_code(interrupted.number))
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(0)
 
 

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import re
-import signal
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Tuple
@@ -259,8 +258,7 @@ def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool])
         received.append(number)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
+    signals.handle_with(note)
     # Kept: a server that is garbage-collected ends.
     server = tf.train.Server(
         config.cluster_spec,

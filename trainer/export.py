@@ -455,9 +455,8 @@ def main(argv: List[str]) -> None:
         check_flat_dir(values.flat_dir)
     options = saved_model.Options(values.signature, values.optimize_export, values.warmup)
     exported = export_saved_model(values.signature or 'final', checkpoint_path, params, options)
-    print(exported)
-    if values.flat_dir:
-        print(copy_flat(exported, values.flat_dir))
+    flat = copy_flat(exported, values.flat_dir) if values.flat_dir else ''
+    print('\n'.join(filter(None, [exported, flat])))
 
 
 if __name__ == '__main__':

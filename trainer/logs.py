@@ -11,7 +11,7 @@ from typing import Any, Callable, List, Optional
 
 from absl import app, flags
 
-from trainer import errors
+from trainer import errors, terminal
 from trainer.errors import UserError
 
 # TF 1.14 warns of its own deprecated calls, hundreds of lines that nobody here can act on.
@@ -106,15 +106,19 @@ def _parse(argv: List[str]) -> List[str]:
         sys.exit(1)
 
 
-def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> None:
+def run(
+    main: Callable[[List[str]], Any], argv: Optional[List[str]] = None, must_print: bool = True
+) -> None:
     """Parses the flags, runs `main`, exits; what went wrong is printed as one sentence.
 
-    Exit codes: 1 after a UserError or a failure of the file system, 143 after SIGTERM, 130 after
-    SIGINT. Other exceptions are defects, and keep their traceback.
+    Exit codes: 1 after a UserError or a failure of the file system; 143 after SIGTERM, 130 after
+    SIGINT, 129 after SIGHUP; 141 where nobody reads the output. Other exceptions are defects, and
+    keep their traceback.
 
     Args:
       main: called with what is no flag.
       argv: the command line, if not `sys.argv`.
+      must_print: see `terminal.guarded`.
     """
 
     from trainer import signals  # It imports TensorFlow, which silence_chatter comes before.
@@ -141,4 +145,5 @@ def run(main: Callable[[List[str]], Any], argv: Optional[List[str]] = None) -> N
             print('error: {}'.format(sentence), file=sys.stderr)
             return 1
 
-    app.run(guarded, argv, flags_parser=_parse)
+    with terminal.guarded(must_print):
+        app.run(guarded, argv, flags_parser=_parse)

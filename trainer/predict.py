@@ -156,9 +156,11 @@ def main(argv: List[str]) -> None:
     except UserError as error:  # A server is gone: what it has answered is kept.
         failure = error
     if answers:
+        # Before the table, whose reader may be gone.
+        saved = save(values.output, answers) if values.output else ''
         show(answers)
-        if values.output:
-            save(values.output, answers)
+        if saved:
+            print(saved)
     if failure:
         raise failure
     _name_the_bad(answers)
@@ -226,8 +228,8 @@ def _name_the_bad(answers: List[Answer]) -> None:
         )
 
 
-def save(folder: str, answers: List[Answer]) -> None:
-    """Writes the reconstructions as PNG files and everything else to `results.json`.
+def save(folder: str, answers: List[Answer]) -> str:
+    """Writes the reconstructions as PNG files, all else to `results.json`; returns its path.
 
     There, what a file without scores lacks is null, and `error` says why.
     """
@@ -242,7 +244,7 @@ def save(folder: str, answers: List[Answer]) -> None:
             result[key] = outputs[key].tolist() if outputs else None
         results.append(result)
     path = os.path.join(folder, 'results.json')
-    print(files.write_output(path, files.json_bytes(results)))
+    return files.write_output(path, files.json_bytes(results))
 
 
 def _write_pictures(outputs_by_target: List[Tuple[str, Any]]) -> None:

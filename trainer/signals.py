@@ -1,18 +1,23 @@
-"""How a process ends when it is told to: by SIGTERM (a preemption notice) or SIGINT (Ctrl-C).
+"""How a process ends when it is told to: SIGTERM (a preemption), SIGINT (Ctrl-C), SIGHUP.
 
-A training finishes its step, saves it, and ends; everything else ends at once, since every file is
-written whole or not at all. The exit code is the shell's for the signal, 143 or 130.
+The last comes when the terminal is closed; under `nohup` it is ignored, and stays so. A training
+finishes its step, saves it, and ends; everything else ends at once, since every file is written
+whole or not at all. The exit code is the shell's for the signal: 143, 130 or 129.
 """
 
 import contextlib
 import os
 import signal
 import sys
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import tensorflow as tf
 
-_WORDS: Dict[int, str] = {signal.SIGTERM: 'terminated', signal.SIGINT: 'interrupted'}
+_WORDS: Dict[int, str] = {
+    signal.SIGTERM: 'terminated',
+    signal.SIGINT: 'interrupted',
+    signal.SIGHUP: 'hung up',
+}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -44,20 +49,26 @@ _state = _State()
 def handled() -> Iterator[None]:
     """Turns the first signal into `Interrupted`; a Ctrl-C after it ends the process at once.
 
-    A signal that is ignored, as SIGINT is in the background of a shell script, stays so.
+    A signal that is ignored, as SIGINT is in the background of a shell script and SIGHUP under
+    `nohup`, stays so.
     """
     global _state
     _state = _State()
     before = {number: signal.getsignal(number) for number in _WORDS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, _handle)
+    handle_with(_handle)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _state.received, _state.deferred = None, False
+
+
+def handle_with(handler: Callable[[int, Any], None]) -> None:
+    """Has `handler` handle each of the signals that is not ignored."""
+    for number in _WORDS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _handle(number: int, frame: Any) -> None:

@@ -35,4 +35,4 @@ def main(argv: List[str]) -> None:
 
 if __name__ == '__main__':
     define_flags()
-    logs.run(main)
+    logs.run(main, must_print=False)  # The table is in results.json.

@@ -248,9 +248,6 @@ def main():
     elif runtime == 'onnx':
         names = sorted(calls)
     results = {name: check(calls.get(name), golden[name], args.tolerance) for name in names}
-    for name, result in results.items():
-        text = result.get('error') or 'ok, largest difference {:.1e}'.format(result['difference'])
-        print('{:<12} {:<24} {}'.format(runtime, name, text))
     if args.json:
         # In place: what a user names may be a pipe, or a link.
         try:
@@ -260,8 +257,22 @@ def main():
             raise SystemExit(
                 '--json={} cannot be written ({}).'.format(args.json, error)
             ) from error
+    for name, result in results.items():
+        text = result.get('error') or 'ok, largest difference {:.1e}'.format(result['difference'])
+        print('{:<12} {:<24} {}'.format(runtime, name, text))
     return int(not results or any('error' in result for result in results.values()))
 
 
+def exit_code():
+    """Runs `main`; whoever reads the output may have had enough of it, as `head` has."""
+    try:
+        code = main()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(exit_code())

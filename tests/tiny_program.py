@@ -1,0 +1,22 @@
+"""`python -m tests.tiny_program FOLDER STEPS`: trains there on noise, with a line for each step."""
+
+import pathlib
+import sys
+
+from tests import tiny
+from trainer import logs, progress
+
+
+def main(argv):
+    del argv
+    folder = pathlib.Path(sys.argv[1])
+    progress._SECONDS_BETWEEN_LINES = 0.0
+    params = tiny.params_in(
+        folder / 'run', max_steps=int(sys.argv[2]), save_checkpoints_steps=40, save_summary_steps=0
+    )
+    tiny.trained(tiny.write_data(folder), params)
+    print('the table')
+
+
+if __name__ == '__main__':
+    logs.run(main, sys.argv[:1], must_print=False)
