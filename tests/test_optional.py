@@ -100,17 +100,18 @@ def test_a_signal_ends_what_is_optional_too():
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """The settings of a run of which nothing but its final work is left, which has no weights."""
+    """The settings of a run whose training is left out, and which has no weights."""
     params = tiny.params_in(tmp_path / 'run', save_summary_steps=2)
     with tf.Graph().as_default(), tf.Session() as session:
-        session.run(tf.train.create_global_step().assign(params.max_steps))
-        tf.train.Saver().save(session, os.path.join(params.model_dir, 'model.ckpt'), 6)
+        session.run(tf.train.create_global_step().assign(3))
+        tf.train.Saver().save(session, os.path.join(params.model_dir, 'model.ckpt'), 3)
     train.hparams.save(params)
     data = tiny.write_data(tmp_path)
     monkeypatch.setattr(train.prepare_data, 'prepare', lambda *args, **kwargs: data)
+    monkeypatch.setattr(train, 'train_and_evaluate', lambda *args: None)
     monkeypatch.setattr(train, 'export_final', lambda *args: {})
     terms = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
-    metrics = dict(dict.fromkeys(terms, 1.0), global_step=6)
+    metrics = dict(dict.fromkeys(terms, 1.0), global_step=3)
     monkeypatch.setattr(tf.estimator.Estimator, 'evaluate', lambda *args, **options: metrics)
     return params
 
