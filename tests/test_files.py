@@ -49,6 +49,16 @@ def test_a_reader_sees_one_value_or_the_other(tmp_path):
     assert os.listdir(str(tmp_path)) == ['value.json']
 
 
+def test_unfinished_files_are_found_beside_any_name(tmp_path, monkeypatch):
+    path = str(tmp_path / 'a [1] *')
+    names = ['a [1] *.{}.tmp'.format(files.temporary_name()), 'a 1 x.1.tmp', 'a [1] *']
+    for name in names:
+        (tmp_path / name).write_bytes(b'')
+    assert files.unfinished(path) == [str(tmp_path / names[0])]
+    monkeypatch.chdir(tmp_path)
+    assert files.unfinished('a [1] *') == [names[0]]
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = files.write_bytes(str(tmp_path / 'file'), b'before')
 

@@ -345,6 +345,26 @@ def test_serve_without_docker_says_what_else_there_is(model, serve, docker):
     assert done.stderr.count('\n') == 1
 
 
+@pytest.mark.parametrize('character', list('[*?\\'))
+def test_serve_without_docker_refuses_what_tensorflow_takes_for_a_pattern(
+    serve, tmp_path, character
+):
+    folder = tmp_path / 'm {}1]'.format(character)
+    (folder / '1700000000').mkdir(parents=True)
+    (folder / '1700000000' / 'saved_model.pb').write_bytes(b'')
+    done = serve('--kserve', str(folder))
+    assert done.returncode == 1
+    assert '{}: TensorFlow takes the {} in it'.format(folder, character) in done.stderr
+
+
+def test_serve_sees_an_export_in_a_folder_of_any_name(serve, tmp_path):
+    (tmp_path / 'm [1]' / '1700000000').mkdir(parents=True)
+    (tmp_path / 'm [1]' / '1700000000' / 'saved_model.pb').write_bytes(b'')
+    done = serve(str(tmp_path / 'm [1]'), docker='[[ $1 == info ]] || printf "%s\\n" "$@"')
+    assert done.returncode == 0, done.stderr
+    assert '/m [1],target=/models/vae' in done.stdout
+
+
 def test_serve_refuses_folders_without_an_export(serve, tmp_path):
     done = serve(str(tmp_path))
     assert done.returncode == 1

