@@ -172,7 +172,7 @@ def test_what_killed_processes_left_is_removed_unless_its_process_lives(folder):
     assert checkpoints.latest(str(folder)) == prefix(folder, 9)
 
 
-def test_others_wait_for_the_chief_to_mend(folder):
+def test_others_wait_for_the_chief_to_mend_and_say_so(folder, capsys):
     damage(folder / 'model.ckpt-9.index', empty)
     chief = threading.Timer(0.5, checkpoints.mend, [str(folder)])
     chief.start()
@@ -180,7 +180,11 @@ def test_others_wait_for_the_chief_to_mend(folder):
     assert checkpoints.latest(str(folder)) == prefix(folder, 6)
     chief.join()
     damage(folder / 'model.ckpt-6.index', empty)
+    capsys.readouterr()
     checkpoints.wait_until_mended(str(folder), seconds=0.1)  # It does not wait for ever.
+    assert capsys.readouterr().err.endswith(
+        'model.ckpt-6 is damaged: waiting for the chief to mend that.\n'
+    )
 
 
 def test_restore_names_a_checkpoint_that_cannot_be_used(folder):

@@ -1,7 +1,11 @@
 """Tests of what becomes of a process that is told to end."""
 
+import contextlib
+import ctypes
 import os
 import signal
+import threading
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -134,3 +138,69 @@ def test_only_the_leader_locks_the_folder(tmp_path, monkeypatch):
     for kind in ('evaluator', 'worker'):
         train.run(tiny.params_in(tmp_path), train.Task(kind))
     assert locked == []
+
+
+@pytest.fixture
+def stuck():
+    """Keeps the main thread in C until the process would end; returns its code."""
+    library = ctypes.CDLL(None)
+    mutex = ctypes.create_string_buffer(64)  # Larger than any pthread_mutex_t.
+    left = []
+
+    def wait():
+        with mock.patch.object(os, '_exit', leave):
+            library.pthread_mutex_lock(mutex)
+            library.pthread_mutex_lock(mutex)
+            library.pthread_mutex_unlock(mutex)
+
+    def leave(code):
+        if not left:
+            left.append(code)
+            library.pthread_mutex_unlock(mutex)
+
+    return wait, left
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize('deferred', [False, True])
+def test_a_process_ends_whose_main_thread_does_not_come_back(
+    stuck, monkeypatch, capsys, number, code, deferred
+):
+    """As in a session that waits for its parameter servers, before the first step or in a later."""
+    monkeypatch.setattr(signals, '_SECONDS_TO_END', 0.1)
+    monkeypatch.setattr(signals, '_SECONDS_BETWEEN_LOOKS', 0.05)
+    wait, left = stuck
+    looks = []
+
+    def is_hopeless():
+        looks.append(1)
+        return len(looks) > 5
+
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with contextlib.suppress(signals.Interrupted), signals.handled():
+            if deferred:
+                signals.finish_unless(is_hopeless)
+                signals.FinishStepHook().before_run(None)
+            threading.Timer(0.1, send, [number]).start()
+            wait()
+    finally:
+        signal.signal(number, before)
+    assert left == [code]
+    assert 'the same command goes on from what was last saved' in capsys.readouterr().err
+    assert len(looks) == (6 if deferred else 0)
+
+
+def test_a_session_that_is_lost_after_the_signal_is_no_failure():
+    """Parameter servers are told to end too, and may be gone before the last step is saved."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(signals.Interrupted) as ended, signals.handled():
+            signals.FinishStepHook().before_run(None)
+            send(signal.SIGTERM)
+            raise tf.errors.UnavailableError(None, None, 'Socket closed')
+        assert ended.value.number == signal.SIGTERM
+        with pytest.raises(tf.errors.UnavailableError), signals.handled():
+            raise tf.errors.UnavailableError(None, None, 'Socket closed')
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -56,6 +56,10 @@ class Task:
         """Whether it saves checkpoints and leaves the artifacts."""
         return self.type in ('local', 'chief')
 
+    def hosts(self, kind: str) -> List[str]:
+        """The addresses of the cluster's tasks of a type, in the order of their index."""
+        return json.loads(self.tf_config or '{"cluster": {}}')['cluster'].get(kind, [])
+
     def __str__(self) -> str:
         return '{} {}'.format(self.type, self.index)
 
@@ -258,6 +262,7 @@ def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool])
         received.append(number)
         stop.set()
 
+    signals.defer()
     signals.handle_with(note)
     # Kept: a server that is garbage-collected ends.
     server = tf.train.Server(

@@ -3,12 +3,18 @@
 The last comes when the terminal is closed; under `nohup` it is ignored, and stays so. A training
 finishes its step, saves it, and ends; everything else ends at once, since every file is written
 whole or not at all. The exit code is the shell's for the signal: 143, 130 or 129.
+
+Python runs signal handlers in the main thread, when that comes back from C++. Where it does not, as
+while a session waits for a parameter server, another thread ends the process.
 """
 
 import contextlib
 import os
+import select
 import signal
 import sys
+import threading
+import time
 from typing import Any, Callable, Dict, Iterator, Optional
 
 import tensorflow as tf
@@ -18,6 +24,10 @@ _WORDS: Dict[int, str] = {
     signal.SIGINT: 'interrupted',
     signal.SIGHUP: 'hung up',
 }
+
+# Of the 10 in which every process has ended that has nothing to finish.
+_SECONDS_TO_END = 8.0
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,11 +45,14 @@ class _State:
       received: the first signal; None before it.
       deferred: whether a training step or its saving is under way, which has to be finished.
       saved_step: global step of the last checkpoint that this process saved.
+      is_hopeless: whether what is deferred for waits for another process, and that is gone.
     """
 
-    received: Optional[int] = None
-    deferred = False
-    saved_step: Optional[int] = None
+    def __init__(self) -> None:
+        self.received: Optional[int] = None
+        self.deferred = False
+        self.saved_step: Optional[int] = None
+        self.is_hopeless: Callable[[], bool] = lambda: False
 
 
 _state = _State()
@@ -57,7 +70,13 @@ def handled() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _WORDS}
     handle_with(_handle)
     try:
-        yield
+        with _watched():
+            yield
+    except (tf.errors.AbortedError, tf.errors.UnavailableError) as error:
+        if _state.received is None:
+            raise
+        # A parameter server was told to end too, and did so before the last step was saved.
+        raise Interrupted(_state.received) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -82,6 +101,67 @@ def _handle(number: int, frame: Any) -> None:
         raise Interrupted(number)
 
 
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """Lets a thread see to it that a signal ends the process."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=[reading, _state], daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)  # This ends the thread.
+
+
+def _watch(pipe: int, state: _State) -> None:
+    """Ends the process on behalf of the first signal, where the main thread does not in time.
+
+    Args:
+      pipe: from which the numbers of the signals come, a byte each.
+      state: `deferred` gives the main thread all the time that it needs, unless `is_hopeless`.
+    """
+    told: Optional[int] = None
+    deadline = 0.0
+    while True:
+        timeout = None if told is None else _SECONDS_BETWEEN_LOOKS
+        if select.select([pipe], [], [], timeout)[0]:
+            number = ord(os.read(pipe, 1) or b'\0')
+            if not number:
+                os.close(pipe)
+                return
+            if number == signal.SIGINT and told is not None:
+                os._exit(exit_code(number))
+            if number in _WORDS and told is None:
+                told, deadline = number, time.monotonic() + _SECONDS_TO_END
+        if told is not None and state.deferred and not state.is_hopeless():
+            deadline = time.monotonic() + _SECONDS_TO_END
+        elif told is not None and (state.deferred or time.monotonic() > deadline):
+            _leave(told)
+
+
+def _leave(number: int) -> None:
+    """Ends the process without a cleanup."""
+    try:
+        print(sentence(number), file=sys.stderr, flush=True)
+    finally:
+        os._exit(exit_code(number))
+
+
+def finish_unless(is_hopeless: Callable[[], bool]) -> None:
+    """Ends a step, once the process was told to end, also where `is_hopeless` says so.
+
+    Else it is finished and saved, however long that takes. The function is called from a thread.
+    """
+    _state.is_hopeless = is_hopeless
+
+
+def defer() -> None:
+    """Leaves it to the caller, who has set handlers of his own, to end the process."""
+    _state.deferred = True
+
+
 def exit_code(number: int) -> int:
     """The exit code of a process that a signal has ended, as shells have it."""
     return 128 + number
@@ -104,8 +184,7 @@ def leave_at_once() -> None:
 
     def leave(number: int, frame: Any) -> None:
         del frame
-        print(sentence(number), file=sys.stderr, flush=True)
-        os._exit(exit_code(number))
+        _leave(number)
 
     for number in _WORDS:
         if signal.getsignal(number) == _handle:

@@ -25,6 +25,7 @@ from trainer import (
     run_card,
     run_lock,
     run_pictures,
+    servers,
     signals,
     summaries,
 )
@@ -148,11 +149,15 @@ def run(
       What `results.json` holds; nothing where another process writes it.
 
     Raises:
-      UserError: another process trains there, the data cannot be had, or training cannot go on.
+      UserError: another process trains there or has the port of this one, the data cannot be had,
+        or training cannot go on.
       signals.Interrupted: the process was told to end; the last step is saved.
     """
+    servers.check_port(task)
     if task.type == 'ps':
-        cluster.serve_weights(make_estimator(params, task).config, lambda: ending.has_ended(params))
+        with _lookout(params, task):
+            config = make_estimator(params, task).config
+            cluster.serve_weights(config, lambda: ending.has_ended(params))
     if task.type == 'worker':
         signals.leave_at_once()
     with run_lock.held(params.model_dir) if task.leads else contextlib.nullcontext():
@@ -388,17 +393,23 @@ def train_and_evaluate(
         if params.prior == 'vamp':
             hooks.insert(0, PseudoInputsHook(data, params))
     hooks.append(ending.StopEarlyHook(stop))
+    lookout = _lookout(params, task)
     if task != LOCAL:
-        hooks.append(ending.StopInTimeHook(params.max_steps))
+        hooks += [ending.StopInTimeHook(params.max_steps), lookout]
     if task.type == 'worker':
         cluster.watch(lambda: ending.should_end(params), stop, leave=True)
     elif task.type == 'chief' and task.has_evaluator:
         cluster.watch(lambda: ending.patience_ran_out(params), stop, leave=False)
     training = tf.estimator.TrainSpec(train_input_fn, max_steps=params.max_steps, hooks=hooks)
     try:
-        tf.estimator.train_and_evaluate(estimator, training, evaluation)
+        with lookout:
+            tf.estimator.train_and_evaluate(estimator, training, evaluation)
     except ending.StoppedEarly:
         say('Training ends early: leaving.')
+
+
+def _lookout(params: HParams, task: Task) -> servers.Lookout:
+    return servers.Lookout(task, params.model_dir, lambda: ending.has_ended(params))
 
 
 class PseudoInputsHook(tf.train.SessionRunHook):
