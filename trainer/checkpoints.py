@@ -127,6 +127,8 @@ def wait_until_mended(model_dir: str, seconds: float = 60.0) -> None:
     """Gives the chief of a cluster time to `mend`, where the last checkpoint is damaged."""
     end = time.monotonic() + seconds
     path = latest(model_dir)
+    if path is not None and damage(path):
+        say('{} is damaged: waiting for the chief to mend that.'.format(path))
     while path is not None and damage(path) and time.monotonic() < end:
         time.sleep(1.0)
         path = latest(model_dir)
