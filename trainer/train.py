@@ -168,12 +168,12 @@ def _run_locked(
     params: HParams, task: Task, report: Callable[[Dict[str, Any]], None]
 ) -> Dict[str, Any]:
     params = settle_dataset(params, task)
-    # Prepared in a process of its own: TF 1.14 makes one thread pool for all sessions of a process,
-    # as the first one asks for, and that has to be the training session.
+    # Prepared in a process of its own, as its sessions ask for other thread pools.
     data = prepare_data.prepare(
         params.dataset, params.data_dir or None, params.idx_dir or None, separate_process=True
     )
     check(params, data)
+    claim_thread_pools(params)
     if task.leads:
         checkpoints.mend(params.model_dir)
         export.mend_state(params)
@@ -316,6 +316,16 @@ def make_estimator(params: HParams, task: Task = LOCAL) -> tf.estimator.Estimato
             experimental_max_worker_delay_secs=_MAX_WORKER_DELAY,
         )
     return tf.estimator.Estimator(model_fn, config=config, params=of_replica(params, task))
+
+
+def claim_thread_pools(params: HParams) -> None:
+    """Makes the thread pools of this process, as the sessions of training and evaluation want them.
+
+    TF 1.14 makes them once, as the first session asks for. Sums over several threads round
+    differently: a finished run that is started again, where pictures come first, would measure
+    other numbers.
+    """
+    tf.Session(graph=tf.Graph(), config=make_estimator(params).config.session_config).close()
 
 
 def of_replica(params: HParams, task: Task) -> HParams:
