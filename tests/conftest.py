@@ -8,6 +8,13 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # `pytest` alone, unlike `python -m pytest`, does not put the project's folder on the path.
 sys.path.insert(0, ROOT)
 
+# What a developer's shell, or a job of a cloud or cluster, sets for programs like ours does not
+# reach those that the tests start. PYTHONPATH is of scripts/run.
+_STEERING = ('AIP_', 'CLOUD_ML_', 'CLUSTER_SPEC', 'MATPLOTLIBRC', 'MPL', 'PYTHON', 'TF_', 'VAE_')
+_KEPT = ('PYTHONPATH', 'VAE_PYTHON', 'VAE_TEST_DATA', 'VAE_VENV')
+for _name in [name for name in os.environ if name.startswith(_STEERING) and name not in _KEPT]:
+    del os.environ[_name]
+
 import pytest  # noqa: E402
 
 from trainer import prepare_data  # noqa: E402

@@ -127,7 +127,7 @@ def _programs():
 
 def _scripts():
     found = []
-    for path in glob.glob(os.path.join(ROOT, 'scripts', '*')):
+    for path in filter(os.path.isfile, glob.glob(os.path.join(ROOT, 'scripts', '*'))):
         with open(path, 'rb') as file:
             if path.endswith('.py') or b'python' in file.readline():
                 found.append(path)
