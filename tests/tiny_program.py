@@ -1,4 +1,4 @@
-"""`python -m tests.tiny_program FOLDER STEPS`: trains there on noise, with a line for each step."""
+"""`python -m tests.tiny_program FOLDER STEPS INTERVAL`: trains on noise, a line for each step."""
 
 import pathlib
 import sys
@@ -11,8 +11,9 @@ def main(argv):
     del argv
     folder = pathlib.Path(sys.argv[1])
     progress._SECONDS_BETWEEN_LINES = 0.0
+    steps, interval = map(int, sys.argv[2:])
     params = tiny.params_in(
-        folder / 'run', max_steps=int(sys.argv[2]), save_checkpoints_steps=40, save_summary_steps=0
+        folder / 'run', max_steps=steps, save_checkpoints_steps=interval, save_summary_steps=0
     )
     tiny.trained(tiny.write_data(folder), params)
     print('the table')
