@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -42,6 +44,36 @@ def test_other_runtimes_answer_as_predict_and_the_decoder_do(clients, model):
     for by_name in results.values():
         for name in ('serving_default', 'encode', 'decode'):
             assert by_name[name]['difference'] < 1e-4
+
+
+LITE = """
+import sys
+import numpy as np
+import tensorflow as tf
+export_dir, path, name = sys.argv[1:]
+converter = tf.lite.TFLiteConverter.from_saved_model(export_dir, signature_keys=[name])
+runner = tf.lite.Interpreter(model_content=converter.convert()).get_signature_runner(name)
+golden = np.load(path)
+outputs = runner(images=golden[name + '/inputs/images'])
+for key in outputs:
+    np.testing.assert_allclose(
+        outputs[key], golden[name + '/outputs/' + key], rtol=1e-4, atol=1e-4, err_msg=key
+    )
+assert sorted(outputs) == ['mean', 'scale']
+"""
+
+
+def test_a_signature_runs_in_tensorflow_lite(clients, model):
+    export_dir, _, _ = model
+    golden = os.path.join(export_dir, 'assets.extra', 'golden.npz')
+    done = subprocess.run(
+        [clients.python, '-c', LITE, export_dir, golden, 'encode'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={key: value for key, value in os.environ.items() if key != 'PYTHONPATH'},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout.decode('utf-8', 'replace')
 
 
 def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(clients, model):
