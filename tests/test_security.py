@@ -511,7 +511,8 @@ def test_kserve_listens_on_loopback_unless_told(arguments, host, tmp_path):
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / '__init__.py').write_text(source)
-    (tmp_path / 'kserve' / 'errors.py').write_text('class InvalidInput(Exception): pass\n')
+    errors = ['class {}(Exception): pass\n'.format(n) for n in ('InvalidInput', 'ModelNotFound')]
+    (tmp_path / 'kserve' / 'errors.py').write_text(''.join(errors))
     (tmp_path / 'saved_model.pb').write_bytes(b'')
     program = os.path.join(ROOT, 'scripts', 'kserve_model.py')
     command = [sys.executable, program, '--model_name=vae', '--http_port=0', *arguments]
