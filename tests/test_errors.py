@@ -5,8 +5,9 @@ import os
 
 import pytest
 import tensorflow as tf
+from absl import flags
 
-from trainer import errors, logs
+from trainer import errors, logs, path_flags
 
 _WHOLE = ' What was saved before is whole: the same command goes on from it.'
 
@@ -43,6 +44,50 @@ def test_a_saver_names_the_file(tmp_path):
         error = raised(lambda: tf.train.Saver().save(session, str(tmp_path / name)))
     sentence = errors.of_files(error)
     assert str(tmp_path) in sentence and os.strerror(errno.ENAMETOOLONG) in sentence
+
+
+@pytest.mark.parametrize('name', ['a b', 'a; b', 'é [1]', 'No space left on device'])
+def test_the_whole_path_is_shown_whatever_the_error(tmp_path, name):
+    """Of errors that nobody has thought of, too."""
+    (tmp_path / name).write_text('')
+    path = str(tmp_path / name / 'x')
+    for action in (
+        lambda: os.open(path, os.O_RDONLY),
+        lambda: os.mkdir(path),
+        lambda: tf.gfile.MakeDirs(path),
+        lambda: tf.gfile.GFile(path).read(),
+    ):
+        sentence = errors.of_files(raised(action))
+        assert sentence == path + ': Not a directory: see what is there, or name another.'
+    link = str(tmp_path / (name + ' link'))
+    os.symlink(link, link)
+    assert link + ': ' + os.strerror(errno.ELOOP) in errors.of_files(
+        raised(lambda: os.open(link, os.O_RDONLY))
+    )
+
+
+def test_the_flag_that_led_to_a_path_is_named(tmp_path, monkeypatch):
+    values = flags.FlagValues()
+    for name in ('model_dir', 'output', 'other'):
+        path_flags.define(name, None, 'A path.', values)
+    monkeypatch.chdir(str(tmp_path))
+    values(['program', '--model_dir=a b', '--output=a b/c.png', '--other='])
+    for path, name in (
+        ('a b', '--model_dir=a b'),
+        (str(tmp_path / 'a b' / 'x' / 'y'), '--model_dir=a b'),
+        ('a b/c.png', '--output=a b/c.png'),
+        ('a b/c.png.0-1-2.tmp', '--output=a b/c.png'),
+        ('Unsuccessful constructor: Failed on a b/x: Not found: a b/x', '--model_dir=a b'),
+        ('a bc', ''),
+        ('b', ''),
+    ):
+        assert path_flags.naming(path, values) == name
+    monkeypatch.setattr(flags, 'FLAGS', values)
+    (tmp_path / 'a b').write_text('')
+    made = errors.of_files(raised(lambda: os.open('a b/x', os.O_RDONLY)), path_flags.naming)
+    assert made.startswith('--model_dir=a b: a b/x: Not a directory: ')
+    made = errors.of_files(raised(lambda: os.listdir('a b')), path_flags.naming)
+    assert made.startswith('--model_dir=a b: Not a directory: ')
 
 
 @pytest.mark.parametrize(

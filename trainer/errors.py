@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from typing import Optional
+from typing import Callable, Optional, Tuple
 
 _USER_INFO = re.compile(r'(?<=://)[^/?#\s\'"]*@')
 _TOKEN = re.compile(
@@ -26,8 +26,9 @@ class UserError(Exception):
         super().__init__(without_secrets(message))
 
 
-# What can go wrong with any file at any time, and what to do.
-_OF_FILES = {
+# What to do where it is known, and the same command can go on then. It need not be known: whatever
+# else fails at a path is a sentence too.
+_REMEDIES = {
     errno.ENOSPC: 'make room',
     errno.EDQUOT: 'make room',
     errno.EROFS: 'name a folder that can be written',
@@ -40,31 +41,54 @@ _OF_FILES = {
     errno.ENAMETOOLONG: 'choose a shorter name',
     errno.EFBIG: 'raise the limit of file sizes (ulimit -f)',
 }
+_OTHERWISE = 'see what is there, or name another'
+# The C library's words, by which TF tells what the system said.
+_NUMBERS = {os.strerror(number): number for number in errno.errorcode}
 
 
-def of_files(error: BaseException) -> Optional[str]:
+def of_files(error: BaseException, naming: Callable[[str], str] = lambda path: '') -> Optional[str]:
     """Returns the sentence for a failure of the file system, None for any other exception.
 
     Args:
       error: an OSError, or an exception of TF's: its messages are `PATH; REASON`, the reason in the
-        C library's words.
+        C library's words. The path may have anything in it, `; ` too.
+      naming: returns `--flag=value` where a path was made of a flag's value, else ''.
     """
-    number, path = _of_python(error) if isinstance(error, OSError) else _of_tensorflow(error)
-    if number is None:
+    path, number = _of_python(error) if isinstance(error, OSError) else _of_tensorflow(error)
+    if number is None or not (path or number in _REMEDIES):
         return None
-    return '{}: {}: {}. What was saved before is whole: the same command goes on from it.'.format(
-        path or 'a file', os.strerror(number), _OF_FILES[number]
+    flag = naming(path) if path else ''
+    where = ': '.join(part for part in (flag, path or 'a file') if part)
+    if flag.endswith('=' + path):
+        where = flag
+    whole = ' What was saved before is whole: the same command goes on from it.'
+    return '{}: {}: {}.{}'.format(
+        where, os.strerror(number), remedy(error), whole if number in _REMEDIES else ''
     )
 
 
-def _of_python(error: OSError) -> tuple:
-    return error.errno if error.errno in _OF_FILES else None, error.filename
+def reason(error: BaseException) -> str:
+    """Returns why a file could not be read or written, without its path where that is known."""
+    _, number = _of_python(error) if isinstance(error, OSError) else _of_tensorflow(error)
+    if number is not None:
+        return os.strerror(number)
+    return str(getattr(error, 'message', error)).strip().split('\n')[0]
 
 
-def _of_tensorflow(error: BaseException) -> tuple:
+def remedy(error: BaseException) -> str:
+    """Returns what to do about that, words for the end of a sentence."""
+    _, number = _of_python(error) if isinstance(error, OSError) else _of_tensorflow(error)
+    return _OTHERWISE if number is None else _REMEDIES.get(number, _OTHERWISE)
+
+
+def _of_python(error: OSError) -> Tuple[str, Optional[int]]:
+    path = error.filename
+    if path is None or isinstance(path, int):  # A file that is open already has a number.
+        path = ''
+    return os.fsdecode(path), error.errno
+
+
+def _of_tensorflow(error: BaseException) -> Tuple[str, Optional[int]]:
     first_line = str(getattr(error, 'message', '')).strip().split('\n')[0]
-    for number in _OF_FILES:
-        match = re.search(r'(?:([^\s;]+); )?' + re.escape(os.strerror(number)), first_line)
-        if match:
-            return number, match.group(1)
-    return None, None
+    path, _, words = first_line.rpartition('; ')
+    return path, _NUMBERS.get(words)

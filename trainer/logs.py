@@ -1,6 +1,7 @@
 """What reaches the terminal: real warnings and one-sentence errors, no chatter, no traceback."""
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -11,7 +12,7 @@ from typing import Any, Callable, List, Optional
 
 from absl import app, flags
 
-from trainer import errors, terminal
+from trainer import errors, path_flags, terminal
 from trainer.errors import UserError
 
 # TF 1.14 warns of its own deprecated calls, hundreds of lines that nobody here can act on.
@@ -109,41 +110,44 @@ def _parse(argv: List[str]) -> List[str]:
 def run(
     main: Callable[[List[str]], Any], argv: Optional[List[str]] = None, must_print: bool = True
 ) -> None:
-    """Parses the flags, runs `main`, exits; what went wrong is printed as one sentence.
-
-    Exit codes: 1 after a UserError or a failure of the file system; 143 after SIGTERM, 130 after
-    SIGINT, 129 after SIGHUP; 141 where nobody reads the output. Other exceptions are defects, and
-    keep their traceback.
+    """Parses the flags, calls `main`, exits; 141 where nobody reads the output, else `exit_code`'s.
 
     Args:
       main: called with what is no flag.
       argv: the command line, if not `sys.argv`.
       must_print: see `terminal.guarded`.
     """
+    with terminal.guarded(must_print):
+        app.run(functools.partial(exit_code, main), argv, flags_parser=_parse)
 
+
+def exit_code(main: Callable[[List[str]], Any], argv: List[str]) -> Any:
+    """Calls `main`; what went wrong is printed as one sentence.
+
+    Returns:
+      1 after a UserError or a failure of the file system; 143 after SIGTERM, 130 after SIGINT, 129
+      after SIGHUP; else what `main` returns. Other exceptions are defects, and keep their
+      traceback.
+    """
     from trainer import signals  # It imports TensorFlow, which silence_chatter comes before.
 
-    def guarded(argv: List[str]) -> Any:
-        try:
-            if len(argv) > 1:
-                raise UserError(
-                    'unexpected argument {!r}: settings are given as --name=value.'.format(argv[1])
-                )
-            with signals.handled():
-                return main(argv)
-        except UserError as error:
-            print('error: {}'.format(error), file=sys.stderr)
-            return 1
-        except KeyboardInterrupt as error:
-            number = getattr(error, 'number', signal.SIGINT)
-            print(signals.sentence(number), file=sys.stderr)
-            return signals.exit_code(number)
-        except Exception as error:
-            sentence = errors.of_files(error)
-            if sentence is None:
-                raise
-            print('error: {}'.format(sentence), file=sys.stderr)
-            return 1
-
-    with terminal.guarded(must_print):
-        app.run(guarded, argv, flags_parser=_parse)
+    try:
+        if len(argv) > 1:
+            raise UserError(
+                'unexpected argument {!r}: settings are given as --name=value.'.format(argv[1])
+            )
+        with signals.handled():
+            return main(argv)
+    except UserError as error:
+        print('error: {}'.format(error), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        number = getattr(error, 'number', signal.SIGINT)
+        print(signals.sentence(number), file=sys.stderr)
+        return signals.exit_code(number)
+    except Exception as error:
+        sentence = errors.of_files(error, path_flags.naming)
+        if sentence is None:
+            raise
+        print('error: {}'.format(sentence), file=sys.stderr)
+        return 1

@@ -6,7 +6,7 @@ would be a folder named `~`, and who removes that by its name removes the home f
 
 import os
 import re
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 from absl import flags
 
@@ -113,3 +113,32 @@ def define(
         serializer=flags.ArgumentSerializer(),
         **more,
     )
+
+
+def names(flag_values: flags.FlagValues) -> List[str]:
+    """Returns the names of the flags that are paths."""
+    return [name for name in flag_values if isinstance(flag_values[name].parser, _PathParser)]
+
+
+def naming(path: str, flag_values: Optional[flags.FlagValues] = None) -> str:
+    """Returns `--flag=value` of the flag whose value leads to `path`, '' where none does.
+
+    Args:
+      path: what is at or below the value or, as a temporary file, beside it; there may be words of
+        TF's before it, with a colon behind them.
+    """
+    values = flags.FLAGS if flag_values is None else flag_values
+    parts = path.split(': ')
+    places = [_absolute(': '.join(parts[start:])) for start in range(len(parts))]
+    found = flag = ''
+    for name in names(values):
+        value = values[name].value
+        for given in (value or '').split(','):
+            below = re.compile(re.escape(_absolute(given)) + r'([/.].*)?')
+            if len(given) > len(found) and any(map(below.fullmatch, places)):
+                found, flag = given, '--{}={}'.format(name, value)
+    return flag
+
+
+def _absolute(path: str) -> str:
+    return path if '://' in path else os.path.abspath(path)
