@@ -116,15 +116,26 @@ def describe(row, place):
     return text.format(place=place, **row)
 
 
+def load(path):
+    with open(path) as file:
+        return json.load(file)
+
+
+def read(flag, path, reader):
+    try:
+        return reader(path)
+    except (OSError, ValueError) as error:  # The latter of what is no text, or no JSON.
+        raise SystemExit('{}={} cannot be read ({}).'.format(flag, path, error)) from error
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--all', action='store_true', help='print every row')
     parser.add_argument('--lock', type=path_flags.expanded, default=LOCK)
     parser.add_argument('--reviewed', type=path_flags.expanded, default=REVIEWED)
     args = parser.parse_args()
-    locked = pins(args.lock)
-    with open(args.reviewed) as file:
-        reviewed = json.load(file)
+    locked = read('--lock', args.lock, pins)
+    reviewed = read('--reviewed', args.reviewed, load)
     advisories = reviewed['advisories']
 
     for row in advisories:

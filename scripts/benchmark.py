@@ -300,8 +300,11 @@ def chosen_sections(values: flags.FlagValues) -> List[str]:
     chosen = values.only or (_QUICK_SECTIONS if values.quick else SECTIONS)
     for name in ('json', 'plot'):
         path = values[name].value
-        if path and not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
-            raise UserError('--{}={}: its folder cannot be written.'.format(name, path))
+        if path:
+            files.check_output('--' + name, path)
+    for name in ('torch_env', 'clients_env'):
+        if values[name].value:
+            files.check_folder('--' + name, values[name].value)
     if values.plot and 'scale' not in chosen:
         raise UserError(
             '--plot={}: it shows the section scale, which is not among those to run.'.format(

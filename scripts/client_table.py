@@ -552,6 +552,10 @@ def main(argv: List[str]) -> int:
     """Exports the last checkpoint, runs the clients, prints the table; 1 if a cell failed."""
     del argv
     values = flags.FLAGS
+    if values.json:
+        files.check_output('--json', values.json)
+    if values.clients_env:
+        files.check_folder('--clients_env', values.clients_env)
     params = hparams.trained(values.model_dir)
     checkpoint_path = export.trained_checkpoint(values.model_dir, None)
     golden = reference(

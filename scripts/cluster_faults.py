@@ -24,10 +24,10 @@ sys.path.insert(0, ROOT)
 
 import psutil  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
 from scripts.laboratory import export_answers  # noqa: E402
-from trainer import hparams, terminal  # noqa: E402
+from trainer import hparams, logs  # noqa: E402
 
 _TRAINING_PROCESSES = 3
 _DEADLINE_SECONDS = 900.0
@@ -226,5 +226,4 @@ def define_flags() -> None:
 
 if __name__ == '__main__':
     define_flags()
-    with terminal.guarded(must_print=True):
-        app.run(main)
+    logs.run(main)

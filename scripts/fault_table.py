@@ -26,11 +26,11 @@ sys.path.insert(0, ROOT)
 import numpy as np  # noqa: E402
 import psutil  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
 from scripts import laboratory, runs  # noqa: E402
 from scripts.laboratory import CHECKPOINT_DATA, KINDS, Bench, Laboratory, Process, Skipped  # noqa: E402
-from trainer import dataset_folder, drawing, hparams, path_flags, prepare_data, terminal  # noqa: E402
+from trainer import dataset_folder, drawing, files, hparams, logs, path_flags, prepare_data  # noqa: E402
 
 _NATS = 1.0
 _SECONDS_TO_SAVE = 10.0
@@ -961,6 +961,10 @@ def main(argv: List[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # Not ignored, as in the background of a shell: what this process starts would ignore it too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if values.work_dir:
+        files.check_folder('--work_dir', values.work_dir)
+    if values.json:
+        files.check_output('--json', values.json)
     prepare_data.prepare('mnist', values.data_dir or None, separate_process=True)
     work_dir = values.work_dir or tempfile.mkdtemp(prefix='faults-')
     os.makedirs(work_dir, exist_ok=True)
@@ -969,8 +973,7 @@ def main(argv: List[str]) -> None:
     rows = chosen_rows(all_rows(), values.only, values.quick)
     results = run_rows(rows, bench_laboratory, values.jobs)
     if values.json:
-        with open(values.json, 'w') as f:
-            json.dump(results, f, indent=2)
+        files.write_output(values.json, files.json_bytes(results))
     print(table(results))
     seconds = sum(result['seconds'] for result in results)
     print('\n' + facts(bench_laboratory, seconds, values.jobs))
@@ -999,5 +1002,4 @@ def define_flags() -> None:
 
 if __name__ == '__main__':
     define_flags()
-    with terminal.guarded(must_print=True):
-        app.run(main)
+    logs.run(main)

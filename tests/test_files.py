@@ -23,6 +23,7 @@ _OTHER_WAYS = {
     'decoded_copy.py': 'to a work folder, which is renamed when it is whole',
     'packages.py': 'to the same work folder',
     'sources.py': 'to the same work folder',
+    'terminal.py': 'to the null device, in place of a terminal that is gone',
     'verify_export.py': 'what --json names, and nobody reads while it runs',
 }
 
@@ -112,7 +113,7 @@ def test_an_output_is_written_in_place_only_where_it_cannot_be_replaced(tmp_path
         raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
 
     monkeypatch.setattr(tf.gfile, 'Rename', rename)
-    with pytest.raises(tf.errors.ResourceExhaustedError):
+    with pytest.raises(UserError, match='cannot be written .No space left on device.: make room'):
         files.write_output(path, b'never')
     assert (tmp_path / 'file').read_bytes() == b'after'
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tests import (
     datasets,  # noqa: F401  (registers colour_squares)
     tiny,
+    users,
 )
 from tests.tiny import FACTS, params_in, trained
 from trainer import cluster, export, hparams, input, network, prepare_data, priors, train
@@ -338,8 +339,12 @@ def test_check_refuses_a_folder_that_tensorflow_would_not_find_again(name):
         train.check(params, FACTS)
 
 
-def test_check_refuses_a_read_only_folder(tmp_path, monkeypatch):
-    # As os.access answers on a read-only file system, for root too.
-    monkeypatch.setattr(os, 'access', lambda path, mode: not mode & os.W_OK)
-    with pytest.raises(UserError, match='not writable'):
-        train.check(params_in(tmp_path), FACTS)
+def test_check_refuses_a_folder_that_cannot_be_written():
+    with users.folder_of_another(0o555) as folder, users.another_user():
+        for model_dir in (folder, folder + '/a/b'):
+            with pytest.raises(UserError) as refused:
+                train.check(params_in(model_dir), FACTS)
+            assert '--model_dir={} cannot be written ('.format(model_dir) in str(refused.value)
+            assert 'Permission denied' in str(refused.value)
+    with pytest.raises(UserError, match='--model_dir=/proc/x cannot be written'):
+        train.check(params_in('/proc/x'), FACTS)

@@ -218,7 +218,8 @@ def evaluate(
       the processes that took part, and versions.
 
     Raises:
-      UserError: the checkpoint does not fit, the results cannot be written, or there are NaNs.
+      UserError: the checkpoint does not fit, a named output cannot be written, or there are NaNs.
+      tf.errors.OpError: model_dir cannot be written.
     """
 
     def input_fn() -> tf.data.Dataset:
@@ -257,26 +258,17 @@ def estimate_all(
     """Estimates all images, going on from what is known; returns their rows and the seconds.
 
     Raises:
-      UserError: the results cannot be written, or an image has no finite likelihood.
+      UserError: an image has no finite likelihood.
+      tf.errors.OpError: the results cannot be written.
     """
-    try:
-        known, seconds_before = partial.load()
-    except tf.errors.OpError as error:
-        raise UserError(
-            '--output: what is known so far cannot be read ({}).'.format(error.message)
-        ) from error
+    known, seconds_before = partial.load()
     rows = np.zeros(facts['num_images'], sampler.row_type)
     done = len(known)
     rows[:done] = known
     if done:
         say('Going on after {:,} images.'.format(done))
     start = saved_at = time.perf_counter()
-    try:
-        partial.save(known, seconds_before)
-    except tf.errors.OpError as error:
-        raise UserError(
-            '--output: the results cannot be written ({}).'.format(error.message)
-        ) from error
+    partial.save(known, seconds_before)
     progress = ImageProgress(len(rows), done)
     try:
         # Closed at once when interrupted: its threads would go on with images that nobody wants.
@@ -459,8 +451,8 @@ def main(argv: List[str]) -> None:
     """Reads the flags, evaluates, prints a table, says where the results are."""
     del argv
     values = flags.FLAGS
-    if values.output and tf.gfile.IsDirectory(values.output):
-        raise UserError('--output={} is a folder: give a file.'.format(values.output))
+    if values.output:
+        files.check_output('--output', values.output)
     params = hparams.trained(values.model_dir)
     checkpoint_path = find_checkpoint(values.model_dir, values.checkpoint)
     # In a process of its own: the first session of a process fixes the size of its thread pools.

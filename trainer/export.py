@@ -13,6 +13,7 @@ from absl import flags
 
 from trainer import (
     checkpoints,
+    errors,
     files,
     hparams,
     logs,
@@ -365,7 +366,7 @@ def copy_flat(export_dir: str, flat_dir: str) -> str:
 
 
 def check_flat_dir(flat_dir: str) -> None:
-    """Raises UserError where `flat_dir` is a file or a folder that is not empty."""
+    """Raises UserError where `flat_dir` is no empty folder and cannot be made one."""
     if tf.gfile.Exists(flat_dir) and (
         not tf.gfile.IsDirectory(flat_dir) or tf.gfile.ListDirectory(flat_dir)
     ):
@@ -374,6 +375,7 @@ def check_flat_dir(flat_dir: str) -> None:
                 flat_dir
             )
         )
+    files.check_folder('--flat_dir', flat_dir)
 
 
 def save_weights(estimator: tf.estimator.Estimator, checkpoint_path: str, params: HParams) -> str:
@@ -436,7 +438,15 @@ def trained_checkpoint(model_dir: str, checkpoint: Optional[str] = None) -> str:
             '--model_dir={} holds no trained model: give the folder of a run of '
             'trainer.task.'.format(model_dir)
         )
-    if not tf.train.checkpoint_exists(path):
+    try:
+        is_there = tf.train.checkpoint_exists(path)
+    except tf.errors.OpError as error:
+        raise UserError(
+            '--checkpoint={} cannot be read ({}): {}.'.format(
+                path, errors.reason(error), errors.remedy(error)
+            )
+        ) from error
+    if not is_there:
         raise UserError(
             '--checkpoint={}: there is no such checkpoint. Give its prefix, as {}.'.format(
                 path, os.path.join(model_dir, 'model.ckpt-5500')

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, on local disks and on gs:// alike."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -7,27 +8,19 @@ import os
 import re
 import socket
 import stat
+import tempfile
 import time
 import uuid
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional
 
 import psutil
 import tensorflow as tf
 
+from trainer import errors
 from trainer.errors import UserError
 
 _TEMPORARY = re.compile(r'(?:.*\.|temp-)([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(?:\.tmp)?')
 _SECONDS_TO_ABANDONED = 3600.0
-# Another file may be written, or this one by someone else; not so where a disk is full.
-_REFUSED = (
-    tf.errors.PermissionDeniedError,
-    tf.errors.FailedPreconditionError,
-    tf.errors.NotFoundError,
-    PermissionError,
-    FileNotFoundError,
-    NotADirectoryError,
-    IsADirectoryError,
-)
 
 
 def write_bytes(path: str, content: bytes) -> str:
@@ -56,21 +49,87 @@ def write_output(path: str, content: bytes) -> str:
     pipe, a device. Returns `path`.
 
     Raises:
-      UserError: there is no right to write it, or it is a folder or in none.
+      UserError: it cannot be written; the message says why.
     """
     try:
         if is_stream(path):
             _overwrite(path, content)
         else:
             _replace_or_overwrite(path if '://' in path else os.path.realpath(path), content)
-    except _REFUSED as error:
-        reason = str(getattr(error, 'message', None) or getattr(error, 'strerror', error))
+    except (OSError, tf.errors.OpError) as error:
         raise UserError(
-            '{} cannot be written ({}): get the right to it, or name another file.'.format(
-                path, reason.split('\n')[0].rpartition('; ')[2]
+            '{} cannot be written ({}): {}.'.format(
+                path, errors.reason(error), errors.remedy(error)
             )
         ) from error
     return path
+
+
+def check_output(flag: str, path: str) -> None:
+    """Refuses, before the work, a file in which its results could not be put by `write_output`.
+
+    It leaves nothing there. What is remote is not looked at.
+
+    Args:
+      flag: how it was named, as '--output'.
+
+    Raises:
+      UserError: names the flag, its value and why.
+    """
+    if is_stream(path):
+        return
+    if tf.gfile.IsDirectory(path):
+        raise UserError('{}={} is a folder: give a file.'.format(flag, path))
+    _check(flag, path, _try_file)
+
+
+def check_folder(flag: str, path: str) -> None:
+    """Refuses, before the work, a folder in which nothing could be put, or that cannot be made.
+
+    As `check_output`.
+    """
+    _check(flag, path, _try_folder)
+
+
+def _check(flag: str, path: str, attempt: Callable[[str], None]) -> None:
+    if '://' in path:
+        return
+    target = os.path.realpath(path)
+    try:
+        attempt(target)
+    except OSError as error:
+        where = '' if error.filename in (None, target) else '{}: '.format(error.filename)
+        raise UserError(
+            '{}={} cannot be written ({}{}): {}.'.format(
+                flag, path, where, errors.reason(error), errors.remedy(error)
+            )
+        ) from error
+
+
+def _try_file(path: str) -> None:
+    try:
+        _try_folder(os.path.dirname(path))
+    except OSError:
+        if not os.path.isfile(path):
+            raise
+        os.close(os.open(path, os.O_WRONLY))
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(path)  # Its name may be too long.
+
+
+def _try_folder(path: str) -> None:
+    while True:
+        try:
+            os.stat(path)
+            break
+        except FileNotFoundError:
+            path = os.path.dirname(path)
+    try:
+        # os.access knows neither all file systems nor, mostly, the effective user. Linux makes
+        # this file without a name.
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 def _replace_or_overwrite(path: str, content: bytes) -> None:

@@ -225,8 +225,8 @@ def main(argv: list) -> None:
     del argv
     values = flags.FLAGS
     mode = values.mode
-    if values.output and tf.gfile.IsDirectory(values.output):
-        raise UserError('--output={} is a folder: give a file.'.format(values.output))
+    if values.output:
+        files.check_output('--output', values.output)
     _check_ending(values.output or '', '.gif' if values.animate else '.png')
     params = trained_model(values.model_dir, values.data_dir)
     if mode == 'manifold' and params.latent_size != 2:

@@ -143,6 +143,8 @@ def main(argv: List[str]) -> None:
     values = flags.FLAGS
     if bool(values.url) == bool(values.export_dir):
         raise UserError('either --url or --export_dir says where the model is; give one of them.')
+    if values.output:
+        files.check_folder('--output', values.output)
     paths = image_files.paths(values.images)
     if values.export_dir:
         predict: Predict = Export(values.export_dir).predict

@@ -14,6 +14,7 @@ from trainer import (
     cluster,
     ending,
     export,
+    files,
     finite,
     hparams,
     input,
@@ -117,19 +118,7 @@ def _check_folder(model_dir: str) -> None:
             '--model_dir={} has {} in it, which TensorFlow takes for a pattern: choose another '
             'name.'.format(model_dir, ' and '.join(wild))
         )
-    if '://' in model_dir:
-        return
-    existing = os.path.abspath(model_dir)
-    while not os.path.lexists(existing):
-        existing = os.path.dirname(existing)
-    if not os.path.isdir(existing):
-        raise UserError('--model_dir={}: {} is not a folder.'.format(model_dir, existing))
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(
-            '--model_dir={} cannot be written: {} is not writable.'.format(
-                model_dir, 'it' if existing == os.path.abspath(model_dir) else existing
-            )
-        )
+    files.check_folder('--model_dir', model_dir)
 
 
 def run(

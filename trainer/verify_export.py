@@ -236,7 +236,10 @@ def main():
             '--export_dir={}: TensorFlow takes the {} in it for a part of a pattern: move the '
             'export to a path without.'.format(args.export_dir, special.group())
         )
-    calls = read('--export_dir', args.export_dir, lambda _: RUNTIMES[runtime](args))
+    place = ('--export_dir', args.export_dir)
+    if runtime == 'onnx' and args.onnx:
+        place = ('--onnx', args.onnx)
+    calls = read(*place, lambda _: RUNTIMES[runtime](args))
     names = sorted(golden)
     if args.signatures:
         names = args.signatures.split(',')
