@@ -708,14 +708,13 @@ def test_folder_of_records_that_tfds_did_not_finish(mnist, data_dir, info):
 def test_records_of_another_mnist(mnist, data_dir, how, monkeypatch):
     """TFDS can be asked for a part of a dataset, which then goes by the same name."""
     row = catalog.FILE_DATASETS['mnist']
-    monkeypatch.setitem(
-        catalog.FILE_DATASETS,
-        'mnist',
-        dataclasses.replace(row, **{'num_train' if how == 'fewer' else 'num_test': 300}),
-    )
+    other = dataclasses.replace(row, **{'num_train' if how == 'fewer' else 'num_test': 300})
     shutil.rmtree(os.path.join(data_dir, 'mnist', '3.0.0-decoded'))
-    with pytest.raises(UserError, match='images, not 300'):
-        prepare_data.prepare('mnist', data_dir)
+    # Undone before the fixture's own change of the same row is.
+    with monkeypatch.context() as patches:
+        patches.setitem(catalog.FILE_DATASETS, 'mnist', other)
+        with pytest.raises(UserError, match='images, not 300'):
+            prepare_data.prepare('mnist', data_dir)
 
 
 def test_read_only_data_dir(ready):
