@@ -185,6 +185,7 @@ def test_saved_model_pb_comes_last(tmp_path, monkeypatch):
     assert sorted(copied) == ['labels', 'saved_model.pb', 'variables.index']
 
 
+@pytest.mark.slow
 def test_a_job_runs_where_its_variables_say(tmp_path, monkeypatch, capsys):
     """task.main as in a trial: run, metrics and model are where the service looks for them."""
     data = datasets.write_prepared(tmp_path)

@@ -232,7 +232,7 @@ def test_task_refuses_what_does_not_fit_and_makes_nothing(tmp_path):
     fresh = '--model_dir={}'.format(tmp_path / 'run')
     cases = [
         ([fresh, '--batch_size=55001'], ['--batch_size=55001', '55,000']),
-        (['--job-dir={}'.format(a_file)], ['--model_dir={}'.format(a_file), 'not a folder']),
+        (['--job-dir={}'.format(a_file)], ['--model_dir={}'.format(a_file), 'Not a directory']),
         ([fresh, '--dataset=no_such_dataset'], ['--dataset=no_such_dataset']),
         (['--model_dir={}'.format(other)], [str(other), 'another model']),
         ([fresh, '--likelihood=normal', '--binarization=dynamic'], ['--likelihood=normal']),

@@ -866,6 +866,7 @@ def test_program(ready, tmp_path):
 # The real MNIST.
 
 
+@pytest.mark.slow
 def test_validation_of_the_real_mnist_is_fixed(prepared_mnist):
     assert prepared_mnist.num_examples == {'train': 55000, 'validation': 5000, 'test': 10000}
     with open(prepared_mnist.files['validation'], 'rb') as f:

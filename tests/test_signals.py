@@ -71,6 +71,7 @@ class SendAt(tf.train.SessionRunHook):
             send(self._number)
 
 
+@pytest.mark.slow
 def test_a_training_finishes_its_step_saves_it_and_goes_on_as_if_unbroken(
     tmp_path, monkeypatch, capsys
 ):

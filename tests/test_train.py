@@ -32,9 +32,8 @@ def assert_same(one, other):
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
-@pytest.mark.parametrize(
-    'threads, binarization', [pytest.param(1, 'none', marks=pytest.mark.slow), (2, 'dynamic')]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('threads, binarization', [(1, 'none'), (2, 'dynamic')])
 def test_a_run_repeats_exactly_and_a_resumed_one_ends_where_an_unbroken_one_does(
     data, tmp_path, threads, binarization
 ):
@@ -124,6 +123,7 @@ def test_a_warm_up_of_beta_that_does_not_end_is_refused(tmp_path):
     assert hparams.load(str(tmp_path)) == params
 
 
+@pytest.mark.slow
 def test_an_importance_weighted_bound_is_evaluated_as_it_is_trained(data, tmp_path):
     params = params_in(tmp_path, objective='iwae', training_samples=4, evaluation_samples=1)
     trained(data, params)
@@ -210,6 +210,7 @@ def test_final_evaluation_is_the_mean_over_all_images_of_each_split(data, tmp_pa
         assert metrics['kl_divergence'] == pytest.approx(np.mean(kl), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_colour_dataset_of_tfds_leaves_every_artifact(tmp_path, capsys):
     data_dir = str(tmp_path / 'data')
     # Here, because the process that train.run would start does not know the tests' dataset.
@@ -313,6 +314,7 @@ def test_the_processes_of_a_cluster_take_what_is_prepared(tmp_path, monkeypatch)
     assert [kwargs['may_download'] for kwargs in asked] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_run_on_larochelles_images_says_so_and_can_be_resumed(tmp_path, capsys):
     data_dir = str(tmp_path / 'data')
     amat = datasets.write_amat(tmp_path / 'amat')
