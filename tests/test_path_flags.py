@@ -113,14 +113,22 @@ def test_help_lists_a_path_among_the_flags_of_its_program():
     assert [flag.name for flag in values.get_key_flags_for_module(__name__)] == ['some_dir']
 
 
-def test_the_home_of_another_user():
-    user = pwd.getpwuid(os.getuid())
-    assert path_flags.expanded('~{}/x'.format(user.pw_name)) == os.path.join(user.pw_dir, 'x')
+@pytest.fixture
+def entry(monkeypatch):
+    """The entry of a user named `someone`, which this process's own user may not have."""
+    known = pwd.struct_passwd(('someone', 'x', os.getuid(), 0, '', '/home/of someone', '/bin/sh'))
+    monkeypatch.setattr(pwd, 'getpwuid', {os.getuid(): known}.__getitem__)
+    monkeypatch.setattr(pwd, 'getpwnam', {'someone': known}.__getitem__)
+    return known
 
 
-def test_without_home_the_user_s_entry_counts(monkeypatch):
+def test_the_home_of_another_user(entry):
+    assert path_flags.expanded('~someone/x') == os.path.join(entry.pw_dir, 'x')
+
+
+def test_without_home_the_user_s_entry_counts(entry, monkeypatch):
     monkeypatch.delenv('HOME')
-    assert path_flags.expanded('~/x') == os.path.join(pwd.getpwuid(os.getuid()).pw_dir, 'x')
+    assert path_flags.expanded('~/x') == os.path.join(entry.pw_dir, 'x')
 
 
 @pytest.mark.parametrize('home', [None, '', 'relative'])
