@@ -9,6 +9,6 @@ def examples(count):
         max_examples=count,
         derandomize=True,
         database=None,
-        deadline=20000,
+        deadline=120000,
         suppress_health_check=list(hypothesis.HealthCheck),
     )

@@ -71,7 +71,7 @@ def test_a_signature_runs_in_tensorflow_lite(clients, model):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={key: value for key, value in os.environ.items() if key != 'PYTHONPATH'},
-        timeout=600,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout.decode('utf-8', 'replace')
 

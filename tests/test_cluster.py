@@ -277,7 +277,7 @@ def test_a_real_cluster_stops_early_and_leaves_everything(evaluator, mnist_data_
 
     def run():
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=500
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1500
         )
         assert done.returncode == 0, done.stdout
         assert 'Traceback' not in done.stdout

@@ -39,7 +39,7 @@ def start(module, *arguments):
 
 
 def finish(process, code=0):
-    output, errors = process.communicate(timeout=240)
+    output, errors = process.communicate(timeout=1200)
     assert process.returncode == code, errors
     assert 'Traceback' not in errors
     assert 'WARNING' not in errors, errors
@@ -61,7 +61,7 @@ class Run:
         self.output, self.errors = finish(start('trainer.task', *self.settings))
 
     def wait_for(self, process, name):
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 900
         while not os.path.exists(self.path(name)):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline

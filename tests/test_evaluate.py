@@ -365,7 +365,7 @@ def start(*arguments):
 
 
 def finish(process, code=0):
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=600)
     assert process.returncode == code, errors
     return output, errors
 

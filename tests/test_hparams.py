@@ -195,7 +195,7 @@ def run_task(*arguments):
         capture_output=True,
         text=True,
         env=dict(os.environ, PYTHONPATH=ROOT),
-        timeout=120,
+        timeout=1800,
     )
 
 

@@ -797,7 +797,7 @@ def _start(module, *args):
 def test_two_processes_prepare_once(idx, tmp_path):
     arguments = (idx, str(tmp_path / 'data'), '--slow_at=records', '--seconds=0.5')
     children = [_start('tests.datasets', *arguments) for _ in range(2)]
-    outputs = [child.communicate(timeout=120) for child in children]
+    outputs = [child.communicate(timeout=600) for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     assert {out.strip() for out, _ in outputs} == {str(_COUNTS['train'])}
     # Whoever came second waited, or came late enough to find all prepared.
@@ -809,7 +809,7 @@ def _kill_at(stage, child, data_dir):
     """Kills a preparation in the midst of `stage`."""
     pattern = {'records': '3.0.0.incomplete*', 'decoded': '../decoded/test.uint8'}[stage]
     pattern = os.path.join(data_dir, 'mnist', '.preparing-*', 'mnist', pattern)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not glob.glob(pattern) and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.05)
     assert glob.glob(pattern)
@@ -855,10 +855,10 @@ def test_separate_process(mnist, data_dir, monkeypatch):
 def test_program(ready, tmp_path):
     good = _start('trainer.prepare_data', '--data_dir', ready)
     bad = _start('trainer.prepare_data', '--dataset=../mnist', '--data_dir', str(tmp_path / 'data'))
-    output, chatter = good.communicate(timeout=120)
+    output, chatter = good.communicate(timeout=600)
     assert (good.returncode, chatter) == (0, '')
     assert output.startswith('mnist 3.0.0: 220 train, 20 validation and 24 test images of 28 x 28')
-    output, errors = bad.communicate(timeout=120)
+    output, errors = bad.communicate(timeout=600)
     assert (bad.returncode, output) == (1, '')
     assert errors.startswith('error: --dataset=../mnist') and errors.count('\n') == 1
 

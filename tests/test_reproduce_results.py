@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 def reproduce(*arguments, code=0):
     done = subprocess.run(
         [sys.executable, os.path.join(ROOT, 'scripts', 'reproduce_results'), *arguments],
-        capture_output=True, text=True, timeout=600,
+        capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert 'Traceback' not in done.stderr

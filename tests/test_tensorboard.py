@@ -382,7 +382,7 @@ def test_generate_draws_every_mode_in_a_process_of_its_own(runs, tmp_path):
     def draw(run, *arguments, code=0):
         command = [sys.executable, '-m', 'trainer.generate', '--model_dir=' + runs.path(run)]
         done = subprocess.run(
-            command + list(arguments), capture_output=True, text=True, cwd=ROOT, timeout=100
+            command + list(arguments), capture_output=True, text=True, cwd=ROOT, timeout=400
         )
         assert done.returncode == code, done.stderr
         assert 'Traceback' not in done.stderr
@@ -410,7 +410,7 @@ def server(logdir):
     )
     address = 'http://localhost:{}'.format(port)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             with contextlib.suppress(urllib.error.URLError):
                 urllib.request.urlopen(address + '/data/logdir', timeout=5)
@@ -442,7 +442,7 @@ def ask(address, path, body=None):
 
 
 def wait_for(condition):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.3)

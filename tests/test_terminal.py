@@ -168,7 +168,7 @@ class OnTerminal:
         self._pid = pid
 
     def wait_for_step(self, step):
-        deadline = time.time() + 300
+        deadline = time.time() + 900
         while step_in(self.folder) < step:
             assert time.time() < deadline
             self._read()
