@@ -228,17 +228,17 @@ def test_every_number_carries_its_convention(runs, run):
                 assert part in content, card
 
 
-@pytest.mark.parametrize('run', ['three', 'two'])
-def test_every_curve_and_card_carries_its_convention(runs, run):
+@pytest.mark.parametrize('run, session', [('three', 'three'), ('two', 'two/resumed_at_5')])
+def test_every_curve_and_card_carries_its_convention(runs, run, session):
     descriptions = {
         (folder, value.tag): value.metadata.summary_description
-        for folder in (run, os.path.join(run, 'eval_validation'))
+        for folder in {run, session, os.path.join(run, 'eval_validation')}
         for event in events(runs.path(folder))
         for value in event.summary.value
         if value.metadata.summary_description
     }
     bound = 'elbo/negative_importance_weighted_bound'
-    described = [(run, tag) for tag in BOUND + ('final/test_negative_elbo',)]
+    described = [(run, tag) for tag in BOUND] + [(session, 'final/test_negative_elbo')]
     described += [(os.path.join(run, 'eval_validation'), tag) for tag in BOUND + (bound,)]
     convention, log_likelihood = CONVENTIONS[run]
     for key in described:
