@@ -28,7 +28,8 @@ import psutil  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 
-from scripts import laboratory, runs  # noqa: E402
+from scripts import laboratory  # noqa: E402
+from scripts.benchmark import whole_runs as runs  # noqa: E402
 from scripts.laboratory import CHECKPOINT_DATA, KINDS, Bench, Laboratory, Process, Skipped  # noqa: E402
 from trainer import dataset_folder, drawing, files, hparams, logs, path_flags, prepare_data  # noqa: E402
 

@@ -18,12 +18,10 @@ import threading
 import time
 from typing import Dict, List, NoReturn, Optional
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+from absl import app, flags
 
-from absl import app, flags  # noqa: E402
-
-from trainer import terminal  # noqa: E402
+from scripts import ROOT
+from trainer import terminal
 
 _SECONDS_TO_FOLLOW_THE_CHIEF = 120.0
 # More than a parameter server goes on for.

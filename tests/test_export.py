@@ -15,7 +15,7 @@ import scipy.stats
 import tensorflow as tf
 from absl import flags
 
-from scripts import client_table
+from scripts.clients import __main__ as client_table
 from tests import serving_models
 from trainer import export, generate, hparams, saved_model, verify_export
 from trainer.errors import UserError

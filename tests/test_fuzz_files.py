@@ -19,7 +19,7 @@ import tensorflow as tf
 from hypothesis import strategies
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
-from scripts import kserve_model
+from scripts.clients import kserve_model
 from tests import datasets, serving_models, test_checkpoints
 from tests.fuzzing import examples
 from trainer import (

@@ -13,7 +13,9 @@ import yaml
 from absl import flags
 from hypothesis import strategies
 
-from scripts import benchmark, client_table, fault_table, train_cluster
+from scripts import fault_table, train_cluster
+from scripts.benchmark import __main__ as benchmark
+from scripts.clients import __main__ as clients
 from tests import cloud_checks
 from tests.fuzzing import examples
 from trainer import (
@@ -299,7 +301,7 @@ def test_a_job_has_a_name_that_the_service_takes():
 
 SCRIPTS = {
     'benchmark': benchmark.define_flags,
-    'client_table': client_table._define_flags,
+    'clients': clients._define_flags,
     'fault_table': fault_table.define_flags,
     'train_cluster': train_cluster.define_flags,
 }

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from scripts import audit
+from scripts.maintain import audit
 from tests.test_fuzz_flags import ROOT, SCRIPTS, TABLES, defined_by
 from trainer import hparams, logs, path_flags, prepare_data, sources, verify_export
 from trainer.errors import UserError

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from absl import flags
 
-from scripts import audit, benchmark, client_table, fault_table
+from scripts import fault_table
+from scripts.benchmark import __main__ as benchmark
+from scripts.clients import __main__ as clients
+from scripts.maintain import audit
 from tests import datasets, users
 from tests.conftest import ROOT
 from tests.test_fuzz_flags import PROGRAMS, SCRIPTS, TABLES, defined_by, is_one_sentence
@@ -64,7 +67,7 @@ FLAGS = {
         'data_dir': 'data', 'json': 'new file', 'plot': 'new file', 'torch_env': 'new folder',
         'clients_env': 'new folder',
     },
-    'client_table': {
+    'clients': {
         'model_dir': 'run', 'data_dir': 'data', 'clients_env': 'new folder', 'json': 'new file',
     },
     'fault_table': {'data_dir': 'data', 'work_dir': 'new run', 'json': 'new file'},
@@ -75,12 +78,12 @@ FLAGS = {
 }  # fmt: skip
 MAINS = {
     'task': task.main, 'prepare_data': prepare_data.main, 'benchmark': benchmark.main,
-    'client_table': client_table.main, 'fault_table': fault_table.main,
+    'clients': clients.main, 'fault_table': fault_table.main,
     **{name: main for name, (_, main) in PROGRAMS.items() if main},
 }  # fmt: skip
 ALIASES = {'job-dir', 'job_dir'}
 # They do nothing here but their checks.
-ONLY_REFUSED = {'client_table', 'fault_table', 'audit'}
+ONLY_REFUSED = {'clients', 'fault_table', 'audit'}
 ALL = {**TABLES, **{name: defined_by(define) for name, define in SCRIPTS.items()}}
 CELLS = [(program, name) for program, roles in FLAGS.items() for name in roles]
 NEED_AN_EXPORT = {('predict', 'images')} | {cell for cell in CELLS if cell[0] == 'verify_export'}
@@ -192,7 +195,7 @@ def arguments_of(program, name, value, world, root):
         'projector': {'model_dir': world.run, 'data_dir': world.data},
         'prepare_data': {'data_dir': world.data},
         'benchmark': {'data_dir': world.data},
-        'client_table': {'model_dir': world.run, 'data_dir': world.data},
+        'clients': {'model_dir': world.run, 'data_dir': world.data},
         'fault_table': {'data_dir': world.data},
         'audit': {},
         'verify_export': {

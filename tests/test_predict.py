@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from scripts import client_table, kserve_model
+from scripts.clients import __main__ as client_table
+from scripts.clients import kserve_model
 from tests import serving_models
 from trainer import drawing, predict
 from trainer.errors import UserError

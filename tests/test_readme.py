@@ -32,7 +32,10 @@ def readme():
 def tables():
     """The flags of each program, by the name that commands have for it."""
     found = {'trainer.' + name: table for name, table in TABLES.items()}
-    found.update(('scripts/{}.py'.format(name), defined_by(SCRIPTS[name])) for name in SCRIPTS)
+    for name, define in SCRIPTS.items():
+        folder = 'scripts/' + name
+        ending = '' if os.path.isdir(os.path.join(ROOT, folder)) else '.py'
+        found[folder + ending] = defined_by(define)
     found['scripts/cluster_faults.py'] = defined_by(cluster_faults.define_flags)
     found['scripts/reproduce_results'] = defined_by(load_script('reproduce_results').define_flags)
     return found
@@ -60,7 +63,7 @@ def in_text():
     rows = re.findall(r'^\| `(--\w+=[^`]+)` \|', text, re.M)
     assert len(rows) > 5
     return [['trainer.task', *row.split()] for row in rows] + [
-        code.split() for code in codes if re.search(r'(trainer\.\w+|scripts/\w+\.py) --', code)
+        code.split() for code in codes if re.search(r'(trainer\.\w+|scripts/\w+(\.py)?) --', code)
     ]
 
 

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from scripts import client_table
+from scripts.clients import __main__ as client_table
 from tests import serving_models
 from tests.test_serving import without_asserts
 from trainer import verify_export

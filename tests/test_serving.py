@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from scripts import client_table
+from scripts.clients import __main__ as client_table
 from tests import serving_models
 from trainer import export, predict, saved_model, serving, verify_export
 from trainer.errors import UserError

@@ -128,7 +128,7 @@ def shell(command):
 
 
 def test_a_program_without_tensorflow_ends_quietly_too():
-    done = shell('"$PYTHON" scripts/audit.py --all | head -n 1')
+    done = shell('"$PYTHON" scripts/maintain/audit.py --all | head -n 1')
     assert (done.returncode, done.stderr) == (141, '')
     assert done.stdout.count('\n') == 1
 

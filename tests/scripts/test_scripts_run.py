@@ -19,7 +19,8 @@ import pytest
 import setuptools
 from packaging.requirements import Requirement
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from scripts import ROOT
+
 RUN = os.path.join(ROOT, 'scripts', 'run')
 LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
 SYSTEM_PATH = '/usr/bin:/bin'

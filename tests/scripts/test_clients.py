@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import requests
 
-from scripts import client_table
+from scripts.clients import __main__ as client_table
 from tests import serving_models
 from trainer import drawing, predict
 from trainer.errors import UserError

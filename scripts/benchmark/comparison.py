@@ -1,4 +1,4 @@
-"""Starts the contestants of benchmark.py, lets them take turns, and compares their answers."""
+"""Starts the contestants of the benchmark, lets them take turns, and compares their answers."""
 
 import contextlib
 import dataclasses
@@ -12,12 +12,12 @@ from typing import Any, Callable, Dict, List, Optional
 
 import numpy as np
 
+from scripts import ROOT
 from trainer.decoded_copy import PreparedDataset
 from trainer.errors import UserError
 from trainer.hparams import HParams
 from trainer.progress import say
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TORCH = 'torch==2.13.0'
 PEAK = 'gemm'  # The column that is no peer, but the machine's own rate.
 _PEAK_STEPS = 3
@@ -131,11 +131,11 @@ def start(
         'data': dataclasses.asdict(data),
     }
     kind, _, what = name.rpartition(':')
-    command = [sys.executable, '-m', 'scripts.contestants', what]
+    command = [sys.executable, '-m', 'scripts.benchmark.in_tensorflow', what]
     if kind == 'client':
-        command = [peer_python, '-m', 'scripts.benchmark_clients', what]
+        command = [peer_python, '-m', 'scripts.benchmark.in_other_runtimes', what]
     elif kind:
-        command = [peer_python, '-m', 'scripts.benchmark_torch', kind, what]
+        command = [peer_python, '-m', 'scripts.benchmark.in_pytorch', kind, what]
     return Contestant(name, command + [json.dumps(settings)], cores)
 
 

@@ -1,4 +1,4 @@
-"""The parts of benchmark.py that measure whole runs of `python -m trainer.task`."""
+"""The parts of the benchmark that measure whole runs of `python -m trainer.task`."""
 
 import datetime
 import json
@@ -12,8 +12,9 @@ from typing import Any, Dict, List
 
 import psutil
 
-from scripts import contest
-from scripts.turns import peak_megabytes
+from scripts import ROOT
+from scripts.benchmark import comparison as contest
+from scripts.benchmark.timed_steps import peak_megabytes
 from trainer import cores, results
 from trainer.decoded_copy import PreparedDataset
 from trainer.errors import UserError
@@ -42,7 +43,7 @@ def _command(model_dir: str, data_dir: str, max_steps: int, summary_steps: int) 
 
 
 def _popen(command: List[str], **streams: Any) -> subprocess.Popen:
-    environment = dict(os.environ, PYTHONPATH=contest.ROOT)
+    environment = dict(os.environ, PYTHONPATH=ROOT)
     return subprocess.Popen(command, env=environment, universal_newlines=True, **streams)
 
 

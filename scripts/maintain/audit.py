@@ -1,6 +1,8 @@
-"""Compares the locked packages with the reviewed advisories: ./scripts/run python scripts/audit.py
+"""Compares the locked packages with the reviewed advisories.
 
-`scripts/audit.json` holds each package as it was reviewed and a row for each known advisory of its
+    ./scripts/run python scripts/maintain/audit.py [--all]
+
+`audit.json` holds each package as it was reviewed and a row for each known advisory of its
 version. What the lock has beyond that is named; PyPI is asked for advisories that the file lacks.
 Exit code 0: all is reviewed, and PyPI knows no more; 1: something is to be reviewed; 3: all is
 reviewed, but PyPI could not be asked. `--all` prints every row, not just those that reach us.
@@ -17,13 +19,11 @@ import sys
 
 import requests
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-
-from trainer import path_flags, terminal  # noqa: E402
+from scripts import ROOT
+from trainer import path_flags, terminal
 
 LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
-REVIEWED = os.path.join(ROOT, 'scripts', 'audit.json')
+REVIEWED = os.path.join(ROOT, 'scripts', 'maintain', 'audit.json')
 
 REVIEWED_ALL, TO_REVIEW, NOT_ASKED = 0, 1, 3
 _SECONDS = 15

@@ -1,4 +1,4 @@
-"""The part of benchmark.py that shows how the time of a training step grows with its settings."""
+"""The part of the benchmark that shows how the time of a training step grows with its settings."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from scripts import contest
+from scripts.benchmark import comparison as contest
 from trainer import cores, figures, files, optional
 from trainer.decoded_copy import SPLITS, PreparedDataset
 from trainer.hparams import HParams

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from scripts import audit
+from scripts.maintain import audit
 
 
 @pytest.fixture(scope='module')

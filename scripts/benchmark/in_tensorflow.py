@@ -1,6 +1,6 @@
-"""The contestants of benchmark.py that run on TensorFlow.
+"""The contestants of the benchmark that run on TensorFlow.
 
-    python -m scripts.contestants NAME SETTINGS_AS_JSON
+    python -m scripts.benchmark.in_tensorflow NAME SETTINGS_AS_JSON
 
 The first session of a process fixes TF 1.14's thread pools, whatever the later ones ask for, so a
 contestant's first session is the one that its user would have: the Estimator's in training and
@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, Iterator
 import numpy as np
 import tensorflow as tf
 
-from scripts.turns import serve_steps, turns
+from scripts.benchmark.timed_steps import serve_steps, turns
 from trainer import (
     decoded_copy,
     export,

@@ -1,4 +1,4 @@
-"""Writes scripts/requirements.lock anew from setup.py: ./scripts/run python scripts/lock.py
+"""Writes requirements.lock anew from setup.py: ./scripts/run python scripts/maintain/lock.py
 
 Takes the newest release of every package that setup.py's limits allow on Python 3.7, and of each
 the files that pip would install on Linux x86-64, with a new C library and with one of 2014, and on
@@ -11,12 +11,13 @@ import subprocess
 import sys
 import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from scripts import ROOT
+
 LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
 
 HEADER = """\
 # All packages of the environment, with the hashes of their files. Do not edit; made by
-#     ./scripts/run python scripts/lock.py
+#     ./scripts/run python scripts/maintain/lock.py
 # scripts/run tells its sections by their '# ---' lines: `fetch` is used only where no Python 3.7
 # is found; `build` is installed first, so that nothing else is needed to build the `rest`. The
 # container image takes the packages of `rest` down to its '# -- ' line.

@@ -1,6 +1,6 @@
 """Times this trainer against its peers, in turn in one run, and shows how it scales.
 
-    ./scripts/run python scripts/benchmark.py [--quick] [--only=SECTION,...] [--json=FILE]
+    ./scripts/run python scripts/benchmark [--quick] [--only=SECTION,...] [--json=FILE]
 
 The peers do the same work on the same real MNIST:
 
@@ -28,9 +28,12 @@ from typing import Any, Callable, Dict, List
 
 from absl import flags
 
-from scripts import client_table, contest, runs, scale
-from scripts.contest import PEAK, Comparison
-from scripts.contestants import GEMM_SIZE
+from scripts.benchmark import comparison as contest
+from scripts.benchmark import scaling as scale
+from scripts.benchmark import whole_runs as runs
+from scripts.benchmark.comparison import PEAK, Comparison
+from scripts.benchmark.in_tensorflow import GEMM_SIZE
+from scripts.clients import __main__ as client_table
 from trainer import files, hparams, logs, path_flags, prepare_data
 from trainer.errors import UserError
 from trainer.hparams import HParams

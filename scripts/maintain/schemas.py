@@ -1,4 +1,4 @@
-"""Writes tests/schemas/*.json anew: ./scripts/run python scripts/schemas.py
+"""Writes tests/schemas/*.json anew: ./scripts/run python scripts/maintain/schemas.py
 
 They are JSON Schemas of what is sent to the cloud, and stricter than what receives it: an unknown
 key, a value that is none of an enum's, and a key that only answers have are refused. Vertex AI's
@@ -15,7 +15,9 @@ import sys
 import tempfile
 import zipfile
 
-SCHEMAS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'tests/schemas')
+from scripts import ROOT
+
+SCHEMAS = os.path.join(ROOT, 'tests', 'schemas')
 
 GOOGLE = 'google-api-python-client==2.202.0'
 KUBEFLOW = 'kubeflow-training==1.9.4'

@@ -1,6 +1,6 @@
-"""The contestants of benchmark.py that answer requests with an export in other runtimes.
+"""The contestants of the benchmark that answer requests with an export in other runtimes.
 
-    python -m scripts.benchmark_clients tensorflow2|onnx|openvino SETTINGS_AS_JSON
+    python -m scripts.benchmark.in_other_runtimes tensorflow2|onnx|openvino SETTINGS_AS_JSON
 
 They load the export as the program that it brings along does, `assets.extra/verify_export.py`.
 """
@@ -17,7 +17,7 @@ import tempfile
 
 import numpy as np
 
-from scripts.turns import serve_steps
+from scripts.benchmark.timed_steps import serve_steps
 
 
 def main():

@@ -1,6 +1,6 @@
 """Runs every signature of a trained model's export through every client; prints the table.
 
-    ./scripts/run python scripts/client_table.py --model_dir=runs/mnist-z32 [--json=FILE]
+    ./scripts/run python scripts/clients --model_dir=runs/mnist-z32 [--json=FILE]
 
 Each answer is compared, to 1e-4, with what PREDICT and the decoder give for the same test images
 and the same weights, not with the export itself. Where a signature cannot work in a client, the
@@ -23,31 +23,25 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+import numpy as np
+import requests
+import tensorflow as tf
+from absl import flags
 
-from trainer import logs  # noqa: E402
-
-logs.silence_chatter()
-
-import numpy as np  # noqa: E402
-import requests  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from absl import flags  # noqa: E402
-
-from scripts import kserve_model  # noqa: E402
-from trainer import (  # noqa: E402
+from scripts import ROOT
+from scripts.clients import kserve_model
+from trainer import (
     drawing,
     export,
     files,
     generate,
     hparams,
     input,
+    logs,
     path_flags,
     prepare_data,
     saved_model,
@@ -55,8 +49,8 @@ from trainer import (  # noqa: E402
     train,
     verify_export,
 )
-from trainer.errors import UserError  # noqa: E402
-from trainer.saved_model import Golden  # noqa: E402
+from trainer.errors import UserError
+from trainer.saved_model import Golden
 
 PACKAGES = ['tensorflow-cpu', 'tf2onnx', 'onnxruntime', 'openvino', 'kserve']
 SIGNATURES = (serving.DEFAULT,) + serving.NAMES
@@ -390,7 +384,7 @@ class Clients:
             free.bind(('127.0.0.1', 0))
             port = free.getsockname()[1]
         url = 'http://127.0.0.1:{}/v1/models/vae'.format(port)
-        program = os.path.join(ROOT, 'scripts', 'kserve_model.py')
+        program = os.path.join(ROOT, 'scripts', 'clients', 'kserve_model.py')
         with tempfile.TemporaryFile() as log:
             server = subprocess.Popen(
                 [self.python, program, '--model_name=vae', f'--http_port={port}', export_dir],

@@ -10,7 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from scripts import kserve_model
+from scripts.clients import kserve_model
 from tests import cloud_checks, fake_cloud
 from tests.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
 

@@ -1,6 +1,6 @@
-"""The contestants of benchmark.py that run on PyTorch: the default architecture, the same images.
+"""The contestants of the benchmark that run on PyTorch: the default architecture, the same images.
 
-    python -m scripts.benchmark_torch torch_eager|torch_compiled WHAT SETTINGS_AS_JSON
+    python -m scripts.benchmark.in_pytorch torch_eager|torch_compiled WHAT SETTINGS_AS_JSON
 
 Its LSTM has a second bias, which adds nothing to the function.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from scripts.turns import serve_steps
+from scripts.benchmark.timed_steps import serve_steps
 
 _LARGE_BATCH = 1000
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from absl import flags
 
-from scripts import benchmark, contest, runs, scale
+from scripts import ROOT
+from scripts.benchmark import __main__ as benchmark
+from scripts.benchmark import comparison as contest
+from scripts.benchmark import scaling as scale
+from scripts.benchmark import whole_runs as runs
 from tests import datasets
 from trainer.errors import UserError
 from trainer.hparams import HParams
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def answers(name, *turns):
@@ -143,7 +145,7 @@ def test_the_plot_has_a_panel_for_each_setting(tmp_path):
 def chosen(*arguments):
     values = flags.FlagValues()
     benchmark.define_flags(values)
-    values(('benchmark.py',) + arguments)
+    values(('benchmark',) + arguments)
     return benchmark.chosen_sections(values)
 
 
@@ -173,7 +175,7 @@ def test_what_cannot_be_run_or_written_is_refused_at_once(arguments, message):
 
 def test_a_wrong_section_ends_the_command_with_one_sentence():
     done = subprocess.run(
-        [sys.executable, os.path.join('scripts', 'benchmark.py'), '--only=speed'],
+        [sys.executable, os.path.join('scripts', 'benchmark'), '--only=speed'],
         cwd=ROOT,
         env=dict(os.environ, PYTHONPATH=ROOT),
         capture_output=True,
@@ -203,7 +205,7 @@ def test_a_contestant_that_fails_is_named_and_its_words_are_shown(capsys):
 def test_turns_time_the_steps_between_yields():
     program = """
 import time
-from scripts.turns import turns
+from scripts.benchmark.timed_steps import turns
 for step, _ in enumerate(turns()):
     time.sleep(0.05 if step == 1 else 0)
 """

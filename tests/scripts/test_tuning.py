@@ -1,4 +1,4 @@
-"""scripts/tuning.py: trials that run and compare, and those that do not."""
+"""scripts/cloud/tuning.py: trials that run and compare, and those that do not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How a contestant of benchmark.py takes turns; plain Python, for the environments of all peers."""
+"""How a process of the benchmark takes turns; plain Python, for the environments of all peers."""
 
 import json
 import sys
