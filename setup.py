@@ -1,12 +1,12 @@
 """Installs the trainer. `./scripts/run` does not need it: it runs the checkout as it is."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     name='vae-trainer',
     version='1.0.0',
     description='Trains variational autoencoders on TensorFlow 1.14 Estimators',
-    packages=['trainer'],
+    packages=find_packages(include=['trainer', 'trainer.*']),
     python_requires='>=3.7,<3.8',
     install_requires=[
         'absl-py',

@@ -27,7 +27,8 @@ import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 
 from scripts.laboratory import export_answers  # noqa: E402
-from trainer import hparams, logs  # noqa: E402
+from trainer.base import program  # noqa: E402
+from trainer.settings import command_line  # noqa: E402
 
 _TRAINING_PROCESSES = 3
 _DEADLINE_SECONDS = 900.0
@@ -218,7 +219,7 @@ def main(argv: List[str]) -> None:
 
 
 def define_flags() -> None:
-    hparams.define_flags(['data_dir', 'max_steps'])
+    command_line.define_flags(['data_dir', 'max_steps'])
     flags.FLAGS.set_default('max_steps', 600)
     flags.DEFINE_integer('schedules', 20, 'Rows of random kills.', lower_bound=0)
     flags.DEFINE_string('only', None, 'Only rows whose name has this in it.')
@@ -226,4 +227,4 @@ def define_flags() -> None:
 
 if __name__ == '__main__':
     define_flags()
-    logs.run(main)
+    program.run(main)

@@ -20,6 +20,8 @@ import time
 import traceback
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from tests.support.paths import OLD_RUN
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
@@ -31,7 +33,10 @@ from absl import flags  # noqa: E402
 from scripts import laboratory  # noqa: E402
 from scripts.benchmark import whole_runs as runs  # noqa: E402
 from scripts.laboratory import CHECKPOINT_DATA, KINDS, Bench, Laboratory, Process, Skipped  # noqa: E402
-from trainer import dataset_folder, drawing, files, hparams, logs, path_flags, prepare_data  # noqa: E402
+from trainer.base import files, image_files, path_flags, program  # noqa: E402
+from trainer.data import dataset_folder, prepare  # noqa: E402
+from trainer.settings import command_line, storage  # noqa: E402
+from trainer.settings import table as settings_table
 
 _NATS = 1.0
 _SECONDS_TO_SAVE = 10.0
@@ -440,7 +445,7 @@ def damaged_export(file_name: str) -> Callable[[Bench], None]:
         laboratory.damage(os.path.join(folder, file_name), kind)
         picture = os.path.join(bench.folder, 'picture.png')
         with open(picture, 'wb') as f:
-            f.write(drawing.encode_png(np.zeros([1, 28, 28, 1], np.uint8))[0])
+            f.write(image_files.encode_png(np.zeros([1, 28, 28, 1], np.uint8))[0])
         verify = os.path.join(folder, 'assets.extra', 'verify_export.py')
         check = bench.run([sys.executable, verify])
         code = check.wait()
@@ -469,7 +474,7 @@ def damaged_results(bench: Bench) -> None:
 
 def damaged_settings(bench: Bench) -> None:
     bench.copy_base()
-    path = os.path.join(bench.model_dir, hparams.FILE_NAME)
+    path = os.path.join(bench.model_dir, storage.FILE_NAME)
     laboratory.damage(path, KINDS[bench.number % len(KINDS)], 0)
     bench.refused(bench.train(), path)
 
@@ -477,7 +482,7 @@ def damaged_settings(bench: Bench) -> None:
 def damaged_flag_file(bench: Bench) -> None:
     """An empty one is as good as none; then the settings differ from those of the run."""
     bench.copy_base()
-    settings = os.path.join(bench.model_dir, hparams.FILE_NAME)
+    settings = os.path.join(bench.model_dir, storage.FILE_NAME)
     recorded = dict(laboratory.read_json(settings), batch_size=64)
     with open(settings, 'w') as f:
         json.dump(recorded, f)
@@ -634,12 +639,12 @@ def other_settings(bench: Bench) -> None:
 
 
 def older_version(bench: Bench) -> None:
-    source = os.path.join(ROOT, 'tests', 'old_run')
+    source = OLD_RUN
     if not os.path.isdir(source):
-        raise Skipped('tests/old_run is not there')
+        raise Skipped('tests/support/old_run is not there')
     shutil.copytree(source, bench.model_dir)
-    recorded = laboratory.read_json(os.path.join(source, hparams.FILE_NAME))
-    known = {row.name for row in hparams.settings()}
+    recorded = laboratory.read_json(os.path.join(source, storage.FILE_NAME))
+    known = {row.name for row in settings_table.settings()}
     step = laboratory.last_step(bench.model_dir)
     changes = {k: v for k, v in recorded.items() if k in known}
     changes.update(
@@ -966,7 +971,7 @@ def main(argv: List[str]) -> None:
         files.check_folder('--work_dir', values.work_dir)
     if values.json:
         files.check_output('--json', values.json)
-    prepare_data.prepare('mnist', values.data_dir or None, separate_process=True)
+    prepare.prepare('mnist', values.data_dir or None, separate_process=True)
     work_dir = values.work_dir or tempfile.mkdtemp(prefix='faults-')
     os.makedirs(work_dir, exist_ok=True)
     data_dir = dataset_folder.find('mnist', values.data_dir or None).data_dir
@@ -992,7 +997,7 @@ def is_good(text: str, quick: bool) -> bool:
 
 
 def define_flags() -> None:
-    hparams.define_flags(['data_dir'])
+    command_line.define_flags(['data_dir'])
     flags.DEFINE_list('only', [], 'Only rows with one of these, with commas between, in the name.')
     flags.DEFINE_bool('quick', False, 'A few rows, 60 steps, one try each; any row with --only.')
     flags.DEFINE_integer('jobs', 2, 'Rows at a time.', lower_bound=1)
@@ -1003,4 +1008,4 @@ def define_flags() -> None:
 
 if __name__ == '__main__':
     define_flags()
-    logs.run(main)
+    program.run(main)

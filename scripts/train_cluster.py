@@ -21,7 +21,7 @@ from typing import Dict, List, NoReturn, Optional
 from absl import app, flags
 
 from scripts import ROOT
-from trainer import terminal
+from trainer.base import terminal
 
 _SECONDS_TO_FOLLOW_THE_CHIEF = 120.0
 # More than a parameter server goes on for.

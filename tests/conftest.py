@@ -17,7 +17,7 @@ for _name in [name for name in os.environ if name.startswith(_STEERING) and name
 
 import pytest  # noqa: E402
 
-from trainer import prepare_data  # noqa: E402
+from trainer.data import prepare  # noqa: E402
 
 
 @pytest.fixture(scope='session')
@@ -47,4 +47,4 @@ def mnist_data_dir(request, tmp_path_factory):
 @pytest.fixture(scope='session')
 def prepared_mnist(mnist_data_dir):
     """The real MNIST as a PreparedDataset: 55,000 train, 5,000 validation, 10,000 test images."""
-    return prepare_data.prepare('mnist', mnist_data_dir)
+    return prepare.prepare('mnist', mnist_data_dir)

@@ -1,13 +1,15 @@
 """A variational autoencoder trainer on TensorFlow 1.14 Estimators.
 
-Data flows one way through the package:
+The programs (`python -m trainer.NAME`) lie here, what they do in the packages beside them:
 
-    task (flags) -> hparams (one frozen table) -> prepare_data, input (images)
-    -> encoder, decoder, elbo, model (the graph) -> train (Estimator)
-    -> export, drawing, results (what stays on disk)
+    settings    one frozen table of them     data         images, prepared and read
+    model       the network, its priors      checkpoints  which are whole, which is best
+    training    the run and its model_fn     serving      exports and their signatures
+    evaluation  the likelihood of images     monitoring   TensorBoard and pictures
+    cluster     several processes, clouds    base         what all of them need
 """
 
-from trainer import logs
+from trainer.base import chatter
 
-# Here, because every module of the package imports TensorFlow, and it has to come before.
-logs.silence_chatter()
+# Here, because most modules of the package import TensorFlow, and it has to come before.
+chatter.silence_chatter()

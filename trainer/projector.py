@@ -1,177 +1,34 @@
-"""The posterior means of images for TensorBoard's PROJECTOR: `python -m trainer.projector`.
+"""Writes what TensorBoard's PROJECTOR shows of a run: `python -m trainer.projector`."""
 
-They lie in a folder of their own, `projector` in `model_dir`, with a checkpoint of their own:
-Estimator's `checkpoint` is never touched. All names in it are relative, so `model_dir` can move.
-"""
+import functools
+from typing import List
 
-import io
-import os
-from typing import List, Optional, Tuple
-
-import numpy as np
-import tensorflow as tf
 from absl import flags
-from google.protobuf import message, text_format
-from tensorboard.plugins.text import summary as text_summary
-from tensorflow.contrib.tensorboard.plugins import projector
 
-from trainer import (
-    checkpoints,
-    dataset_folder,
-    export,
-    files,
-    generate,
-    hparams,
-    input,
-    logs,
-    network,
-    path_flags,
-    pictures,
-    prepare_data,
-)
-from trainer.decoded_copy import PreparedDataset
-from trainer.errors import UserError
-from trainer.hparams import HParams
-from trainer.progress import say
-
-FOLDER = 'projector'
-_NAME = 'posterior_mean'
-_TABLE = 'posterior_mean.tsv'
-_MOST_POINTS = 5000
-_SPRITE_SIDE = 8192  # Pixels; TensorBoard 1.14 shows no larger sprite.
-_BATCH = 500
+from trainer.base import program
+from trainer.checkpoints import chosen
+from trainer.data import labels, prepare
+from trainer.monitoring import projector_files
+from trainer.settings import command_line
 
 
-def write(checkpoint_path: str, data: PreparedDataset, params: HParams) -> str:
-    """Writes embedding, sprite, metadata and configuration; returns their folder.
-
-    Of the first 5,000 validation images, or as many as fit into the sprite. Labels, where the
-    dataset has some, are in the metadata, and nowhere else in this trainer.
-    """
-    folder = os.path.join(params.model_dir, FOLDER)
-    per_side = _SPRITE_SIDE // max(params.image_shape[:2])
-    count = min(_MOST_POINTS, data.num_examples['validation'], per_side**2)
-    means, sprite = _embed(checkpoint_path, data, count, params)
-    files.write_bytes(os.path.join(folder, 'sprite.png'), sprite)
-    lines = _metadata(labels(data, params, count), count)
-    files.write_bytes(os.path.join(folder, 'metadata.tsv'), lines.encode())
-    _save(means, folder)
-    _configure(folder, '', params)
-    if not tf.gfile.Glob(os.path.join(folder, 'events.out.tfevents.*')):
-        # TensorBoard looks for configurations where there are event files.
-        with tf.summary.FileWriter(folder) as events:
-            text = 'Posterior means of the first {:,} validation images.'.format(count)
-            events.add_summary(text_summary.pb('projector', text))
-    # For the run itself TensorBoard offers the weights of Estimator's checkpoint; this comes first.
-    # It is read from a table, because a configuration names checkpoints by absolute paths only.
-    table = io.BytesIO()
-    np.savetxt(table, means, fmt='%.6g', delimiter='\t')
-    files.write_bytes(os.path.join(folder, _TABLE), table.getvalue())
-    _configure(params.model_dir, FOLDER, params, tensor_path=os.path.join(FOLDER, _TABLE))
-    return folder
-
-
-def _configure(folder: str, path: str, params: HParams, **embedding: str) -> None:
-    """Writes the configuration of a run in `folder`, of files that lie in its subfolder `path`."""
-    config = projector.ProjectorConfig()
-    entry = config.embeddings.add(
-        tensor_name=_NAME, metadata_path=os.path.join(path, 'metadata.tsv'), **embedding
-    )
-    entry.sprite.image_path = os.path.join(path, 'sprite.png')
-    entry.sprite.single_image_dim.extend([params.image_shape[1], params.image_shape[0]])
-    content = text_format.MessageToString(config).encode()
-    files.write_bytes(os.path.join(folder, 'projector_config.pbtxt'), content)
-
-
-def _embed(
-    checkpoint_path: str, data: PreparedDataset, count: int, params: HParams
-) -> Tuple[np.ndarray, bytes]:
-    """The posterior means of the images, and a sprite of them."""
-    with tf.Graph().as_default():
-        dataset = input.eval_input_fn(data, 'validation', _BATCH, params.binarization, count)
-        images = dataset.make_one_shot_iterator().get_next()['images']
-        mean = network.encode(images, params).mean
-        all_images = tf.placeholder(tf.float32, (None,) + params.image_shape)
-        sprite = pictures.png(pictures.Picture(all_images, pictures.square_columns(count)))
-        parts = []
-        with tf.Session() as session:
-            checkpoints.restore(session, checkpoint_path)
-            for _ in range(-(-count // _BATCH)):
-                parts.append(session.run([images, mean]))
-            pixels, means = [np.concatenate(part) for part in zip(*parts)]
-            shape = (count,) + params.image_shape
-            return means, session.run(sprite, {all_images: pixels.reshape(shape)})
-
-
-def _save(means: np.ndarray, folder: str) -> None:
-    with tf.Graph().as_default(), tf.Session() as session:
-        variable = tf.get_variable(_NAME, initializer=tf.zeros(means.shape))
-        value = tf.placeholder(tf.float32, means.shape)
-        session.run(variable.assign(value), {value: means})
-        saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
-        saver.save(session, os.path.join(folder, 'embedding.ckpt'), write_meta_graph=False)
-
-
-def _metadata(labels: Optional[List[int]], count: int) -> str:
-    """One line an image; TensorBoard wants a header where there are several columns."""
-    if labels is None:
-        return '\n'.join(str(index) for index in range(count)) + '\n'
-    lines = ['label\tindex'] + ['{}\t{}'.format(label, i) for i, label in enumerate(labels)]
-    return '\n'.join(lines) + '\n'
-
-
-def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[int]]:
-    """Reads the labels of the first validation images from TFDS's records.
-
-    Returns:
-      The labels, or None where the dataset has none or its records are not there, or not whole, any
-      more; then it says so.
-    """
-    try:
-        return _read_labels(data, params, count)
-    except (UserError, tf.errors.OpError, message.DecodeError) as error:
-        reason = str(error).strip().split('\n')[0].rstrip('.')
-        say("PROJECTOR: no labels, as TFDS's records cannot be read ({}).".format(reason))
-        return None
-
-
-def _read_labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[int]]:
-    source = dataset_folder.find(params.dataset, params.data_dir or None)
-    first = 0
-    paths = source.record_files('validation')
-    if not paths:  # It is the end of TFDS's train split.
-        first = data.num_examples['train']
-        paths = source.record_files('train')
-    found: List[int] = []
-    index = 0
-    for path in paths:
-        for record in tf.python_io.tf_record_iterator(path):
-            if first <= index < first + count:
-                label = tf.train.Example.FromString(record).features.feature['label']
-                if not label.int64_list.value:
-                    return None
-                found.append(label.int64_list.value[0])
-            index += 1
-    if len(found) != count:
-        raise UserError('{} does not hold all of them'.format(source.records))
-    return found
-
-
-def _define_flags() -> None:
-    path_flags.define('model_dir', None, 'Folder of a run of trainer.task.', required=True)
-    hparams.define_flags(['data_dir', 'idx_dir'])
-    flags.adopt_module_key_flags(hparams)
+def define_flags() -> None:
+    """Defines the flags."""
+    command_line.define_flags_of_run(['data_dir', 'idx_dir'])
+    flags.adopt_module_key_flags(command_line)
 
 
 def main(argv: List[str]) -> None:
     """Reads the flags, writes, says where to."""
     del argv
     values = flags.FLAGS
-    params = generate.trained_model(values.model_dir, values.data_dir)
-    data = prepare_data.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
-    print(write(export.trained_checkpoint(values.model_dir), data, params))
+    params = chosen.trained_model(values.model_dir, values.data_dir)
+    data = prepare.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
+    read_labels = functools.partial(labels.labels, data, params)
+    path = chosen.trained_checkpoint(values.model_dir)
+    print(projector_files.write(path, data, read_labels, params))
 
 
 if __name__ == '__main__':
-    _define_flags()
-    logs.run(main)
+    define_flags()
+    program.run(main)

@@ -34,10 +34,13 @@ from scripts.benchmark import whole_runs as runs
 from scripts.benchmark.comparison import PEAK, Comparison
 from scripts.benchmark.in_tensorflow import GEMM_SIZE
 from scripts.clients import __main__ as client_table
-from trainer import files, hparams, logs, path_flags, prepare_data
-from trainer.errors import UserError
-from trainer.hparams import HParams
-from trainer.progress import say
+from trainer.base import files, path_flags, program
+from trainer.base.console import say
+from trainer.base.errors import UserError
+from trainer.data import prepare
+from trainer.data.dataset import PreparedDataset
+from trainer.settings import command_line
+from trainer.settings.table import HParams
 
 _QUICK_SECTIONS = ['training', 'constant', 'estimator']
 Rows = List[Dict[str, Any]]
@@ -129,7 +132,7 @@ class Bench:
       quick: whether to take fewer turns.
     """
 
-    def __init__(self, data: prepare_data.PreparedDataset, folder: str):
+    def __init__(self, data: PreparedDataset, folder: str):
         values = flags.FLAGS
         self.data, self.folder, self.quick = data, folder, values.quick
         self.params = HParams(data_dir=values.data_dir, model_dir=os.path.join(folder, 'model'))
@@ -321,7 +324,7 @@ def main(argv: List[str]) -> None:
     del argv
     values = flags.FLAGS
     names = chosen_sections(values)
-    data = prepare_data.prepare('mnist', values.data_dir, separate_process=True)
+    data = prepare.prepare('mnist', values.data_dir, separate_process=True)
     sys.stdout.reconfigure(line_buffering=True)  # in a file too, tables come as they are ready
     record: Dict[str, Any] = runs.machine()
     print(
@@ -343,7 +346,7 @@ def main(argv: List[str]) -> None:
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    hparams.define_flags(['data_dir'], flag_values)
+    command_line.define_flags(['data_dir'], flag_values)
     names = ', '.join(SECTIONS)
     for define, name, default, text in (
         (flags.DEFINE_bool, 'quick', False, 'Only the main sections and batch sizes, fewer turns.'),
@@ -358,4 +361,4 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 if __name__ == '__main__':
     define_flags()
-    logs.run(main)
+    program.run(main)

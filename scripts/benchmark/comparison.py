@@ -13,10 +13,11 @@ from typing import Any, Callable, Dict, List, Optional
 import numpy as np
 
 from scripts import ROOT
-from trainer.decoded_copy import PreparedDataset
-from trainer.errors import UserError
-from trainer.hparams import HParams
-from trainer.progress import say
+from trainer.base.console import say
+from trainer.base.errors import UserError
+from trainer.data.dataset import PreparedDataset
+from trainer.settings.table import HParams
+from trainer.training import towers
 
 TORCH = 'torch==2.13.0'
 PEAK = 'gemm'  # The column that is no peer, but the machine's own rate.
@@ -127,7 +128,7 @@ def start(
     """
     settings = {
         'params': dataclasses.asdict(params),
-        'threads': params.threads,
+        'threads': towers.count(params),
         'data': dataclasses.asdict(data),
     }
     kind, _, what = name.rpartition(':')

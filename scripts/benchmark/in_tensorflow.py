@@ -20,24 +20,20 @@ import numpy as np
 import tensorflow as tf
 
 from scripts.benchmark.timed_steps import serve_steps, turns
-from trainer import (
-    decoded_copy,
-    export,
-    generate,
-    input,
-    model,
-    optimizer,
-    saved_model,
-    serving,
-    summaries,
-    train,
-)
-from trainer.hparams import HParams
-from trainer.progress import TrainingProgress
+from trainer.data import inputs
+from trainer.data.dataset import PreparedDataset
+from trainer.monitoring import drawing
+from trainer.serving import saved_model
+from trainer.serving.saved_model import Options
+from trainer.serving.signatures import DEFAULT
+from trainer.settings.table import HParams
+from trainer.training import model_fn, optimizer, run, towers
+from trainer.training.hooks import CheckpointSaverHook
+from trainer.training.progress import TrainingProgress
 
 GEMM_SIZE = 2048
 _EVALUATION_BATCH = 1000
-Data = decoded_copy.PreparedDataset
+Data = PreparedDataset
 
 
 def run_training(params: HParams, data: Data) -> None:
@@ -47,7 +43,7 @@ def run_training(params: HParams, data: Data) -> None:
 
 
 def _training_input(params: HParams, data: Data) -> tf.data.Dataset:
-    return input.train_input_fn(data, params.batch_size, params.seed, 0, params.binarization)
+    return inputs.train_input_fn(data, params.batch_size, params.seed, 0, params.binarization)
 
 
 def run_constant(params: HParams, data: Data) -> None:
@@ -65,14 +61,14 @@ def _first_images(data: Data, split: str, params: HParams) -> np.ndarray:
 def _train(features: Dict[str, tf.Tensor], params: HParams) -> None:
     tf.set_random_seed(params.seed)
     tf.train.create_global_step()
-    spec = model.model_fn(features, None, tf.estimator.ModeKeys.TRAIN, params)
+    spec = model_fn.model_fn(features, None, tf.estimator.ModeKeys.TRAIN, params)
     with _training_session(params) as session:
         session.run(tf.global_variables_initializer())
         serve_steps(lambda: session.run([spec.train_op, spec.loss]))
 
 
 def _training_session(params: HParams) -> tf.Session:
-    return tf.Session(config=train.make_estimator(params).config.session_config)
+    return tf.Session(config=run.make_estimator(params).config.session_config)
 
 
 def run_plain(params: HParams, data: Data) -> None:
@@ -123,7 +119,7 @@ def run_gemm(params: HParams, data: Data) -> None:
     del data
     square = tf.Variable(tf.random.normal([GEMM_SIZE, GEMM_SIZE]))
     product = tf.matmul(square, square).op
-    config = tf.ConfigProto(intra_op_parallelism_threads=params.threads)
+    config = tf.ConfigProto(intra_op_parallelism_threads=towers.count(params))
     with tf.Session(config=config) as session:
         session.run(tf.global_variables_initializer())
         serve_steps(lambda: session.run(product))
@@ -157,8 +153,8 @@ class _TurnsHook(tf.train.SessionRunHook):
 
 def run_estimator(params: HParams, data: Data) -> None:
     """Trains as `train_and_evaluate` does: progress, checkpoints and summaries included."""
-    saver = summaries.CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
-    train.make_estimator(params).train(
+    saver = CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
+    run.make_estimator(params).train(
         lambda: _training_input(params, data),
         hooks=[TrainingProgress(params), saver, _TurnsHook()],
     )
@@ -166,10 +162,10 @@ def run_estimator(params: HParams, data: Data) -> None:
 
 def run_evaluation(params: HParams, data: Data) -> None:
     """Evaluates a checkpoint on the test images."""
-    estimator = train.make_estimator(params)
+    estimator = run.make_estimator(params)
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
     input_fn = functools.partial(
-        input.eval_input_fn, data, 'test', _EVALUATION_BATCH, params.binarization
+        inputs.eval_input_fn, data, 'test', _EVALUATION_BATCH, params.binarization
     )
     serve_steps(lambda: estimator.evaluate(input_fn, checkpoint_path=checkpoint_path, name='timed'))
 
@@ -180,7 +176,9 @@ def run_export(params: HParams, data: Data) -> None:
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
     numbers = itertools.count()
     serve_steps(
-        lambda: export.export_saved_model('timed-{}'.format(next(numbers)), checkpoint_path, params)
+        lambda: saved_model.export_saved_model(
+            'timed-{}'.format(next(numbers)), checkpoint_path, params
+        )
     )
 
 
@@ -188,7 +186,7 @@ def run_generate(params: HParams, data: Data) -> None:
     """Draws 10,000 images from the prior."""
     del data
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
-    serve_steps(lambda: generate.draw_from_prior(10000, params.seed, checkpoint_path, params))
+    serve_steps(lambda: drawing.draw_from_prior(10000, params.seed, checkpoint_path, params))
 
 
 def run_inference(params: HParams, data: Data) -> None:
@@ -200,10 +198,10 @@ def run_inference(params: HParams, data: Data) -> None:
 def run_frozen_inference(params: HParams, data: Data) -> None:
     """The same of an export with constants for weights, as --optimize_export makes it."""
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
-    options = saved_model.Options(optimize=True)
+    options = Options(optimize=True)
     with tempfile.TemporaryDirectory() as folder:
         elsewhere = dataclasses.replace(params, model_dir=folder)
-        exported = export.export_saved_model('frozen', checkpoint_path, elsewhere, options)
+        exported = saved_model.export_saved_model('frozen', checkpoint_path, elsewhere, options)
         _answer(exported, params, data)
 
 
@@ -211,7 +209,7 @@ def _answer(folder: str, params: HParams, data: Data) -> None:
     images = _first_images(data, 'test', params).reshape([-1] + params.served_shape)
     with tf.Session(graph=tf.Graph()) as session:
         loaded = tf.saved_model.load(session, [tf.saved_model.SERVING], folder)
-        signature = loaded.signature_def[serving.DEFAULT]
+        signature = loaded.signature_def[DEFAULT]
         answer = session.make_callable(
             {name: info.name for name, info in signature.outputs.items()},
             [signature.inputs['images'].name],

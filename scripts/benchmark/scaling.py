@@ -10,10 +10,11 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from scripts.benchmark import comparison as contest
-from trainer import cores, figures, files, optional
-from trainer.decoded_copy import SPLITS, PreparedDataset
-from trainer.hparams import HParams
-from trainer.progress import say
+from trainer.base import cores as cores_module
+from trainer.base import figures, files, optional
+from trainer.base.console import say
+from trainer.data.dataset import SPLITS, PreparedDataset
+from trainer.settings.table import HParams
 
 Case = Tuple[HParams, PreparedDataset, Optional[int]]  # settings, images, cores
 _GROWING = {
@@ -38,7 +39,7 @@ def cases(params: HParams, data: PreparedDataset, folder: str) -> Dict[str, Dict
         side: (dataclasses.replace(params, image_shape=(side, side, 1)), noise, None)
         for side, noise in ((side, noise_images(folder, side)) for side in _SIDES)
     }
-    available = cores.available()
+    available = cores_module.available()
     powers = {2**power for power in range(int(math.log2(available)) + 1)}
     found['cores'] = {
         count: (dataclasses.replace(params, num_threads=min(count, 4)), data, count)
@@ -58,7 +59,7 @@ def noise_images(folder: str, side: int, count: int = 4096) -> PreparedDataset:
 
 def reference(name: str, params: HParams) -> int:
     """Returns the value of a setting that the others are divided by: the default."""
-    special = {'image_side': params.rows, 'cores': cores.available()}
+    special = {'image_side': params.rows, 'cores': cores_module.available()}
     return special[name] if name in special else getattr(params, name)
 
 

@@ -15,11 +15,12 @@ import psutil
 from scripts import ROOT
 from scripts.benchmark import comparison as contest
 from scripts.benchmark.timed_steps import peak_megabytes
-from trainer import cores, results
-from trainer.decoded_copy import PreparedDataset
-from trainer.errors import UserError
-from trainer.hparams import HParams
-from trainer.progress import say
+from trainer.base import cores
+from trainer.base.console import say
+from trainer.base.errors import UserError
+from trainer.data.dataset import PreparedDataset
+from trainer.settings.table import HParams
+from trainer.training import results
 
 SECONDS = ('training_seconds', 'wall_seconds', 'cpu_seconds')
 

@@ -34,26 +34,22 @@ from absl import flags
 
 from scripts import ROOT
 from scripts.clients import kserve_model
-from trainer import (
-    drawing,
-    export,
-    files,
-    generate,
-    hparams,
-    input,
-    logs,
-    path_flags,
-    prepare_data,
-    saved_model,
-    serving,
-    train,
-    verify_export,
-)
-from trainer.errors import UserError
-from trainer.saved_model import Golden
+from trainer.base import files, image_files, path_flags
+from trainer.base import program as programs
+from trainer.base.errors import UserError
+from trainer.checkpoints import chosen
+from trainer.data import inputs as inputs_module
+from trainer.data import prepare
+from trainer.monitoring import drawing
+from trainer.serving import saved_model, signatures, verify_export
+from trainer.serving.saved_model import Golden, Options
+from trainer.serving.signatures import DEFAULT
+from trainer.settings import storage
+from trainer.settings.table import HParams
+from trainer.training import run
 
 PACKAGES = ['tensorflow-cpu', 'tf2onnx', 'onnxruntime', 'openvino', 'kserve']
-SIGNATURES = (serving.DEFAULT,) + serving.NAMES
+SIGNATURES = (DEFAULT,) + signatures.NAMES
 _NUM_IMAGES = 20
 
 Results = Dict[str, Dict[str, Any]]  # by signature: `difference`, and `error` where there is one
@@ -93,9 +89,7 @@ IMPOSSIBLE = {
 # What the answers are compared with.
 
 
-def reference(
-    images: np.ndarray, checkpoint_path: str, params: hparams.HParams
-) -> Dict[str, Golden]:
+def reference(images: np.ndarray, checkpoint_path: str, params: HParams) -> Dict[str, Golden]:
     """Returns inputs and outputs of every signature, computed without any export.
 
     Args:
@@ -104,14 +98,14 @@ def reference(
     scaled = (images / 255).astype(np.float32)
     features = {'images': scaled.reshape([-1, params.rows, params.row_features])}
     predicted = list(
-        train.make_estimator(params).predict(
+        run.make_estimator(params).predict(
             lambda: tf.data.Dataset.from_tensors(features), checkpoint_path=checkpoint_path
         )
     )
     outputs = {name: np.stack([row[name] for row in predicted]) for name in predicted[0]}
 
     def decode(latents: np.ndarray) -> np.ndarray:
-        decoded = generate.decode(latents, checkpoint_path, params)
+        decoded = drawing.decode(latents, checkpoint_path, params)
         return decoded.reshape([-1] + params.served_shape)
 
     inputs = {'images': scaled.reshape([-1] + params.served_shape)}
@@ -126,7 +120,7 @@ def reference(
     between = (1 - share) * mean[:-1] + share * mean[1:]
     path = decode(between.reshape([-1, params.latent_size]))
     return {
-        serving.DEFAULT: Golden(inputs, outputs),
+        DEFAULT: Golden(inputs, outputs),
         'reconstruct': Golden(inputs, outputs),
         'encode': Golden(inputs, posterior),
         'decode': Golden({'latents': latents}, {'images': decode(latents)}),
@@ -135,7 +129,7 @@ def reference(
             dict(drawn, temperature=np.float32(0.5)), {'images': decode(0.5 * noise)}
         ),
         'reconstruct_png': Golden(
-            {'image_bytes': np.array(drawing.encode_png(images), object)}, outputs
+            {'image_bytes': np.array(image_files.encode_png(images), object)}, outputs
         ),
         'interpolate': Golden(
             dict(inputs, steps=np.int32(steps)),
@@ -144,10 +138,10 @@ def reference(
     }
 
 
-def test_images(params: hparams.HParams, data_dir: Optional[str]) -> np.ndarray:
+def test_images(params: HParams, data_dir: Optional[str]) -> np.ndarray:
     """Returns the first test images, uint8 `[n, rows, columns, channels]`."""
-    data = prepare_data.prepare(params.dataset, data_dir, separate_process=True)
-    images = input.first_images(data, 'test', _NUM_IMAGES, params.binarization)
+    data = prepare.prepare(params.dataset, data_dir, separate_process=True)
+    images = inputs_module.first_images(data, 'test', _NUM_IMAGES, params.binarization)
     return np.rint(255 * images).astype(np.uint8).reshape((-1,) + params.image_shape)
 
 
@@ -372,9 +366,9 @@ class Clients:
             with tempfile.TemporaryDirectory() as folder:
                 path = os.path.join(folder, 'golden.npz')
                 with open(path, 'wb') as f:
-                    f.write(saved_model.npz({serving.DEFAULT: golden[name]}))
+                    f.write(saved_model.npz({DEFAULT: golden[name]}))
                 found = self.verify(export_dir, path, '--runtime=openvino')
-            results[name] = found[serving.DEFAULT]
+            results[name] = found[DEFAULT]
         return results
 
     @contextlib.contextmanager
@@ -476,7 +470,7 @@ def in_other_runtimes(
     Args:
       by_signature: the export in which each signature is `serving_default`.
     """
-    export_dir = by_signature[serving.DEFAULT]
+    export_dir = by_signature[DEFAULT]
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'golden.npz')
         with open(path, 'wb') as f:
@@ -491,16 +485,14 @@ def in_other_runtimes(
         }
 
 
-def by_signature(export_dir: str, checkpoint_path: str, params: hparams.HParams) -> Dict[str, str]:
+def by_signature(export_dir: str, checkpoint_path: str, params: HParams) -> Dict[str, str]:
     """Exports each signature alone, but for those that the whole export has as its default."""
     alone = {
-        name: export.export_saved_model(
-            name, checkpoint_path, params, saved_model.Options(signature=name)
-        )
-        for name in serving.NAMES
+        name: saved_model.export_saved_model(name, checkpoint_path, params, Options(signature=name))
+        for name in signatures.NAMES
         if name != 'reconstruct'
     }
-    return dict(alone, reconstruct=export_dir, **{serving.DEFAULT: export_dir})
+    return dict(alone, reconstruct=export_dir, **{DEFAULT: export_dir})
 
 
 def verdict(client: str, signature: str, result: Dict[str, Any]) -> str:
@@ -550,14 +542,14 @@ def main(argv: List[str]) -> int:
         files.check_output('--json', values.json)
     if values.clients_env:
         files.check_folder('--clients_env', values.clients_env)
-    params = hparams.trained(values.model_dir)
-    checkpoint_path = export.trained_checkpoint(values.model_dir, None)
+    params = storage.trained(values.model_dir)
+    checkpoint_path = chosen.trained_checkpoint(values.model_dir, None)
     golden = reference(
         test_images(params, values.data_dir or params.data_dir or None), checkpoint_path, params
     )
     with tempfile.TemporaryDirectory() as folder:
         elsewhere = dataclasses.replace(params, model_dir=folder)
-        export_dir = export.export_saved_model('final', checkpoint_path, elsewhere)
+        export_dir = saved_model.export_saved_model('final', checkpoint_path, elsewhere)
         clients = Clients(values.clients_env or os.path.join(folder, 'env'))
         results = in_this_process(export_dir, golden)
         exports = by_signature(export_dir, checkpoint_path, elsewhere)
@@ -577,4 +569,4 @@ def main(argv: List[str]) -> int:
 
 if __name__ == '__main__':
     _define_flags()
-    logs.run(main)
+    programs.run(main)

@@ -7,9 +7,11 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from absl import flags
 
-from trainer import cloud, hparams, prepare_data, train
-from trainer.errors import UserError
-from trainer.hparams import HParams
+from trainer.base.errors import UserError
+from trainer.cluster import vertex
+from trainer.data import prepare
+from trainer.settings import command_line, rules, table, wording
+from trainer.settings.table import HParams
 
 _NOT_TUNED = ('dataset', 'model_dir', 'data_dir', 'idx_dir')
 # A tenth of a millisecond each.
@@ -28,7 +30,7 @@ def parameter_spec(tune: str, trainer: flags.FlagValues) -> Dict[str, Any]:
       UserError: no such setting, or values that it may not have.
     """
     name, _, text = tune.partition('=')
-    names = [row.name for row in hparams.settings() if row.name not in _NOT_TUNED]
+    names = [row.name for row in table.settings() if row.name not in _NOT_TUNED]
     if name not in names:
         raise UserError(f'--tune={tune}: it tunes none of {", ".join(names)}.')
     if trainer[name].present:
@@ -59,7 +61,7 @@ def parameter_spec(tune: str, trainer: flags.FlagValues) -> Dict[str, Any]:
 
 def _parsed(tune: str, name: str, value: Any) -> Any:
     scratch = flags.FlagValues()
-    hparams.define_flags([name], scratch)
+    command_line.define_flags([name], scratch)
     try:
         scratch(['', f'--{name}={value}'])
     except flags.Error as error:
@@ -86,20 +88,20 @@ def check_trials(parameters: Sequence[Dict[str, Any]], trainer: flags.FlagValues
     """
     metric = ''
     try:
-        facts = prepare_data.dataset_facts(trainer.dataset, _NO_DATA_DIR)
+        facts = prepare.dataset_facts(trainer.dataset, _NO_DATA_DIR)
     except UserError as error:
         raise UserError(f'after --: {error}') from error
-    job = hparams.from_flags(trainer, facts.image_shape)
+    job = command_line.from_flags(trainer, facts.image_shape)
     first: List[Tuple[str, str]] = []
     for values in _combinations(parameters):
         params = dataclasses.replace(job, **values)
         trial = ' '.join(f'--{name}={value}' for name, value in values.items())
         try:
-            train.check_settings(params, facts)
+            rules.check_settings(params, facts.num_examples)
         except UserError as error:
             where = f'--tune: a trial with {trial} would fail: ' if parameters else 'after --: '
             raise UserError(f'{where}{error}') from error
-        metric = cloud.tuning_metric(params)
+        metric = vertex.tuning_metric(params)
         first = first or [(trial, _measure(params))]
         if _measure(params) != first[0][1]:
             raise UserError(
@@ -137,7 +139,7 @@ def _values(parameter: Dict[str, Any]) -> List[Any]:
 
 def _measure(params: HParams) -> str:
     """Says what a trial's metric is of: two that say the same can be compared."""
-    measure = cloud.tuning_metric(params)
+    measure = vertex.tuning_metric(params)
     if params.objective != 'elbo':
         measure += ' of {} samples'.format(params.training_samples)
-    return '{} ({}): {}'.format(measure, hparams.convention(params), hparams.log_likelihood(params))
+    return '{} ({}): {}'.format(measure, wording.convention(params), wording.log_likelihood(params))

@@ -20,7 +20,7 @@ import sys
 import requests
 
 from scripts import ROOT
-from trainer import path_flags, terminal
+from trainer.base import path_flags, terminal
 
 LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
 REVIEWED = os.path.join(ROOT, 'scripts', 'maintain', 'audit.json')

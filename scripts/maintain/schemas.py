@@ -1,4 +1,4 @@
-"""Writes tests/schemas/*.json anew: ./scripts/run python scripts/maintain/schemas.py
+"""Writes tests/support/schemas/*.json anew: ./scripts/run python scripts/maintain/schemas.py
 
 They are JSON Schemas of what is sent to the cloud, and stricter than what receives it: an unknown
 key, a value that is none of an enum's, and a key that only answers have are refused. Vertex AI's

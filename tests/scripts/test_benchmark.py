@@ -16,9 +16,10 @@ from scripts.benchmark import __main__ as benchmark
 from scripts.benchmark import comparison as contest
 from scripts.benchmark import scaling as scale
 from scripts.benchmark import whole_runs as runs
-from tests import datasets
-from trainer.errors import UserError
-from trainer.hparams import HParams
+from tests.support import datasets
+from trainer.base.errors import UserError
+from trainer.settings.table import HParams
+from trainer.training import towers
 
 
 def answers(name, *turns):
@@ -126,7 +127,7 @@ def test_scale_changes_one_setting_at_a_time(tmp_path):
             if name == 'image_side':
                 assert settings.image_shape == images.image_shape == (side, side, 1)
     assert cases['batch_size'][512][0] == dataclasses.replace(params, batch_size=512)
-    assert cases['cores'][1][2] == cases['cores'][1][0].threads == 1
+    assert cases['cores'][1][2] == towers.count(cases['cores'][1][0]) == 1
 
 
 def test_the_plot_has_a_panel_for_each_setting(tmp_path):

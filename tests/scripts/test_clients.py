@@ -10,9 +10,10 @@ import pytest
 import requests
 
 from scripts.clients import __main__ as client_table
-from tests import serving_models
-from trainer import drawing, predict
-from trainer.errors import UserError
+from tests.support import serving_models
+from trainer.base import image_files
+from trainer.base.errors import UserError
+from trainer.serving import client
 
 pytestmark = pytest.mark.slow
 
@@ -102,13 +103,13 @@ def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(clients, model):
         assert 'seed ' + range_of_int32 in refusal('generate', {'count': 3, 'seed': 2**31})
         body = requests.post(url + ':predict', json=[1, 2], timeout=60)
         assert body.status_code == 400 and 'must be a JSON object' in body.json()['error']
-        one = {'b64': base64.b64encode(drawing.encode_png(pixels[:1])[0]).decode('ascii')}
+        one = {'b64': base64.b64encode(image_files.encode_png(pixels[:1])[0]).decode('ascii')}
         assert 'image_bytes must have the shape [n]' in refusal('reconstruct_png', one)
         transparent = np.concatenate([np.repeat(pixels, 3, axis=3), pixels], axis=3)
         with pytest.raises(UserError, match='answered: .*without transparent pixels'):
-            predict.predict_by_rest(drawing.encode_png(transparent), url)
+            client.predict_by_rest(image_files.encode_png(transparent), url)
         with pytest.raises(UserError, match='answered: .*must hold PNG or JPEG files'):
-            predict.predict_by_rest([b'no image'], url)
+            client.predict_by_rest([b'no image'], url)
         # Without a content type, as curl sends it.
         body = json.dumps({'instances': images.tolist()})
         rows = requests.post(url + ':predict', data=body, timeout=60).json()['predictions']

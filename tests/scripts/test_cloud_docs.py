@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from scripts.clients import kserve_model
-from tests import cloud_checks, fake_cloud
-from tests.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
+from tests.support import cloud_checks, fake_cloud
+from tests.support.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
 
 # What a body has to be that is sent to a path with this end.
 _SCHEMAS = {

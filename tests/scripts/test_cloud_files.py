@@ -2,6 +2,7 @@
 
 import copy
 import fnmatch
+import glob
 import os
 import re
 import shutil
@@ -12,8 +13,8 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
-from tests import cloud_checks, fake_cloud
-from tests.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
+from tests.support import cloud_checks, fake_cloud
+from tests.support.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
 
 DOCKERFILE = os.path.join(ROOT, 'scripts', 'Dockerfile')
 PROJECT = {
@@ -290,8 +291,8 @@ def test_the_images_copies_are_all_that_the_trainer_needs(tmp_path, in_git):
     # absl ends --help with 1.
     assert (done.returncode, done.stderr) == (1, '')
     assert '--latent_size' in done.stdout
-    modules = [name for name in os.listdir(os.path.join(ROOT, 'trainer')) if name.endswith('.py')]
-    assert set(modules) <= set(os.listdir(replay.place('/app/trainer')))
+    modules = glob.glob(os.path.join(ROOT, 'trainer', '**', '*.py'), recursive=True)
+    assert all(os.path.isfile(replay.place('/app/' + os.path.relpath(m, ROOT))) for m in modules)
 
 
 def test_the_test_image_holds_the_tests_and_what_they_read(tmp_path, in_git):
@@ -334,7 +335,7 @@ def test_the_images_steps_give_an_environment_that_trains(tmp_path, in_git):
     assert done.returncode == 0, done.stdout
     done = replay.start('--help')
     assert (done.returncode, done.stderr) == (1, '')
-    code = 'from trainer import drawing, train, generate, prepare_data, task'
+    code = 'from trainer import generate, prepare_data, task'
     replay.entrypoint = ['python', '-c', code]
     done = replay.start()
     assert (done.returncode, done.stderr) == (0, '')

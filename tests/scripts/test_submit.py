@@ -9,8 +9,8 @@ import sys
 import pytest
 import yaml
 
-from tests import cloud_checks, fake_cloud
-from tests.cloud_checks import (
+from tests.support import cloud_checks, fake_cloud
+from tests.support.cloud_checks import (
     IMAGE,
     JOB,
     ROOT,
@@ -21,7 +21,7 @@ from tests.cloud_checks import (
     schema_errors,
     submit,
 )
-from trainer.errors import UserError
+from trainer.base.errors import UserError
 
 CLUSTER = ['--workers=2', '--ps=1', '--evaluator']
 TUNING = [

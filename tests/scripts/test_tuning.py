@@ -2,9 +2,10 @@
 
 import pytest
 
-from tests.cloud_checks import JOB, config_of
-from trainer import prepare_data
-from trainer.errors import UserError
+from tests.support.cloud_checks import JOB, config_of
+from trainer.base.errors import UserError
+from trainer.data import prepare
+from trainer.data.dataset import DatasetFacts
 
 
 @pytest.mark.parametrize(
@@ -24,10 +25,10 @@ from trainer.errors import UserError
     ],
 )
 def test_a_tuning_with_a_trial_that_must_fail_is_refused(tunes, after, trial, monkeypatch):
-    facts = prepare_data.dataset_facts
-    tiny = prepare_data.DatasetFacts('tiny', '1.0.0', (8, 8, 1), {'train': 5000})
+    facts = prepare.dataset_facts
+    tiny = DatasetFacts('tiny', '1.0.0', (8, 8, 1), {'train': 5000})
     monkeypatch.setattr(
-        prepare_data, 'dataset_facts', lambda name, _: tiny if name == 'tiny' else facts(name)
+        prepare, 'dataset_facts', lambda name, _: tiny if name == 'tiny' else facts(name)
     )
     with pytest.raises(UserError, match=f'^--tune: a trial with {trial} would fail: --'):
         config_of(*JOB, *['--tune=' + tune for tune in tunes], '--', *after)

@@ -1,0 +1,245 @@
+"""Checks an export against its golden inputs and outputs, in whatever runtime is installed.
+
+    python verify_export.py                            # TensorFlow 1 or 2, all signatures
+    python verify_export.py --runtime=openvino         # serving_default of the SavedModel
+    python -m tf2onnx.convert --saved-model .. --signature_def encode --output onnx/encode.onnx
+    python verify_export.py --runtime=onnx --onnx=onnx # each <signature>.onnx in that folder
+
+It needs NumPy, the runtime and no other file of the project that made the export. A signature that
+the runtime cannot run is a failure unless `--signatures` leaves it out. Exit code 0: all are right.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import os
+import sys
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOLERANCE = 1e-4
+
+
+def load_tensorflow_1(args):
+    import tensorflow as tf
+
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        loaded = tf.compat.v1.saved_model.load(session, ['serve'], args.export_dir)
+
+    def caller(definition):
+        # Plain dicts: a protobuf map would make up what is missing.
+        feeds = {key: info.name for key, info in definition.inputs.items()}
+        fetches = {key: info.name for key, info in definition.outputs.items()}
+        return lambda inputs: session.run(fetches, {feeds[key]: inputs[key] for key in inputs})
+
+    return {name: caller(definition) for name, definition in loaded.signature_def.items()}
+
+
+def load_tensorflow_2(args):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(args.export_dir)
+
+    def caller(function):
+        def call(inputs):
+            outputs = function(**{key: tf.constant(value) for key, value in inputs.items()})
+            return {key: value.numpy() for key, value in outputs.items()}
+
+        call.owner = loaded  # A signature does not keep its model's variables alive.
+        return call
+
+    return {name: caller(function) for name, function in loaded.signatures.items()}
+
+
+def load_onnx(args):
+    import onnxruntime
+
+    def caller(path):
+        @functools.lru_cache(maxsize=None)
+        def session():  # When it is called, so that only this signature fails where it cannot load.
+            return onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+
+        def call(inputs):
+            names = [output.name for output in session().get_outputs()]
+            return dict(zip(names, session().run(names, inputs)))
+
+        return call
+
+    if not args.onnx:
+        raise SystemExit('--runtime=onnx needs --onnx, the folder of the <signature>.onnx files.')
+    return {
+        name[: -len('.onnx')]: caller(os.path.join(args.onnx, name))
+        for name in sorted(os.listdir(args.onnx))
+        if name.endswith('.onnx')
+    }
+
+
+def load_openvino(args):
+    import openvino
+
+    @functools.lru_cache(maxsize=None)
+    def compiled():
+        core = openvino.Core()
+        # Processors with bfloat16 would use it, which has three significant digits.
+        settings = {'INFERENCE_PRECISION_HINT': 'f32'}
+        return core.compile_model(core.read_model(args.export_dir), 'CPU', settings)
+
+    def call(inputs):
+        outputs = compiled()(inputs)
+        return {name: outputs[port] for port in compiled().outputs for name in port.get_names()}
+
+    return {'serving_default': call}
+
+
+RUNTIMES = {
+    'tensorflow1': load_tensorflow_1,
+    'tensorflow2': load_tensorflow_2,
+    'onnx': load_onnx,
+    'openvino': load_openvino,
+}
+
+
+def installed_runtime(args):
+    """The name of the first runtime that this Python can import."""
+    if importlib.util.find_spec('tensorflow'):
+        import tensorflow as tf
+
+        return 'tensorflow' + tf.__version__[0]
+    for name in ['openvino'] + ['onnxruntime'] * bool(args.onnx):
+        if importlib.util.find_spec(name):
+            return 'onnx' if name == 'onnxruntime' else name
+    raise SystemExit('Found no tensorflow, openvino or, with --onnx, onnxruntime to import.')
+
+
+def read_golden(path):
+    """`{signature: {'inputs': {name: array}, 'outputs': {name: array}}}`."""
+    golden = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            signature, kind, name = key.split('/')
+            value = arrays[key]
+            value = value.astype(object) if value.dtype.kind == 'S' else value
+            golden.setdefault(signature, {'inputs': {}, 'outputs': {}})[kind][name] = value
+    return golden
+
+
+def read(flag, path, reader):
+    """What `reader` makes of `path`; where it cannot, the program ends with one sentence."""
+    try:
+        return reader(path)
+    except Exception as error:  # Each runtime has classes of its own.
+        reason = str(error).strip().split('\n')[0]
+        raise SystemExit(
+            '{}={} cannot be read ({}: {}).'.format(flag, path, type(error).__name__, reason)
+        ) from error
+
+
+def largest_difference(call, example):
+    """Runs a signature; returns its largest difference from what is expected.
+
+    A difference counts as `|a - b| / max(1, |b|)`: losses of hundreds of nats have fewer digits
+    behind the point than probabilities.
+    """
+    answer = call(example['inputs'])
+    largest = 0.0
+    for name, expected in example['outputs'].items():
+        value = np.asarray(answer[name])
+        if value.shape != expected.shape:
+            raise ValueError('{} has shape {}, not {}'.format(name, value.shape, expected.shape))
+        difference = np.abs(value - expected) / np.maximum(1.0, np.abs(expected))
+        if not np.all(np.isfinite(value)):
+            raise ValueError('{} is not finite'.format(name))
+        largest = max(largest, float(difference.max()) if difference.size else 0.0)
+    return largest
+
+
+def is_refused(call, inputs):
+    """Whether the runtime ends with an error."""
+    try:
+        call(inputs)
+    except Exception:  # Each runtime has classes of its own.
+        return True
+    return False
+
+
+# A first value that no image and no latent vector has, and a word of TensorFlow's message.
+BAD_VALUES = {'images': (2.0, '[0, 1]'), 'latents': (np.inf, 'finite')}
+
+
+def bad_input_is_noticed(call, example):
+    """Whether a wrong shape is refused, and a bad value too or by NaN for just that example."""
+    (name,) = example['inputs']
+    bad_value, word = BAD_VALUES[name]
+    values = np.array(example['inputs'][name])
+    if not is_refused(call, {name: values.reshape([len(values), -1, 1])}):
+        return False
+    values[0].flat[0] = bad_value
+    try:
+        answer = call({name: values})
+    except Exception as error:  # Each runtime has classes of its own.
+        return word in str(error)
+    return all(
+        np.all(np.isnan(answer[name][0])) and np.all(np.isfinite(answer[name][1:]))
+        for name in example['outputs']
+    )
+
+
+def check(call, example, tolerance):
+    """Returns `{'difference': ...}` or `{'error': ...}`."""
+    if call is None:
+        return {'error': 'the runtime does not offer this signature'}
+    try:
+        difference = largest_difference(call, example)
+        if difference > tolerance:
+            return {'error': 'off by {:.1e}'.format(difference), 'difference': difference}
+        if set(example['inputs']) <= set(BAD_VALUES) and not bad_input_is_noticed(call, example):
+            return {'error': 'gives numbers for bad input', 'difference': difference}
+        return {'difference': difference}
+    except Exception as error:  # Each runtime has classes of its own.
+        return {'error': '{}: {}'.format(type(error).__name__, str(error).strip())}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--export_dir', default=os.path.dirname(HERE), help='default: the parent')
+    parser.add_argument('--golden', default=os.path.join(HERE, 'golden.npz'))
+    parser.add_argument('--runtime', choices=sorted(RUNTIMES))
+    parser.add_argument('--onnx', help='folder with <signature>.onnx files')
+    parser.add_argument('--signatures', help='only these, with commas between them')
+    parser.add_argument('--tolerance', type=float, default=TOLERANCE)
+    parser.add_argument('--json', help='file to write the results to')
+    args = parser.parse_args()
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+    golden = read('--golden', args.golden, read_golden)
+    runtime = args.runtime or installed_runtime(args)
+    calls = read('--export_dir', args.export_dir, lambda _: RUNTIMES[runtime](args))
+    names = sorted(golden)
+    if args.signatures:
+        names = args.signatures.split(',')
+        unknown = sorted(set(names) - set(golden))
+        if unknown:
+            raise SystemExit('--signatures: {} has no {}.'.format(args.golden, ', '.join(unknown)))
+    elif runtime == 'openvino':
+        names = ['serving_default']
+    elif runtime == 'onnx':
+        names = sorted(calls)
+    results = {name: check(calls.get(name), golden[name], args.tolerance) for name in names}
+    for name, result in results.items():
+        text = result.get('error') or 'ok, largest difference {:.1e}'.format(result['difference'])
+        print('{:<12} {:<24} {}'.format(runtime, name, text))
+    if args.json:
+        with open(args.json + '.tmp', 'w') as f:
+            json.dump(results, f)
+        os.replace(args.json + '.tmp', args.json)
+    return int(not results or any('error' in result for result in results.values()))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""What TensorFlow 1.14 says at its import and after, of which nobody here can act on most."""
+
+import logging
+import os
+
+# TF 1.14 warns of its own deprecated calls, hundreds of lines that nobody here can act on.
+_CHATTER = (
+    'is deprecated',
+    'are deprecated',
+    'was deprecated',
+    'Instructions for updating',
+    'contrib module will not be included in TensorFlow 2.0',
+    # An evaluator of a cluster, while it waits.
+    'Estimator is not trained yet',
+    'No new checkpoint ready for evaluation',
+)
+
+
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return record.levelno >= logging.WARNING and not any(part in message for part in _CHATTER)
+
+
+def silence_chatter() -> None:
+    """Hides TF's deprecation notices and INFO lines; warnings and errors still show.
+
+    It has to be called before TensorFlow is imported: some notices come during the import, and the
+    runtime reads its log level then (0: INFO and above, 1: warnings and above).
+    """
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
+    # Without it, 1.14 warns in every process that it will not compile for the CPU. The flag only
+    # permits what no session here asks for.
+    os.environ.setdefault('TF_XLA_FLAGS', '--tf_xla_cpu_global_jit')
+    tensorflow_logger = logging.getLogger('tensorflow')
+    if _is_worth_reading not in tensorflow_logger.filters:
+        tensorflow_logger.addFilter(_is_worth_reading)
+    # 1.14 writes each line itself; absl's handler, on the root logger, would write it again.
+    tensorflow_logger.propagate = False

@@ -1,0 +1,140 @@
+"""Paths as users write them: the one place where those of flags are read.
+
+A shell expands `~` at the start of a word, but not in `--model_dir=~/runs/x`. Taken as it stands it
+would be a folder named `~`, and who removes that by its name removes the home folder.
+"""
+
+import os
+import re
+from typing import Any, List, Optional
+
+from absl import flags
+
+from trainer.base.errors import UserError
+
+# Where TensorFlow 1.14 asks whether a checkpoint is there, it takes the path for a pattern: * and ?
+# in it stand for others too, [ and \ never for themselves.
+_SPECIAL = re.compile(r'[*?[\\]')
+# The paths below which checkpoints lie.
+_OF_CHECKPOINTS = {'model_dir', 'checkpoint', 'export_dir', 'flat_dir', 'results_dir', 'work_dir'}
+flags.disclaim_key_flags()  # They are those of the module that calls `define`.
+
+
+def expanded(path: str) -> str:
+    """Returns `path` with `~` or `~user` at its start as the home folder; others as they are.
+
+    Raises:
+      ValueError: there is no such home folder; the message is the reason, and what to do.
+    """
+    if not path.startswith('~'):
+        return path
+    user = path.split('/')[0][1:]
+    whole = os.path.expanduser(path)
+    if os.path.isabs(whole) and (user or os.environ.get('HOME') != ''):
+        return whole
+    if user:
+        raise ValueError(
+            f'there is no user {user}: give the whole path, or ./{path} for what has that name here'
+        )
+    raise ValueError(
+        'the home folder is not known: set HOME to its absolute path, or give a path without ~'
+    )
+
+
+def check_is_no_pattern(path: str) -> None:
+    """Refuses a path of checkpoints that TensorFlow would not find again.
+
+    Raises:
+      ValueError: names the character.
+    """
+    special = _SPECIAL.search(path)
+    if special:
+        raise ValueError(
+            f'TensorFlow takes the {special.group()} in it for a part of a pattern: give a path '
+            'without'
+        )
+
+
+def of_flag(name: str, path: str) -> str:
+    """Returns `expanded(path)`, for a path that may have come another way than by its flag.
+
+    Raises:
+      UserError: names the flag.
+    """
+    try:
+        return expanded(path)
+    except ValueError as error:
+        raise UserError('--{}={}: {}.'.format(name, path, error)) from error
+
+
+class _PathParser(flags.ArgumentParser):
+    """Takes one path, or several with commas between them; of checkpoints, no pattern."""
+
+    def __init__(self, several: bool, of_checkpoints: bool):
+        self._separator = ',' if several else None
+        self._of_checkpoints = of_checkpoints
+
+    def parse(self, argument: Any) -> str:
+        parts = argument.split(self._separator) if self._separator else [argument]
+        paths = [expanded(part) for part in parts]
+        if self._of_checkpoints:
+            for path in paths:
+                check_is_no_pattern(path)
+        return ','.join(paths)
+
+    def flag_type(self) -> str:
+        return 'string'
+
+
+def define(
+    name: str,
+    default: Optional[str],
+    text: str,
+    flag_values: Optional[flags.FlagValues] = None,
+    several: bool = False,
+    **more: Any,
+) -> None:
+    """Defines a flag that is a path, or several with commas between them; local or gs://.
+
+    Args:
+      flag_values: where it is defined; None for absl's own.
+      more: what `flags.DEFINE` takes, such as `required`.
+    """
+    flags.DEFINE(
+        _PathParser(several, name in _OF_CHECKPOINTS),
+        name,
+        default,
+        text,
+        flag_values=flags.FLAGS if flag_values is None else flag_values,
+        serializer=flags.ArgumentSerializer(),
+        **more,
+    )
+
+
+def names(flag_values: flags.FlagValues) -> List[str]:
+    """Returns the names of the flags that are paths."""
+    return [name for name in flag_values if isinstance(flag_values[name].parser, _PathParser)]
+
+
+def naming(path: str, flag_values: Optional[flags.FlagValues] = None) -> str:
+    """Returns `--flag=value` of the flag whose value leads to `path`, '' where none does.
+
+    Args:
+      path: what is at or below the value or, as a temporary file, beside it; there may be words of
+        TF's before it, with a colon behind them.
+    """
+    values = flags.FLAGS if flag_values is None else flag_values
+    parts = path.split(': ')
+    places = [_absolute(': '.join(parts[start:])) for start in range(len(parts))]
+    found = flag = ''
+    for name in names(values):
+        value = values[name].value
+        for given in (value or '').split(','):
+            below = re.compile(re.escape(_absolute(given)) + r'([/.].*)?')
+            if len(given) > len(found) and any(map(below.fullmatch, places)):
+                found, flag = given, '--{}={}'.format(name, value)
+    return flag
+
+
+def _absolute(path: str) -> str:
+    return path if '://' in path else os.path.abspath(path)

@@ -1,0 +1,92 @@
+"""What the processes of a cluster do beside training: serve weights, watch for its end."""
+
+import os
+import threading
+import time
+from typing import Any, Callable, List
+
+import tensorflow as tf
+
+from trainer.base import signals
+from trainer.base.console import say
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+# Others may be in their last step when the final checkpoint appears.
+_SECONDS_OF_GRACE = 15.0
+# Of the 30 that clouds and Kubernetes give from SIGTERM to SIGKILL.
+_SECONDS_FOR_THE_LAST_SAVE = 10.0
+
+
+def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool]) -> None:
+    """Runs a parameter server until training has ended, and exits with 0; or until it is told to.
+
+    Then it serves a while longer, as the chief, which was mostly told so too, has to save the
+    weights. TF's own never ends: its `Server.join` waits in C++, where no Python signal handler
+    runs.
+
+    Args:
+      config: of a task of type 'ps'.
+      has_ended: whether the training has.
+    """
+    stop = threading.Event()
+    received: List[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        del frame
+        received.append(number)
+        stop.set()
+
+    signals.defer()
+    signals.handle_with(note)
+    # Kept: a server that is garbage-collected ends.
+    server = tf.train.Server(
+        config.cluster_spec,
+        job_name='ps',
+        task_index=config.task_id,
+        config=config.session_config,
+        protocol=config.protocol,
+    )
+    say('Serving weights at {}.'.format(server.target))
+    while not stop.wait(_SECONDS_BETWEEN_LOOKS):
+        if _ended(has_ended):
+            stop.wait(_SECONDS_OF_GRACE)
+            break
+    if received and not _ended(has_ended):
+        say('Told to end: serving for {:.0f} s more.'.format(_SECONDS_FOR_THE_LAST_SAVE))
+        time.sleep(_SECONDS_FOR_THE_LAST_SAVE)
+        _exit_now(signals.exit_code(received[0]))
+    say('Training has ended: leaving.')
+    _exit_now()
+
+
+def watch(should_end: Callable[[], bool], stop: threading.Event, leave: bool) -> None:
+    """Sets `stop`, from a thread and soon, once others have brought training to its end.
+
+    Args:
+      should_end: whether no further step should be made.
+      leave: also end the process then, in good time: a worker that lost its parameter servers in
+        the last step would wait two hours for new ones.
+    """
+
+    def look() -> None:
+        while not stop.wait(_SECONDS_BETWEEN_LOOKS):
+            if _ended(should_end):
+                stop.set()
+        if leave:
+            threading.Event().wait(2 * _SECONDS_OF_GRACE)
+            say('Training has ended: leaving.')
+            _exit_now()
+
+    threading.Thread(target=look, daemon=True).start()
+
+
+def _ended(has_ended: Callable[[], bool]) -> bool:
+    try:
+        return has_ended()
+    except tf.errors.OpError:
+        return False  # The checkpoint it looked at was just replaced.
+
+
+def _exit_now(code: int = 0) -> None:
+    # A regular exit runs Server.__del__, which in 1.14 waits or prints a traceback.
+    os._exit(code)

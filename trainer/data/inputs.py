@@ -1,0 +1,211 @@
+"""`input_fn`s: images of a prepared dataset as features. Labels are not among them.
+
+Training order is a function of (seed, global step) alone: epoch e is a permutation of the whole
+train split drawn from (seed, e), and step s takes images s x batch_size and following of that
+endless sequence. A run resumed at step s therefore continues exactly where an unbroken one would
+be, although Estimator builds and seeds its graph anew at every start.
+
+`Dataset.shuffle` would not do: TF 1.14 combines its seed with the graph's, so the order would
+change with `RunConfig.tf_random_seed`, and at every epoch it fills its buffer record by record
+before the first image comes out. Here the split lies in memory once, as bytes, and a permutation
+costs some 10 ms an epoch.
+
+Binary images, where they are not stored as such, are drawn from grey ones: a pixel is 1 with
+probability grey / 255. In the fixed sampling the draw is a function of (split, number of the image)
+alone, so all runs, whatever their seed, are evaluated on the same binary images; training is on the
+same ones each time (static), or on new ones, a function of (seed, global step), each time an image
+is seen (dynamic).
+"""
+
+from typing import Dict, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.data.dataset import SPLITS, PreparedDataset
+
+# Batches ready in advance. The longest gap is the new permutation at an epoch's end, shorter than
+# one training step; four also cover a reader that is not scheduled on busy cores.
+_PREFETCH = 4
+# Images whose fixed sampling is one draw. Another number would make other images.
+_BLOCK = 1000
+
+
+def train_input_fn(
+    prepared: PreparedDataset, batch_size: int, seed: int, start_step: int, binarization: str
+) -> tf.data.Dataset:
+    """Endless shuffled batches of the train split, from the batch of step `start_step` on.
+
+    The split is held in memory as uint8 (43 MB for MNIST).
+
+    Args:
+      prepared: what `prepare_data.prepare` returned.
+      batch_size: images a batch.
+      seed: any 64-bit integer; another seed gives another order.
+      start_step: global step of the first batch. It counts in batches of `batch_size`: a run
+        resumed with another batch size starts elsewhere in the sequence.
+      binarization: 'none', 'static' or 'dynamic'.
+
+    Returns:
+      A dataset of {'images': float32 [batch_size, rows, columns * channels]}, every dimension
+      static; grey levels in [0, 1], or 0 and 1.
+    """
+    num_examples = prepared.num_examples['train']
+    first_epoch, offset = divmod(start_step * batch_size, num_examples)
+
+    def features(indices: tf.Tensor, step: tf.Tensor, images: tf.Tensor) -> Dict[str, tf.Tensor]:
+        pixels = tf.gather(images, indices)
+        if binarization == 'dynamic':
+            # Neither a permutation nor the noise of the latents has a negative number in its seed.
+            pixels = _sampled(pixels, tf.stack([tf.constant(seed, tf.int64), -1 - step]))
+        return _features(pixels, prepared, binarization)
+
+    def batches(images: tf.Tensor) -> tf.data.Dataset:
+        epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+        order = epochs.flat_map(
+            lambda epoch: tf.data.Dataset.from_tensor_slices(
+                _permutation(seed, epoch, num_examples)
+            )
+        )
+        batched = order.skip(offset).batch(batch_size, drop_remainder=True)
+        steps = tf.data.Dataset.range(start_step, tf.int64.max)
+        return tf.data.Dataset.zip((batched, steps)).map(
+            lambda indices, step: features(indices, step, images)
+        )
+
+    # One element, the whole split, read when the first batch is wanted. It stays inside the
+    # dataset's functions and so never becomes a constant of the graph.
+    with tf.name_scope('input'):
+        if binarization == 'static' and not prepared.is_binary:
+            split = _fixed_sampling(prepared, 'train')
+            split = split.batch(num_examples, drop_remainder=True)
+        else:
+            split = tf.data.Dataset.from_tensors(prepared.files['train'])
+            split = split.map(lambda path: _all_images(path, prepared))
+        return _plain(split.flat_map(batches).prefetch(_PREFETCH))
+
+
+def eval_input_fn(
+    prepared: PreparedDataset,
+    split: str,
+    batch_size: int,
+    binarization: str,
+    num_examples: Optional[int] = None,
+) -> tf.data.Dataset:
+    """One pass over a split in its stored order; the last batch may be smaller.
+
+    Args:
+      prepared: what `prepare_data.prepare` returned.
+      split: 'train', 'validation' or 'test'. 'test' is for the final evaluation only.
+      batch_size: images a batch.
+      binarization: 'none', or 'static' or 'dynamic' for one and the same fixed sampling.
+      num_examples: only so many images, the first ones; None for all.
+
+    Returns:
+      A dataset of {'images': float32 [<= batch_size, rows, columns * channels]}, all dimensions
+      but the first static; grey levels in [0, 1], or 0 and 1.
+    """
+    with tf.name_scope('input'):
+        if binarization == 'none' or prepared.is_binary:
+            images = _records(prepared, split)
+        else:
+            images = _fixed_sampling(prepared, split)
+        if num_examples is not None:
+            images = images.take(num_examples)
+        batched = images.batch(batch_size)
+        batched = batched.map(lambda batch: _features(batch, prepared, binarization))
+        return _plain(batched.prefetch(_PREFETCH))
+
+
+def first_images(
+    prepared: PreparedDataset, split: str, count: int, binarization: str
+) -> np.ndarray:
+    """Returns the first images of a split as the model sees them, float32 `[n, rows, features]`.
+
+    Arguments as of `eval_input_fn`; `n` is `count`, or all of the split where it has fewer.
+    """
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = eval_input_fn(prepared, split, count, binarization, num_examples=count)
+        return session.run(dataset.make_one_shot_iterator().get_next()['images'])
+
+
+def _permutation(seed: int, epoch: tf.Tensor, size: int) -> tf.Tensor:
+    """int32 [size]: a permutation of 0 .. size - 1 that depends on (seed, epoch) only.
+
+    Made by sorting random keys with a stateless op, whose result no graph-level seed changes.
+    Two of 55,000 63-bit keys are equal once in some 6 x 10^9 epochs; top_k then takes the lower
+    index first, so it is a permutation still.
+    """
+    keys = tf.random.stateless_uniform(
+        [size],
+        seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
+        maxval=tf.int64.max,
+        dtype=tf.int64,
+    )
+    return tf.nn.top_k(keys, k=size).indices
+
+
+def _all_images(path: tf.Tensor, prepared: PreparedDataset) -> tf.Tensor:
+    """uint8 [num_train, rows * columns * channels]: the whole train split."""
+    pixels = tf.decode_raw(tf.read_file(path), tf.uint8)
+    return tf.reshape(pixels, [prepared.num_examples['train'], prepared.image_bytes])
+
+
+def _records(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
+    """The images of a split in their stored order, each a string of its bytes."""
+    return tf.data.FixedLengthRecordDataset(
+        prepared.files[split], prepared.image_bytes, buffer_size=1 << 20
+    )
+
+
+def _fixed_sampling(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
+    """The images of a split in their stored order, uint8 [rows * columns * channels] of 0 and 1.
+
+    Drawn block by block, which costs a tenth of a draw for each image, with a seed that is no
+    run's: those are not negative.
+    """
+    stream = tf.constant(-1 - SPLITS.index(split), tf.int64)
+
+    def sampled(records: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        pixels = tf.decode_raw(records, tf.uint8)
+        return _sampled(pixels, tf.stack([stream, number]))
+
+    blocks = _records(prepared, split).batch(_BLOCK)
+    numbered = tf.data.Dataset.zip((blocks, tf.data.Dataset.range(tf.int64.max)))
+    return numbered.map(sampled).flat_map(tf.data.Dataset.from_tensor_slices)
+
+
+def _sampled(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """uint8 of the shape of `pixels`: 1 with probability pixel / 255, else 0."""
+    thresholds = tf.random.stateless_uniform(tf.shape(pixels), seed, maxval=255.0)
+    return tf.cast(thresholds < tf.cast(pixels, tf.float32), tf.uint8)
+
+
+def _features(
+    pixels: tf.Tensor, prepared: PreparedDataset, binarization: str
+) -> Dict[str, tf.Tensor]:
+    """The features of `pixels`, uint8 [batch, rows * columns * channels] or strings [batch].
+
+    Rows become the time steps; a row's pixels, channels innermost, become a step's features.
+    """
+    rows, columns, channels = prepared.image_shape
+    # The batch dimension is static in training: an unknown one would reach every layer's shape.
+    batch_size = pixels.shape[0].value
+    if pixels.dtype == tf.string:
+        pixels = tf.decode_raw(pixels, tf.uint8)
+    images = tf.cast(pixels, tf.float32)
+    if binarization == 'none' and not prepared.is_binary:
+        images /= 255.0
+    return {
+        'images': tf.reshape(
+            images, [-1 if batch_size is None else batch_size, rows, columns * channels]
+        )
+    }
+
+
+def _plain(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Without tf.data's graph rewriting and tuning thread: nothing here is worth either's time."""
+    options = tf.data.Options()
+    options.experimental_optimization.apply_default_optimizations = False
+    options.experimental_optimization.autotune = False
+    return dataset.with_options(options)

@@ -1,0 +1,276 @@
+"""Prepares a TFDS image dataset once and hands out its images as plain files of bytes.
+
+`prepare` leaves two folders in the data folder:
+
+    <data_dir>/mnist/3.0.0/           what TFDS 1.2.0 writes: TFRecords of PNGs
+    <data_dir>/mnist/3.0.0-decoded/   what training reads: train.uint8, validation.uint8 and
+                                      test.uint8, rows x columns x channels bytes an image, and
+                                      decoded.json with their shape, counts and sha256
+
+Images keep the order of TFDS's record files. Validation is TFDS's validation split or, where there
+is none, the last 1/12 of its train split (5,000 images of MNIST), fixed. Labels stay in TFDS's
+records: they are not copied.
+
+All work happens in a folder `.preparing-*` beside the results, under a lock, and each result is
+renamed into place when it is whole. A killed preparation therefore leaves nothing that could be
+taken for data; the next one removes its work folder. On gs:// there is neither a lock nor an atomic
+rename: prepare once, before the processes that use the data start.
+"""
+
+import atexit
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from typing import Any, Optional
+
+import tensorflow as tf
+
+from trainer.base import child_process
+from trainer.base.child_process import Died
+from trainer.base.console import say
+from trainer.base.errors import UserError, first_line
+from trainer.data import catalog, dataset_folder, decoded_copy, quiet_tfds, sources, tfds_downloads
+from trainer.data.dataset import DatasetFacts, PreparedDataset
+from trainer.data.dataset_folder import DatasetFolder
+from trainer.data.sources import NoSource
+from trainer.settings import table
+
+
+def dataset_facts(dataset: str, data_dir: Optional[str] = None) -> DatasetFacts:
+    """Checks a dataset's name and shape without network and without creating anything.
+
+    Args:
+      dataset: TFDS name, optionally with a configuration and a version (`name/config:1.2.3`).
+      data_dir: TFDS's data folder; None or '' for TFDS's own, ~/tensorflow_datasets.
+
+    Returns:
+      The facts; `num_examples` is None where TFDS knows it only after preparing.
+
+    Raises:
+      UserError: unknown name, or images that the model cannot take; the message says which.
+    """
+    found = dataset_folder.find(dataset, data_dir)
+    counts = None
+    if found.num_train and found.num_test:
+        counts = dataset_folder.three_splits(found.num_train, found.num_test, found.num_validation)
+    return DatasetFacts(found.name, found.version, found.image_shape, counts)
+
+
+def prepare(
+    dataset: str,
+    data_dir: Optional[str] = None,
+    idx_dir: Optional[str] = None,
+    *,
+    separate_process: bool = False,
+    stall_seconds: float = 30.0,
+) -> PreparedDataset:
+    """Returns the images of `dataset`, preparing first what is missing. Call it before any graph.
+
+    Sources, in order: what is prepared already; `idx_dir`; the archives in TFDS's download folder
+    or TFDS's own download; a package, see `catalog`. Whatever the source, the bytes of the
+    datasets in `catalog` are verified by sha256. One process prepares and the others wait; a
+    start that finds everything prepared only verifies the decoded copy (0.1 s for MNIST's 55 MB)
+    and writes nothing.
+
+    Args:
+      dataset: TFDS name, optionally with a configuration and a version (`name/config:1.2.3`).
+      data_dir: TFDS's data folder, local or gs://; None or '' for TFDS's own,
+        ~/tensorflow_datasets. A read-only one serves too if TFDS's records are in it.
+      idx_dir: folder of the dataset's files, raw or .gz, see `file_search`; used only when TFDS's
+        records are missing.
+      separate_process: prepare, if there is anything to prepare, in a spawned process, so that
+        this one opens no session: see `_fill_in_child`. The main module must be importable.
+      stall_seconds: a network source is given up after so long without a byte.
+
+    Raises:
+      UserError: the dataset is unknown or of a shape the model cannot take, no source works, a
+        file has other bytes than it should, or a folder is broken or cannot be written.
+    """
+    target = dataset_folder.find(dataset, data_dir)
+    try:
+        prepared, reason = decoded_copy.load(target.decoded, target)
+        if prepared is not None:
+            return prepared
+        if reason:
+            say(f"{target.name}: decoding {target.decoded} anew from TFDS's records: {reason}.")
+        if idx_dir and not target.has_records():
+            sources.check_folder(target.name, idx_dir)
+        if not target.is_writable():
+            return _temporary_copy(target)
+        fill = _fill_in_child if separate_process else _fill
+        fill(target, idx_dir or '', stall_seconds)
+        return decoded_copy.load_written(target.decoded, target)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f'--data_dir={target.data_dir}: cannot prepare {target.name} there '
+            f'({first_line(error)}).'
+        ) from error
+
+
+def static_mnist(
+    data_dir: Optional[str] = None,
+    idx_dir: Optional[str] = None,
+    *,
+    may_download: bool = True,
+    separate_process: bool = False,
+    stall_seconds: float = 30.0,
+) -> str:
+    """Returns the dataset whose images MNIST's become when binarised once and for all.
+
+    That is Larochelle's, 'binarized_mnist', where it is prepared, or can be prepared now; else
+    'mnist', of which a fixed-seed sampling has to be made; then it has said why. Arguments as of
+    `prepare`, but for:
+
+    Args:
+      idx_dir: where it is given, nothing is downloaded.
+      may_download: whether to prepare what is not prepared.
+
+    Raises:
+      UserError: as `prepare`, but not for want of a source.
+    """
+    target = dataset_folder.find(table.BINARIZED_MNIST, data_dir)
+    if tf.gfile.Exists(target.decoded) or tf.gfile.Exists(target.records):
+        return target.name
+    if idx_dir:
+        reason = '--idx_dir names other files'
+    elif not may_download:
+        reason = 'it is not prepared in --data_dir={}'.format(target.data_dir)
+    elif not target.is_writable():
+        reason = '--data_dir={} cannot be written'.format(target.data_dir)
+    else:
+        try:
+            prepare(
+                target.name,
+                data_dir,
+                separate_process=separate_process,
+                stall_seconds=stall_seconds,
+            )
+            return target.name
+        except NoSource as error:
+            reason = error.reasons
+    say(
+        f'mnist: no binary images by Larochelle ({reason}): falling back to a fixed-seed sampling '
+        'of the grey levels.'
+    )
+    return 'mnist'
+
+
+def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
+    """`_fill` in a new process.
+
+    The first session of a process fixes the size of TF 1.14's thread pools, whatever the later
+    ones ask for, and TFDS opens sessions to encode PNGs: a training after it in the same process
+    would not run with the numbers of threads it chose.
+
+    Raises:
+      UserError: as `_fill`, or the child died.
+    """
+    try:
+        child_process.call(_fill, target, idx_dir, stall_seconds)
+    except Died as error:
+        raise UserError(
+            f'{target.name}: the process that prepared it was killed (too little memory?): start '
+            'again to go on.'
+        ) from error
+
+
+def _fill(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
+    """Prepares whatever is missing, unless another process did while we waited for the lock."""
+    with target.locked(), target.work_folder() as work:
+        if decoded_copy.load(target.decoded, target)[0] is not None:
+            return
+        if not target.has_records():
+            _make_records(target, idx_dir, work, stall_seconds)
+        decoded = os.path.join(work, 'decoded')
+        decoded_copy.write(target, decoded)
+        dataset_folder.publish(decoded, target.decoded, decoded_copy.SIDECAR)
+
+
+def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds: float) -> None:
+    """Prepares the dataset with TFDS in the `work` folder and publishes its records.
+
+    Raises:
+      UserError: no source works, or TFDS fails.
+    """
+    builder = quiet_tfds.builder(target.request, work)
+    if target.name in catalog.FILE_DATASETS:
+        downloads = os.path.join(work, 'downloads')
+        sources.place_downloads(
+            target.name, builder.URL, idx_dir, target.data_dir, downloads, stall_seconds
+        )
+    else:
+        downloads = os.path.join(work if target.is_remote else target.data_dir, 'downloads')
+        say("{}: getting its files: TFDS's download.".format(target.name))
+    extracted = os.path.join(work, 'extracted')
+    _download_and_prepare(target, builder, downloads, extracted, stall_seconds)
+    dataset_folder.publish(builder.data_dir, target.records, 'dataset_info.json')
+
+
+def _download_and_prepare(
+    target: DatasetFolder, builder: Any, downloads: str, extracted: str, stall_seconds: float
+) -> None:
+    """Runs TFDS's preparation without the statistics, half of its time, that nobody reads.
+
+    Raises:
+      UserError: whatever goes wrong in TFDS or in the dataset's own code.
+    """
+    import requests
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(
+        extract_dir=extracted, compute_stats=tfds.download.ComputeStatsMode.SKIP
+    )
+    _say_when_downloaded(builder, target.name)
+    bars = sys.stderr.isatty()
+    download_bars = bars and target.name not in catalog.FILE_DATASETS
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(quiet_tfds.quiet(bars, download_bars))
+            stack.enter_context(tfds_downloads.timeout(stall_seconds))
+            stack.enter_context(tfds_downloads.tidy(downloads))
+            stack.enter_context(tfds_downloads.by_hand())
+            builder.download_and_prepare(download_dir=downloads, download_config=config)
+    except Exception as error:  # Any of 100 datasets' own code runs here: no narrower class.
+        reason = '{}: {}'.format(type(error).__name__, first_line(error))
+        if isinstance(error, requests.exceptions.RequestException):
+            reason = tfds_downloads.reason(error, stall_seconds)
+        raise UserError(
+            f'--dataset={target.dataset}: TFDS could not prepare it in '
+            f'--data_dir={target.data_dir} ({reason}).'
+        ) from error
+
+
+def _say_when_downloaded(builder: Any, name: str) -> None:
+    """Lets TFDS's builder say that it writes records, once it has their files."""
+    usual = builder._split_generators
+
+    def split_generators(manager: Any) -> Any:
+        generators = usual(manager)
+        say('{}: writing its TFDS records, which takes a minute or so.'.format(name))
+        return generators
+
+    builder._split_generators = split_generators
+
+
+def _temporary_copy(source: DatasetFolder) -> PreparedDataset:
+    """Decodes a read-only data folder's records to a folder that lives as long as the process.
+
+    Raises:
+      UserError: there are no records, or they are broken.
+    """
+    if not source.has_records():
+        raise UserError(
+            f'--data_dir={source.data_dir} cannot be written and does not hold {source.request}: '
+            'name a folder that can be written.'
+        )
+    parent = tempfile.mkdtemp(prefix='decoded-')
+    atexit.register(shutil.rmtree, parent, ignore_errors=True)
+    say(
+        f'{source.name}: {source.data_dir} cannot be written, so the decoded images go to '
+        f'{parent} until this process ends.'
+    )
+    folder = os.path.join(parent, source.version)
+    decoded_copy.write(source, folder)
+    return decoded_copy.load_written(folder, source)

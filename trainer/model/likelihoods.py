@@ -1,0 +1,154 @@
+"""Likelihoods p(x | z): distributions of an image given its latents, as `vae.decode` returns them.
+
+All factorise over pixels. `log_prob` takes images in [0, 1]; what it is the log-density of differs:
+
+* Bernoulli: of images whose pixels are 0 or 1. For grey levels it is no density (it does not
+  integrate to 1 over them), only minus the binary cross-entropy.
+* ContinuousBernoulli: of grey levels, a density on [0, 1].
+* Normal: of grey levels, a density on the whole line.
+"""
+
+import abc
+from typing import Dict, Tuple, Type
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.model.distributions import gaussian_log_prob, softplus_inverse
+from trainer.settings.table import LIKELIHOODS, HParams, LikelihoodFacts
+
+# Smallest scale of a Normal pixel: a tenth of the distance of two grey levels.
+_SCALE_FLOOR = 0.1 / 255.0
+_INITIAL_SCALE = 0.3
+# Below this distance of a logit from 0 series replace the closed forms, which are 0 / 0 there;
+# their error is below 3e-7, and just above it the closed forms' is below 5e-7.
+_SERIES_RADIUS = 0.3
+
+
+class Likelihood(abc.ABC):
+    """p(x | z) of each of a batch of latents, made of what the decoder puts out.
+
+    A subclass names the value of `--likelihood`, a row of `table.LIKELIHOODS`, as its `kind`.
+
+    Attributes:
+      logits: float32 `[..., rows, features]`.
+    """
+
+    kinds: Dict[str, Type['Likelihood']] = {}
+    kind = ''
+
+    def __init_subclass__(cls, kind: str):
+        Likelihood.kinds[kind], cls.kind = cls, kind
+
+    def __init__(self, logits: tf.Tensor):
+        self.logits = logits
+
+    @classmethod
+    def create(cls, logits: tf.Tensor, params: HParams) -> 'Likelihood':
+        """Makes the distribution; weights of its own are shared within a graph."""
+        del params
+        return cls(logits)
+
+    @property
+    def facts(self) -> LikelihoodFacts:
+        """Which images it takes, whether its mean is bounded, and what its values are called."""
+        return LIKELIHOODS[self.kind]
+
+    def mean(self) -> tf.Tensor:
+        """Returns the pixels' expected values, float32 `[..., rows, features]`."""
+        return tf.sigmoid(self.logits)
+
+    @abc.abstractmethod
+    def log_prob_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the log-probability, or log-density, of each pixel in nats.
+
+        Args:
+          images: float32 `[..., rows, features]` in [0, 1], broadcast against the logits.
+        """
+
+    def log_prob(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns log p(images) in nats, summed over pixels, float32 `[...]`."""
+        return tf.reduce_sum(self.log_prob_by_dimension(images), axis=[-2, -1])
+
+
+class Bernoulli(Likelihood, kind='bernoulli'):
+    """Independent Bernoulli distributions, one a pixel, given by their log-odds."""
+
+    def log_prob_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """Minus the binary cross-entropy.
+
+        Kingma & Welling 2014 (arXiv:1312.6114), appendix C.1, equation 11. It is computed from the
+        logits, so it is finite where a probability rounds to 0 or 1. For grey levels x in [0, 1] it
+        is the expected log-probability of an image whose pixels are drawn as 1 with probability x.
+        """
+        # sigmoid_cross_entropy_with_logits is the same in ten ops, which take three times as long;
+        # one of them, Log1p, tf2onnx 1.17 cannot convert.
+        return images * self.logits - tf.nn.softplus(self.logits)
+
+
+class ContinuousBernoulli(Likelihood, kind='continuous_bernoulli'):
+    """Independent continuous Bernoulli distributions on [0, 1], one a pixel.
+
+    Loaiza-Ganem & Cunningham 2019 (arXiv:1907.06845), equations 6 to 8, written with the logit
+    l = log(lambda / (1 - lambda)) of their parameter, in which the density is
+    C(l) lambda^x (1 - lambda)^(1 - x) with C(l) = l / tanh(l / 2), and C(0) = 2.
+    """
+
+    def mean(self) -> tf.Tensor:
+        """1/2 + 1 / (2 tanh(l / 2)) - 1 / l, near l = 0 its series 1/2 + l / 12 - l^3 / 720."""
+        near, far = self._cases()
+        series = 0.5 + near / 12.0 - near * tf.square(near) / 720.0
+        return tf.where(self._is_near(), series, 0.5 + 0.5 / tf.tanh(0.5 * far) - 1.0 / far)
+
+    def log_normalizer(self) -> tf.Tensor:
+        """Returns log C of each pixel, at least log 2.
+
+        Near l = 0 it is the series log 2 + l^2 / 12 - 7 l^4 / 1440.
+        """
+        near, far = self._cases()
+        square = tf.square(near)
+        series = np.log(2.0) + square / 12.0 - 7.0 * tf.square(square) / 1440.0
+        return tf.where(self._is_near(), series, tf.math.log(far / tf.tanh(0.5 * far)))
+
+    def log_prob_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        return images * self.logits - tf.nn.softplus(self.logits) + self.log_normalizer()
+
+    def _is_near(self) -> tf.Tensor:
+        return tf.abs(self.logits) < _SERIES_RADIUS
+
+    def _cases(self) -> Tuple[tf.Tensor, tf.Tensor]:
+        """The logits near 0 and those far from it, elsewhere replaced by values safe to use.
+
+        `tf.where` passes gradients to both of its branches: a NaN in the unused one would spread.
+        """
+        is_near, logits = self._is_near(), self.logits
+        return (
+            tf.where(is_near, logits, tf.zeros_like(logits)),
+            tf.where(is_near, tf.ones_like(logits), logits),
+        )
+
+
+class Normal(Likelihood, kind='normal'):
+    """Independent normal distributions of one common scale, one a pixel.
+
+    Attributes:
+      logits: float32 `[..., rows, features]`; their sigmoid is the mean.
+      scale: float32 scalar, the standard deviation of every pixel in units of the grey range.
+    """
+
+    def __init__(self, logits: tf.Tensor, scale: tf.Tensor):
+        super().__init__(logits)
+        self.scale = scale
+
+    @classmethod
+    def create(cls, logits: tf.Tensor, params: HParams) -> 'Normal':
+        """With the scale `params.normal_scale`, or a learned one where that is 0."""
+        if params.normal_scale:
+            return cls(logits, tf.constant(params.normal_scale))
+        initial = tf.constant_initializer(softplus_inverse(_INITIAL_SCALE))
+        raw_scale = tf.get_variable('raw_scale', [], initializer=initial)
+        return cls(logits, tf.nn.softplus(raw_scale) + _SCALE_FLOOR)
+
+    def log_prob_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """Kingma & Welling 2014 (arXiv:1312.6114), appendix C.2, equation 12, with one scale."""
+        return gaussian_log_prob(images, self.mean(), self.scale)

@@ -1,0 +1,154 @@
+"""The network: encoder, decoder and prior of one model.
+
+Calls in one graph share the weights of the first.
+"""
+
+from typing import Any, Callable, Dict, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.model.distributions import softplus_inverse
+from trainer.model.likelihoods import Likelihood
+from trainer.model.lstm import lstm
+from trainer.model.posteriors import DiagonalGaussian, Posterior
+from trainer.model.priors import Prior
+from trainer.model.transpose_convolution import transpose_convolution
+from trainer.settings.table import HParams
+
+# Smallest posterior scale: keeps log(scale) finite whatever the weights are.
+_SCALE_FLOOR = 1e-4
+
+
+def encode(images: tf.Tensor, params: HParams) -> Posterior:
+    """Reads each image row by row with a single-layer LSTM; returns its posterior q(z | x).
+
+    Two Dense layers, for mean and scale, read the LSTM's hidden states after each quarter of the
+    rows: the last state alone keeps less of the upper ones.
+
+    Args:
+      images: float32 `[batch, rows, features]` in [0, 1]; a row is a time step.
+      params: `lstm_units` and `latent_size` are used.
+    """
+    with _shared_weights(), tf.variable_scope('encoder'):
+        quarters = [params.rows * quarter // 4 for quarter in (1, 2, 3, 4)]
+        summary = tf.concat(lstm(images, params.lstm_units, at=quarters), axis=1)
+        with tf.variable_scope('posterior'):
+            mean = tf.layers.dense(summary, params.latent_size, name='mean')
+            raw_scale = tf.layers.dense(summary, params.latent_size, name='raw_scale')
+            # Scales start near 1, the prior's, where the KL divergence is 0.
+            scale = tf.nn.softplus(raw_scale + softplus_inverse(1.0)) + _SCALE_FLOOR
+            return DiagonalGaussian(mean, scale)
+
+
+def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
+    """Maps latents to the likelihood p(x | z): Dense layers, then two transpose convolutions.
+
+    Each transpose convolution doubles the sides. The last one goes straight to the image's
+    channels: a further layer at full size costs more time than it gains in likelihood.
+    Activations are exponential linear units (Clevert et al. 2016), which train faster here than
+    rectified ones.
+
+    Args:
+      latents: float32 `[batch, latent_size]` or `[batch, samples, latent_size]`.
+      params: `decoder_units`, `decoder_channels`, `image_shape`, `likelihood` and what that
+        takes are used.
+
+    Returns:
+      The likelihood, with logits `[batch, rows, features]` or `[batch, samples, rows, features]`.
+    """
+    rows, columns, channels = params.image_shape
+    quarter = [rows // 4, columns // 4, params.decoder_channels]
+    samples = latents.shape.as_list()[1:-1]
+    if samples:
+        latents = tf.reshape(latents, [-1, params.latent_size])
+    with _shared_weights(), tf.variable_scope('decoder'):
+        hidden = latents
+        for number, units in enumerate([params.decoder_units] * 2 + [int(np.prod(quarter))]):
+            name = f'dense_{number + 1}'
+            hidden = tf.layers.dense(hidden, units, activation=tf.nn.elu, name=name)
+        hidden = tf.reshape(hidden, [-1] + quarter)
+        name = 'transpose_convolution_1'
+        hidden = _doubled(hidden, 3, params.decoder_channels, name, activation=tf.nn.elu)
+        logits = _doubled(hidden, 4, channels, 'transpose_convolution_2')
+        logits = tf.reshape(logits, [-1] + samples + [rows, columns * channels])
+        return Likelihood.kinds[params.likelihood].create(logits, params)
+
+
+def _doubled(
+    inputs: tf.Tensor,
+    size: int,
+    channels: int,
+    name: str,
+    activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None,
+) -> tf.Tensor:
+    """A transpose convolution layer of stride 2 with `size` x `size` kernels and a bias."""
+    with tf.variable_scope(name):
+        kernel = tf.get_variable('kernel', [size, size, channels, inputs.shape.as_list()[3]])
+        bias = tf.get_variable('bias', [channels], initializer=tf.zeros_initializer())
+        outputs = tf.nn.bias_add(transpose_convolution(inputs, kernel), bias)
+        return activation(outputs) if activation else outputs
+
+
+def prior(params: HParams) -> Prior:
+    """Returns the prior p(z) that `params.prior` names."""
+    with _shared_weights():
+        return Prior.kinds[params.prior].create(params, lambda images: encode(images, params))
+
+
+def expected_images(latents: tf.Tensor, params: HParams) -> tf.Tensor:
+    """Returns the means of p(x | z), float32 `[n, rows, columns, channels]`.
+
+    Args:
+      latents: z, float32 `[n, latent_size]`.
+    """
+    return tf.reshape(decode(latents, params).mean(), [-1, *params.image_shape])
+
+
+def predictions(images: tf.Tensor, prior: Prior, params: HParams) -> Dict[str, tf.Tensor]:
+    """Returns what PREDICT yields and the exports serve, one row an example, without noise.
+
+    Args:
+      images: x, float32 `[batch, rows, features]` in [0, 1].
+
+    Returns:
+      `negative_elbo`, the sum of `reconstruction_loss`, which is the value at the posterior's
+      point, and `kl_divergence`, in closed form or as the mean over a constant set of samples; in
+      nats. The posterior's `moments`. `reconstruction`, expected values in the shape of the served
+      images.
+    """
+    posterior = encode(images, params)
+    likelihood = decode(posterior.point(), params)
+    with tf.name_scope('predictions'):
+        reconstruction_loss = -likelihood.log_prob(images)
+        kl_divergence = posterior.kl_divergence(prior)
+        return dict(
+            posterior.moments(),
+            negative_elbo=reconstruction_loss + kl_divergence,
+            reconstruction_loss=reconstruction_loss,
+            kl_divergence=kl_divergence,
+            reconstruction=tf.reshape(likelihood.mean(), [-1] + params.served_shape),
+        )
+
+
+def description(params: HParams) -> Dict[str, str]:
+    """Says what the network is, for people."""
+    rows, columns, _ = params.image_shape
+    return {
+        'encoder': (
+            f'LSTM of {params.lstm_units} units over {params.rows} rows of {params.row_features} '
+            'features; Dense layers for mean and scale read its states after each quarter of them'
+        ),
+        'latents': '{} dimensions, prior {}'.format(params.latent_size, params.prior),
+        'decoder': (
+            f'Dense {params.decoder_units}, {params.decoder_units} and '
+            f'{rows // 4}x{columns // 4}x{params.decoder_channels}; two transpose convolutions'
+        ),
+        'likelihood': params.likelihood,
+        'objective': params.objective,
+    }
+
+
+def _shared_weights() -> Any:
+    """The scope of all weights: made once, as resource variables, which TF 2 loads cleanly."""
+    return tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE, use_resource=True)

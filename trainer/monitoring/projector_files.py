@@ -1,0 +1,116 @@
+"""The posterior means of images for TensorBoard's PROJECTOR.
+
+They lie in a folder of their own, `projector` in `model_dir`, with a checkpoint of their own:
+Estimator's `checkpoint` is never touched. All names in it are relative, so `model_dir` can move.
+"""
+
+import io
+import os
+from typing import Callable, List, Optional, Tuple
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorboard.plugins.text import summary as text_summary
+from tensorflow.contrib.tensorboard.plugins import projector
+
+from trainer.base import files
+from trainer.checkpoints import weights
+from trainer.data import inputs
+from trainer.data.dataset import PreparedDataset
+from trainer.model import vae
+from trainer.monitoring import pictures
+from trainer.monitoring.pictures import Picture
+from trainer.settings.table import HParams
+
+FOLDER = 'projector'
+_NAME = 'posterior_mean'
+_TABLE = 'posterior_mean.tsv'
+_MOST_POINTS = 5000
+_SPRITE_SIDE = 8192  # Pixels; TensorBoard 1.14 shows no larger sprite.
+_BATCH = 500
+
+ReadLabels = Callable[[int], Optional[List[int]]]
+
+
+def write(
+    checkpoint_path: str, data: PreparedDataset, read_labels: ReadLabels, params: HParams
+) -> str:
+    """Writes embedding, sprite, metadata and configuration; returns their folder.
+
+    Of the first 5,000 validation images, or as many as fit into the sprite.
+
+    Args:
+      read_labels: returns the labels of so many of the first validation images, None where there
+        are none; they are in the metadata, and nowhere else in this trainer.
+    """
+    folder = os.path.join(params.model_dir, FOLDER)
+    per_side = _SPRITE_SIDE // max(params.image_shape[:2])
+    count = min(_MOST_POINTS, data.num_examples['validation'], per_side**2)
+    means, sprite = _embed(checkpoint_path, data, count, params)
+    files.write_bytes(os.path.join(folder, 'sprite.png'), sprite)
+    lines = _metadata(read_labels(count), count)
+    files.write_bytes(os.path.join(folder, 'metadata.tsv'), lines.encode())
+    _save(means, folder)
+    _configure(folder, '', params)
+    if not tf.gfile.Glob(os.path.join(folder, 'events.out.tfevents.*')):
+        # TensorBoard looks for configurations where there are event files.
+        with tf.summary.FileWriter(folder) as events:
+            text = 'Posterior means of the first {:,} validation images.'.format(count)
+            events.add_summary(text_summary.pb('projector', text))
+    # For the run itself TensorBoard offers the weights of Estimator's checkpoint; this comes first.
+    # It is read from a table, because a configuration names checkpoints by absolute paths only.
+    table = io.BytesIO()
+    np.savetxt(table, means, fmt='%.6g', delimiter='\t')
+    files.write_bytes(os.path.join(folder, _TABLE), table.getvalue())
+    _configure(params.model_dir, FOLDER, params, tensor_path=os.path.join(FOLDER, _TABLE))
+    return folder
+
+
+def _configure(folder: str, path: str, params: HParams, **embedding: str) -> None:
+    """Writes the configuration of a run in `folder`, of files that lie in its subfolder `path`."""
+    config = projector.ProjectorConfig()
+    entry = config.embeddings.add(
+        tensor_name=_NAME, metadata_path=os.path.join(path, 'metadata.tsv'), **embedding
+    )
+    entry.sprite.image_path = os.path.join(path, 'sprite.png')
+    entry.sprite.single_image_dim.extend([params.image_shape[1], params.image_shape[0]])
+    content = text_format.MessageToString(config).encode()
+    files.write_bytes(os.path.join(folder, 'projector_config.pbtxt'), content)
+
+
+def _embed(
+    checkpoint_path: str, data: PreparedDataset, count: int, params: HParams
+) -> Tuple[np.ndarray, bytes]:
+    """The posterior means of the images, and a sprite of them."""
+    with tf.Graph().as_default():
+        dataset = inputs.eval_input_fn(data, 'validation', _BATCH, params.binarization, count)
+        images = dataset.make_one_shot_iterator().get_next()['images']
+        mean = vae.encode(images, params).point()
+        all_images = tf.placeholder(tf.float32, (None,) + params.image_shape)
+        sprite = pictures.png(Picture(all_images, pictures.square_columns(count)))
+        parts = []
+        with tf.Session() as session:
+            weights.restore(session, checkpoint_path)
+            for _ in range(-(-count // _BATCH)):
+                parts.append(session.run([images, mean]))
+            pixels, means = [np.concatenate(part) for part in zip(*parts)]
+            shape = (count,) + params.image_shape
+            return means, session.run(sprite, {all_images: pixels.reshape(shape)})
+
+
+def _save(means: np.ndarray, folder: str) -> None:
+    with tf.Graph().as_default(), tf.Session() as session:
+        variable = tf.get_variable(_NAME, initializer=tf.zeros(means.shape))
+        value = tf.placeholder(tf.float32, means.shape)
+        session.run(variable.assign(value), {value: means})
+        saver = tf.train.Saver(max_to_keep=1, save_relative_paths=True)
+        saver.save(session, os.path.join(folder, 'embedding.ckpt'), write_meta_graph=False)
+
+
+def _metadata(labels: Optional[List[int]], count: int) -> str:
+    """One line an image; TensorBoard wants a header where there are several columns."""
+    if labels is None:
+        return '\n'.join(str(index) for index in range(count)) + '\n'
+    lines = ['label\tindex'] + ['{}\t{}'.format(label, i) for i, label in enumerate(labels)]
+    return '\n'.join(lines) + '\n'

@@ -1,0 +1,102 @@
+"""The model card of an export: what it is, what it takes, what its numbers mean."""
+
+import json
+from typing import Any, Dict, List, Mapping, Optional
+
+import tensorflow as tf
+
+from trainer.settings import wording
+from trainer.settings.table import LIKELIHOODS, PRIORS, HParams
+
+
+def model_card(
+    signatures: Mapping[str, Any],
+    checkpoint_path: str,
+    params: HParams,
+    evaluation: Optional[Dict[str, Any]],
+) -> str:
+    """Writes the card.
+
+    Args:
+      signatures: those of the export by name, as `signatures.Signature`.
+      evaluation: validation metrics, where they are known.
+    """
+    metrics = ''
+    if evaluation:
+        metrics = '; validation {} {:.2f} nats per example ({})'.format(
+            wording.selection_metric(params).replace('_', ' ').replace('elbo', 'ELBO'),
+            float(evaluation[wording.selection_metric(params)]),
+            wording.convention(params),
+        )
+    reader = tf.train.load_checkpoint(checkpoint_path)
+    step = reader.get_tensor(tf.GraphKeys.GLOBAL_STEP)
+    settings = {name: getattr(params, name) for name in params.__dataclass_fields__}
+    settings = {name: value for name, value in settings.items() if not name.endswith('_dir')}
+    return _CARD.format(
+        dataset=params.dataset,
+        shape=' x '.join(str(side) for side in params.image_shape),
+        latent_size=params.latent_size,
+        step=int(step),
+        metrics=metrics,
+        likelihood=params.likelihood.replace('_', ' ').title(),
+        convention=wording.convention(params),
+        log_likelihood=wording.log_likelihood(params),
+        kl_divergence='that of training, in closed form'
+        if PRIORS[params.prior].has_closed_kl
+        else 'the mean over a constant set of samples, in place of the random ones of training',
+        outputs=LIKELIHOODS[params.likelihood].values,
+        pixels=_BINARY if params.is_binarised else 'numbers in [0, 1]',
+        table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
+        settings=json.dumps(settings, indent=2, sort_keys=True, allow_nan=False),
+    )
+
+
+def _card_row(name: str, signature: Any) -> str:
+    def listed(tensors: Dict[str, tf.Tensor]) -> str:
+        return ', '.join(
+            '`{}` {} {}'.format(
+                key,
+                tensor.dtype.name,
+                str([size or 'n' for size in _shape(tensor)]).replace("'", ''),
+            )
+            for key, tensor in sorted(tensors.items())
+        )
+
+    return '| `{}` | {} | {} |'.format(name, listed(signature.inputs), listed(signature.outputs))
+
+
+def _shape(tensor: tf.Tensor) -> List[Optional[int]]:
+    return [] if tensor.shape.ndims is None else tensor.shape.as_list()
+
+
+_BINARY = '0 or 1, other values are refused (in image files, levels of 128 and more are 1)'
+_CARD = """\
+# Variational autoencoder of {dataset}
+
+LSTM encoder, transpose-convolution decoder, {likelihood} pixels, {latent_size} latents; \
+images of {shape} (rows, columns, channels). Weights of global step {step}{metrics}.
+
+| signature | inputs | outputs |
+|---|---|---|
+{table}
+
+* Data: {convention}; pixels are {pixels}; images come out as {outputs}. `n` is free.
+* log p(x), of which minus the `negative_elbo` is a lower bound in expectation, is {log_likelihood}.
+* Losses are in nats, summed over pixels and latents. Nothing is sampled but by `generate`, whose
+  draws depend on `seed` alone. `kl_divergence` is {kl_divergence}; `reconstruction_loss` is the
+  value at the posterior's mean, mostly less than the expectation over the posterior that training
+  reports, and so is their sum `negative_elbo`, a score of how unusual an image is.
+* Image files are PNG or JPEG. Transparent pixels are refused: put such images on the background
+  that the training images have. A photograph's EXIF orientation is not read: rotate its pixels.
+* Bad input (a wrong shape, NaN, a number out of range) is an error in TensorFlow. Runtimes without
+  assertions answer NaN for a bad example; check for it.
+* The model knows images like its training images. A low `negative_elbo` says that an image is easy
+  to encode, not that it is one of them: plain ones may score low too.
+
+`python verify_export.py` here checks the outputs for `golden.npz`; `--help` says how in ONNX
+Runtime and OpenVINO.
+
+```json
+{settings}
+```
+"""

@@ -1,0 +1,307 @@
+"""Writes one SavedModel folder: graph and weights, and beside them what a reader needs to trust it.
+
+The graph is TensorFlow's; `assets.extra` holds a model card, golden inputs with their outputs, the
+program that checks them in any runtime, and, on demand, TF Serving's warm-up requests.
+"""
+
+import functools
+import io
+import os
+import time
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.grappler import tf_optimizer
+from tensorflow.tools.graph_transforms import TransformGraph
+
+from trainer.base import files, image_files
+from trainer.base.errors import UserError
+from trainer.base.image_files import FIRST_LEVEL_OF_ONE
+from trainer.checkpoints import weights
+from trainer.model import vae
+from trainer.model.priors import Prior
+from trainer.serving import exports, model_card
+from trainer.serving.signatures import DEFAULT, Signature, build_signatures
+from trainer.settings.table import HParams
+
+_WARMUP_NAME = 'tf_serving_warmup_requests'  # TF Serving looks for this name.
+
+
+class Options(NamedTuple):
+    """How a SavedModel is written.
+
+    Attributes:
+      signature: the only signature, which is then also `serving_default`; None for all.
+      optimize: weights become constants, and what depends on constants alone is computed now.
+      warmup: adds requests that TF Serving sends itself after loading.
+    """
+
+    signature: Optional[str] = None
+    optimize: bool = False
+    warmup: bool = False
+
+
+ALL_SIGNATURES = Options()
+
+
+class Golden(NamedTuple):
+    """Inputs of a signature and its outputs for them, by name."""
+
+    inputs: Dict[str, np.ndarray]
+    outputs: Dict[str, np.ndarray]
+
+
+class _Served(NamedTuple):
+    graph: tf.Graph
+    signatures: Dict[str, Signature]
+    saver: tf.train.Saver
+
+
+def write(
+    folder: str,
+    checkpoint_path: str,
+    params: HParams,
+    options: Options = ALL_SIGNATURES,
+    evaluation: Optional[Dict[str, Any]] = None,
+) -> None:
+    """Writes the SavedModel with the weights of a checkpoint into the new `folder`.
+
+    Args:
+      evaluation: validation metrics for the model card, where they are known.
+
+    Raises:
+      UserError: the checkpoint cannot be read or is of another network, or warm-up requests are
+        wanted and tensorflow-serving-api is not installed.
+    """
+    if options.warmup:
+        _serving_api()
+    served = _served(checkpoint_path, params)
+    # The graph rewriting of 1.14 would take longer than the two runs that it speeds up.
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    with served.graph.as_default(), tf.Session(config=config) as session:
+        weights.restore(session, checkpoint_path, served.saver)
+        golden = _chosen(_golden(session, served.signatures, params), options.signature)
+        signatures = _chosen(served.signatures, options.signature)
+        if options.optimize or options.signature:
+            _write_frozen(folder, session, signatures, options.optimize)
+        else:
+            _write_graph(folder, session, signatures, served.saver)
+    extra = os.path.join(folder, 'assets.extra')
+    files.write_bytes(os.path.join(extra, 'golden.npz'), npz(golden))
+    files.write_bytes(os.path.join(extra, 'verify_export.py'), _verify_program())
+    card = model_card.model_card(signatures, checkpoint_path, params, evaluation)
+    files.write_bytes(os.path.join(extra, 'README.md'), card.encode('utf-8'))
+    if options.warmup:
+        _write_warmup(os.path.join(extra, _WARMUP_NAME), golden)
+
+
+def _served(checkpoint_path: str, params: HParams) -> _Served:
+    """The served graph, with the learned parameters of a prior as constants."""
+    with tf.Graph().as_default():
+        prior = vae.prior(params)
+        if not prior.parameters:
+            return _served_without_parameters(params)
+        with tf.Session() as session:
+            weights.restore(session, checkpoint_path, tf.train.Saver())
+            parameters = session.run(prior.parameters)
+    return _served_graph(params, prior, parameters)
+
+
+@functools.lru_cache(maxsize=1)  # Built once, though a run exports several checkpoints.
+def _served_without_parameters(params: HParams) -> _Served:
+    with tf.Graph().as_default():
+        return _served_graph(params, vae.prior(params), [])
+
+
+def _served_graph(params: HParams, prior: Prior, parameters: List[np.ndarray]) -> _Served:
+    with tf.Graph().as_default() as graph:
+        constant = prior.with_parameters([tf.constant(value) for value in parameters])
+        signatures = build_signatures(params, constant)
+        return _Served(graph, signatures, tf.train.Saver())
+
+
+def _chosen(by_signature: Dict[str, Any], name: Optional[str]) -> Dict[str, Any]:
+    """All signatures, or the one of that `name`, which clients of one signature find by default."""
+    if name is None:
+        return by_signature
+    return {DEFAULT: by_signature[name], name: by_signature[name]}
+
+
+def _write_graph(
+    folder: str, session: tf.Session, signatures: Dict[str, Signature], saver: tf.train.Saver
+) -> None:
+    builder = tf.saved_model.Builder(folder)
+    builder.add_meta_graph_and_variables(
+        session,
+        [tf.saved_model.SERVING],
+        {name: _signature_def(signature) for name, signature in signatures.items()},
+        saver=saver,
+    )
+    builder.save()
+
+
+def _signature_def(signature: Signature) -> Any:
+    inputs, outputs = [
+        {name: tf.saved_model.build_tensor_info(tensor) for name, tensor in tensors.items()}
+        for tensors in signature
+    ]
+    for info in inputs.values():
+        if info.tensor_shape.unknown_rank:
+            info.tensor_shape.CopyFrom(tf.TensorShape([]).as_proto())
+    return tf.saved_model.build_signature_def(inputs, outputs, tf.saved_model.PREDICT_METHOD_NAME)
+
+
+def _write_frozen(
+    folder: str, session: tf.Session, signatures: Dict[str, Signature], optimize: bool
+) -> None:
+    """Writes only what `signatures` need, with constants in place of variables."""
+    tensors = [list(part.values()) for signature in signatures.values() for part in signature]
+    names = sorted({tensor.op.name for part in tensors for tensor in part})
+    graph_def = tf.graph_util.convert_variables_to_constants(
+        session, session.graph.as_graph_def(), names
+    )
+    if optimize:
+        graph_def = _folded(graph_def, names)
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name='')
+        frozen = {
+            name: Signature(
+                *[
+                    {key: graph.get_tensor_by_name(tensor.name) for key, tensor in part.items()}
+                    for part in signature
+                ]
+            )
+            for name, signature in signatures.items()
+        }
+        with tf.Session(graph=graph) as frozen_session:
+            _write_graph(folder, frozen_session, frozen, tf.train.Saver(allow_empty=True))
+
+
+def _folded(graph_def: tf.GraphDef, names: List[str]) -> tf.GraphDef:
+    """Computes what depends on constants alone; then keeps one of equal constants.
+
+    Without that last step the weights would be there once for each signature that uses them.
+    Grappler does the folding, because `fold_constants` of `graph_transforms` 1.14 makes required
+    placeholders of those with a default.
+    """
+    with tf.Graph().as_default() as graph:
+        tf.import_graph_def(graph_def, name='')
+        meta_graph = tf.train.export_meta_graph(graph=graph)
+    meta_graph.collection_def['train_op'].node_list.value.extend(names)  # What it has to keep.
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.min_graph_nodes = -1
+    config.graph_options.rewrite_options.optimizers.extend(['constfold', 'dependency'])
+    folded = tf_optimizer.OptimizeGraph(config, meta_graph)
+    return TransformGraph(folded, [], names, ['merge_duplicate_nodes'])
+
+
+def _golden(
+    session: tf.Session, signatures: Dict[str, Signature], params: HParams
+) -> Dict[str, Golden]:
+    """Answers to images that the model itself drew, and to a black and a white one."""
+    inputs: Dict[str, Any] = {'count': np.int32(4), 'seed': np.int32(7)}
+
+    def run(names: List[str]) -> Dict[str, Golden]:
+        chosen = {name: signatures[name] for name in names}
+        feeds = {
+            tensor: inputs[key] for one in chosen.values() for key, tensor in one.inputs.items()
+        }
+        outputs = session.run({name: one.outputs for name, one in chosen.items()}, feeds)
+        return {
+            name: Golden({key: np.asarray(inputs[key]) for key in one.inputs}, outputs[name])
+            for name, one in chosen.items()
+        }
+
+    drawn = run(['generate'])
+    shape = [1] + params.served_shape
+    levels = np.rint(255 * drawn['generate'].outputs['images'])
+    if params.is_binarised:
+        levels = 255 * (levels >= FIRST_LEVEL_OF_ONE)
+    levels = np.concatenate([levels, np.zeros(shape), np.full(shape, 255)]).astype(np.uint8)
+    noise = np.random.RandomState(0).standard_normal([len(levels), params.latent_size])
+    inputs.update(
+        images=(levels / 255).astype(np.float32),
+        image_bytes=image_files.encode_png(levels.reshape((-1,) + params.image_shape)),
+        latents=noise.astype(np.float32),
+        steps=np.int32(3),
+        temperature=np.float32(0.5),
+    )
+    return dict(drawn, **run([name for name in signatures if name != 'generate']))
+
+
+def npz(golden: Dict[str, Golden]) -> bytes:
+    """Returns the `.npz` file of arrays `<signature>/<inputs|outputs>/<name>`."""
+    arrays = {}
+    for signature, example in golden.items():
+        for kind, values in example._asdict().items():
+            for name, value in values.items():
+                # Bytes strings, not objects: NumPy loads those only as pickles.
+                value = value.astype('S') if value.dtype == object else value
+                arrays['{}/{}/{}'.format(signature, kind, name)] = value
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    return content.getvalue()
+
+
+def _verify_program() -> bytes:
+    with open(os.path.join(os.path.dirname(__file__), 'verify_export.py'), 'rb') as f:
+        return f.read()
+
+
+def _serving_api() -> Any:
+    try:
+        from tensorflow_serving.apis import prediction_log_pb2
+    except ImportError as error:
+        raise UserError(
+            '--warmup needs the package tensorflow-serving-api: '
+            'pip install tensorflow-serving-api==1.14.0'
+        ) from error
+    return prediction_log_pb2
+
+
+def _write_warmup(path: str, golden: Dict[str, Golden]) -> None:
+    """Writes one request for each signature, as a TFRecord of `PredictionLog`."""
+    messages = _serving_api()
+    with tf.python_io.TFRecordWriter(path) as writer:
+        for signature, example in sorted(golden.items()):
+            log = messages.PredictionLog()
+            request = log.predict_log.request
+            request.model_spec.signature_name = signature
+            for name, value in example.inputs.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            writer.write(log.SerializeToString())
+
+
+def export_saved_model(
+    kind: str,
+    checkpoint_path: str,
+    params: HParams,
+    options: Options = ALL_SIGNATURES,
+    evaluation: Optional[Dict[str, Any]] = None,
+) -> str:
+    """Writes a SavedModel to `export/<kind>/<timestamp>`; returns that folder.
+
+    It is written under a name that TensorFlow Serving ignores, as no number, and then renamed: on
+    local disks a reader never sees half of it. (gs:// has no folders to rename: there, as with
+    Estimator's own exports, the files appear one by one.)
+
+    Args:
+      evaluation: validation metrics for the model card, where they are known.
+
+    Raises:
+      UserError: see `saved_model.write`.
+    """
+    parent = os.path.join(params.model_dir, 'export', kind)
+    temporary = os.path.join(parent, 'temp-' + files.temporary_name())
+    try:
+        write(temporary, checkpoint_path, params, options, evaluation)
+        # Seconds, as Estimator's exporters have it, but of two exports in a second one counts on.
+        timestamp = max([int(time.time())] + [number + 1 for number in exports.timestamps(parent)])
+        target = os.path.join(parent, str(timestamp))
+        tf.gfile.Rename(temporary, target)
+    finally:
+        if tf.gfile.Exists(temporary):
+            tf.gfile.DeleteRecursively(temporary)
+    return target

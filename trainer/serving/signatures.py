@@ -1,0 +1,288 @@
+"""The served graph: all signatures of the exported SavedModel, each with its inputs validated.
+
+A TensorFlow runtime refuses bad input with a sentence (`tf.Assert`, its text constant, so that no
+`cond` is needed around it). Runtimes that drop Assert, as ONNX Runtime and OpenVINO do, answer NaN
+for each bad example: the outputs are marked, not the inputs, because other runtimes' activations
+clamp, and a NaN may leave them as a plausible number.
+"""
+
+from typing import Dict, List, NamedTuple, Sequence
+
+import tensorflow as tf
+
+from trainer.base.image_files import FIRST_LEVEL_OF_ONE
+from trainer.model import vae
+from trainer.model.priors import Prior
+from trainer.settings.table import HParams
+
+DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+NAMES = (
+    'reconstruct',
+    'encode',
+    'decode',
+    'generate',
+    'generate_at_temperature',
+    'reconstruct_png',
+    'interpolate',
+)
+MAX_COUNT = 10000
+MAX_STEPS = 1000
+# Of two that are nearly as large as can be, the decoder's layers make inf - inf.
+MAX_LATENT = 10**6
+Tensors = Dict[str, tf.Tensor]
+
+
+class Signature(NamedTuple):
+    """The tensors that a client feeds and fetches, by the names that it uses.
+
+    Inputs of unknown static shape are scalars: the optimiser of TF 2 would take the assertion of a
+    static one for true.
+    """
+
+    inputs: Tensors
+    outputs: Tensors
+
+
+class _Checked(NamedTuple):
+    """An input after its Asserts, and float32 `[n]` that is NaN for each bad example, else 0."""
+
+    values: tf.Tensor
+    nan_if_bad: tf.Tensor
+
+
+def build_signatures(params: HParams, prior: Prior) -> Dict[str, Signature]:
+    """Builds the graph that is served; returns its signatures by name.
+
+    `prior` is a distribution of `priors.py`, of constants: no request waits for a VampPrior to
+    encode its pseudo-inputs.
+
+    Shapes, with `images` float32 `[n, rows, columns]` in [0, 1], of binarised models 0 or 1 (a
+    fourth axis holds the channels of colour images), `z` the latent size, and every n free, 0
+    included:
+
+    * `serving_default`, also called `reconstruct`: `images` -> `reconstruction` of their shape;
+      `negative_elbo`, `reconstruction_loss`, `kl_divergence`, `[n]`, in nats; `mean` and `scale` of
+      the posterior, `[n, z]`. No noise: `reconstruction_loss` is the value at the posterior's mean,
+      and a KL divergence without closed form is the mean over a constant set of samples.
+    * `encode`: `images` -> `mean`, `scale`.
+    * `decode`: `latents` float32 `[n, z]` from -10^6 to 10^6 -> `images`, the probabilities of the
+      pixels.
+    * `generate`: `count`, `seed`, int32 scalars -> `images` `[count, ...]`, decoded from draws of
+      the prior that depend on the seed alone. `generate_at_temperature`: the same with
+      `temperature`, a float32 scalar, that the noise of the draws is multiplied by: with N(0, I)
+      the draws, else what they are away from a component's mean. It is a signature of its
+      own because TF Serving and TF 2 have no optional inputs.
+    * `reconstruct_png`: `image_bytes`, strings `[n]`, each an encoded PNG or JPEG image of the
+      model's size without transparent pixels -> as `serving_default`. Of binarised models a level
+      of 128 or more is a 1. What EXIF data say of a photograph's orientation is not read.
+    * `interpolate`: `images`, `steps` an int32 scalar -> `interpolations` `[n - 1, steps, ...]`:
+      from each image to the next, decoded from equidistant points on the line between their means.
+      (tf2onnx 1.17 fails where an output has an input's name.)
+    """
+    images = tf.placeholder(tf.float32, [None] + params.served_shape, name='images')
+    by_images = _reconstruct(_checked_images(images, params), prior, params)
+    reconstruct = Signature({'images': images}, by_images)
+    posterior = {name: by_images[name] for name in ('mean', 'scale') if name in by_images}
+    signatures = {
+        DEFAULT: reconstruct,
+        'reconstruct': reconstruct,
+        'encode': Signature({'images': images}, posterior),
+        'decode': _decode(params),
+        'reconstruct_png': _reconstruct_png(prior, params),
+        'interpolate': _interpolate(images, by_images['mean'], params),
+    }
+    signatures.update(_generate(prior, params))
+    assert set(signatures) == {DEFAULT, *NAMES}
+    return {name: _named(name, signature) for name, signature in signatures.items()}
+
+
+def _reconstruct(images: _Checked, prior: Prior, params: HParams) -> Tensors:
+    by_row = tf.reshape(images.values, [-1, params.rows, params.row_features])
+    predictions = vae.predictions(by_row, prior, params)
+    return {name: _marked(value, images.nan_if_bad) for name, value in predictions.items()}
+
+
+def _decode(params: HParams) -> Signature:
+    latents = tf.placeholder(tf.float32, [None, params.latent_size], name='latents')
+    checked = _checked(
+        latents,
+        [params.latent_size],
+        lambda values: tf.abs(values) <= MAX_LATENT,  # False for NaN too.
+        'latents must be finite numbers of at most {:,} in size'.format(MAX_LATENT),
+    )
+    images = _decoded(checked.values, [-1] + params.served_shape, params)
+    return Signature({'latents': latents}, {'images': _marked(images, checked.nan_if_bad)})
+
+
+def _generate(prior: Prior, params: HParams) -> Dict[str, Signature]:
+    count = tf.placeholder(tf.int32, name='count')
+    seed = tf.placeholder(tf.int32, name='seed')
+    temperature = tf.placeholder_with_default(1.0, None, name='temperature')
+    seeds = tf.stack([_checked_scalar(seed, tf.int32.min, tf.int32.max), 0])
+    size = [_checked_scalar(count, 0, MAX_COUNT), params.latent_size]
+    noise = _checked_scalar(temperature, 0, 10**6) * tf.random.stateless_normal(size, seeds)
+    choice = tf.random.stateless_uniform(size[:1], seeds + [0, 1])
+    latents = prior.sample(noise, choice)
+    images = _decoded(latents, [-1] + params.served_shape, params)
+    inputs = {'count': count, 'seed': seed}
+    return {
+        'generate': Signature(inputs, {'images': images}),
+        'generate_at_temperature': Signature(
+            dict(inputs, temperature=temperature), {'images': images}
+        ),
+    }
+
+
+def _reconstruct_png(prior: Prior, params: HParams) -> Signature:
+    image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
+
+    def decode_one(content: tf.Tensor) -> tf.Tensor:
+        pixels = _decoded_file(content, params.image_shape)
+        if params.is_binarised:
+            values = tf.cast(pixels >= FIRST_LEVEL_OF_ONE, tf.float32)
+        else:
+            values = tf.cast(pixels, tf.float32) / 255.0
+        return tf.reshape(values, params.served_shape)
+
+    with tf.control_dependencies([_assert_shape(image_bytes, [], 'image_bytes')]):
+        images = tf.map_fn(decode_one, tf.identity(image_bytes), dtype=tf.float32)
+    always_valid = tf.zeros([tf.shape(images)[0]])
+    outputs = _reconstruct(_Checked(images, always_valid), prior, params)
+    return Signature({'image_bytes': image_bytes}, outputs)
+
+
+def _decoded_file(content: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
+    """Decodes a scalar string, a PNG or JPEG file; asserts shape and opacity.
+
+    Transparent pixels are refused, as no background is right for all: black ink would be gone on
+    MNIST's black one, and what colour lies below them is the drawing program's choice.
+    """
+    # Numbers, because tf2onnx 1.17 ends at strings that are not UTF-8.
+    start = tf.strings.substr(tf.strings.join([content, '    ']), 0, 4)
+    start = tf.decode_raw(start, tf.uint8)
+    is_png = tf.reduce_all(tf.equal(start, list(b'\x89PNG')))
+    is_jpeg = tf.reduce_all(tf.equal(start[:3], list(b'\xff\xd8\xff')))
+    # Runtimes differ in what else they decode, such as GIF and BMP.
+    check = tf.Assert(tf.logical_or(is_png, is_jpeg), ['image_bytes must hold PNG or JPEG files'])
+    with tf.control_dependencies([check]):
+        content = tf.identity(content)
+    # It reads JPEG too, and turns colours into grey levels where one channel is wanted.
+    pixels = tf.image.decode_png(content, channels=image_shape[2])
+    check = tf.Assert(
+        tf.reduce_all(tf.equal(tf.shape(pixels), image_shape)),
+        ['image_bytes must hold images of {} x {} pixels'.format(*image_shape[:2])],
+    )
+    with tf.control_dependencies([check]):
+        content = tf.identity(content)
+    is_opaque = tf.cond(is_png, lambda: _is_opaque(content), lambda: tf.constant(True))
+    check = tf.Assert(
+        is_opaque,
+        [
+            'image_bytes must hold images without transparent pixels: put them on the background '
+            'that the training images have'
+        ],
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(pixels)
+
+
+def _is_opaque(png: tf.Tensor) -> tf.Tensor:
+    # Only with four channels is a colour that stands for transparency one. TensorFlow's decoder
+    # fills the alpha of a file of 1, 2 or 4 bits that has none with 1, 3 or 15.
+    alpha = tf.cast(tf.image.decode_png(png, channels=4)[:, :, 3], tf.int32)
+    bits = tf.cast(tf.decode_raw(tf.strings.substr(png, 24, 1), tf.uint8), tf.int32)
+    filler = tf.minimum(tf.bitwise.left_shift(1, bits) - 1, 255)
+    return tf.logical_or(
+        tf.reduce_all(tf.equal(alpha, 255)), tf.reduce_all(tf.equal(alpha, filler))
+    )
+
+
+def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signature:
+    steps = tf.placeholder(tf.int32, name='steps')
+    number = _checked_scalar(steps, 2, MAX_STEPS)
+    share = tf.cast(tf.range(number), tf.float32) / tf.cast(number - 1, tf.float32)
+    start, end = mean[:-1, tf.newaxis], mean[1:, tf.newaxis]
+    latents = start + share[:, tf.newaxis] * (end - start)
+    shape = tf.concat([tf.shape(latents)[:2], params.served_shape], axis=0)
+    latents = tf.reshape(latents, [-1, params.latent_size])
+    return Signature(
+        {'images': images, 'steps': steps}, {'interpolations': _decoded(latents, shape, params)}
+    )
+
+
+def _decoded(latents: tf.Tensor, shape, params: HParams) -> tf.Tensor:
+    return tf.reshape(vae.expected_images(latents, params), shape)
+
+
+def _checked_images(images: tf.Tensor, params: HParams) -> _Checked:
+    if params.is_binarised:
+        return _checked(
+            images,
+            params.served_shape,
+            lambda values: tf.logical_or(tf.equal(values, 0.0), tf.equal(values, 1.0)),
+            'images must hold 0 and 1 alone, as the images that the model was trained on',
+        )
+    return _checked(
+        images,
+        params.served_shape,
+        lambda values: tf.logical_and(values >= 0.0, values <= 1.0),  # False for NaN too.
+        'images must hold numbers in [0, 1]: divide bytes by 255',
+    )
+
+
+def _checked(values: tf.Tensor, example_shape: List[int], is_valid, message: str) -> _Checked:
+    """Asserts the shape of `values` `[n] + example_shape`, and that each of them `is_valid`."""
+    with tf.name_scope('checked_' + values.op.name):
+        with tf.control_dependencies([_assert_shape(values, example_shape, values.op.name)]):
+            axes = list(range(1, 1 + len(example_shape)))
+            valid = tf.reduce_all(is_valid(tf.identity(values)), axis=axes)
+        with tf.control_dependencies([tf.Assert(tf.reduce_all(valid), [message])]):
+            values = tf.identity(values)
+        # The square root of 0 or -1. tf2onnx 1.17 makes multiplications of a tf.where, after which
+        # everything would be NaN.
+        return _Checked(values, tf.sqrt(tf.cast(valid, tf.float32) - 1.0))
+
+
+def _marked(output: tf.Tensor, nan_if_bad: tf.Tensor) -> tf.Tensor:
+    return output + tf.reshape(nan_if_bad, [-1] + [1] * (output.shape.ndims - 1))
+
+
+def _fed_shape(values: tf.Tensor) -> tf.Tensor:
+    # Only Python's Session compares what is fed with the placeholder's shape. TF Serving and TF 2
+    # do not, and the optimiser would take the assertion for true by that very shape, which a
+    # placeholder_with_default hides from it.
+    return tf.shape(tf.placeholder_with_default(values, None))
+
+
+def _assert_shape(values: tf.Tensor, example_shape: List[int], name: str) -> tf.Operation:
+    """Asserts the shape `[n] + example_shape`, whatever the rank of what is fed."""
+    wanted = example_shape + [-1]
+    padded = tf.concat([_fed_shape(values), [-1] * (1 + len(wanted))], axis=0)
+    shape = ', '.join(['n'] + [str(size) for size in example_shape])
+    right = tf.equal(padded[1 : 1 + len(wanted)], wanted)
+    has_first_axis = padded[0] >= 0  # Where each example is a scalar nothing else tells.
+    return tf.Assert(
+        tf.logical_and(has_first_axis, tf.reduce_all(right)),
+        ['{} must have the shape [{}]'.format(name, shape)],
+    )
+
+
+def _checked_scalar(fed: tf.Tensor, low: int, high: int) -> tf.Tensor:
+    """Asserts that `fed`, of unknown static shape, is a scalar, and its range."""
+    name = fed.op.name
+    is_scalar = tf.Assert(tf.equal(tf.rank(fed), 0), ['{} must be a scalar'.format(name)])
+    with tf.control_dependencies([is_scalar]):
+        value = tf.reshape(fed, [])
+    in_range = tf.Assert(
+        tf.logical_and(value >= low, value <= high),
+        ['{} must be from {:,} to {:,}'.format(name, low, high)],
+    )
+    with tf.control_dependencies([in_range]):
+        return tf.identity(value)
+
+
+def _named(name: str, signature: Signature) -> Signature:
+    """Gives the outputs tensors of their own: OpenVINO names its outputs after them."""
+    with tf.name_scope(name + '/'):
+        outputs = {key: tf.identity(value, key) for key, value in signature.outputs.items()}
+    return Signature(signature.inputs, outputs)

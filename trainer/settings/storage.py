@@ -1,0 +1,154 @@
+"""The settings that a run leaves in its folder, and what a later start may change of them."""
+
+import dataclasses
+import os
+import sys
+from typing import Any, Dict, Optional, Tuple
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.base import files, terminal
+from trainer.base.errors import UserError
+from trainer.settings import rules, table
+from trainer.settings.table import HParams
+
+FILE_NAME = 'hyper_parameters.json'
+
+
+def save(hparams: HParams) -> str:
+    """Writes the table to its `model_dir`; returns the file's path."""
+    path = os.path.join(hparams.model_dir, FILE_NAME)
+    return files.write_json(path, dataclasses.asdict(hparams))
+
+
+def load(model_dir: str) -> Optional[HParams]:
+    """Reads the table that a run left in `model_dir`; None where there is none.
+
+    Raises:
+      UserError: the file is there, but is not such a table.
+    """
+    path = os.path.join(model_dir, FILE_NAME)
+    try:
+        values = files.read_json(path)
+    except tf.errors.OpError as error:
+        raise UserError(
+            f'--model_dir={model_dir}: its {FILE_NAME} cannot be read ({error.message}).'
+        ) from error
+    except UserError as error:
+        raise UserError(
+            f'{error} The model card of each export, export/*/*/assets.extra/README.md in the '
+            'folder, ends with what belongs there.'
+        ) from error
+    return None if values is None else _from_json(values, path)
+
+
+def _from_json(values: Any, path: str) -> HParams:
+    try:
+        values['image_shape'] = tuple(values['image_shape'])
+        hparams = HParams(**values)
+        _check_values(hparams)
+        rules.check_consistent(hparams)
+    except (TypeError, KeyError, AttributeError, UserError) as error:
+        raise UserError(
+            f'{path} does not hold the settings of this trainer ({error}): choose another '
+            '--model_dir.'
+        ) from error
+    return hparams
+
+
+def _check_values(hparams: HParams) -> None:
+    """Refuses what no flag could have set; of a file anything can be expected.
+
+    Raises:
+      UserError: names the setting.
+    """
+    for row in table.settings():
+        value, allowed = getattr(hparams, row.name), row.metadata['range']
+        choices = row.metadata['choices']
+        if allowed is not None:
+            kinds: Tuple[type, ...] = (int,) if type(row.default) is int else (int, float)
+            good = type(value) in kinds and value in allowed
+        else:
+            good = type(value) is str and terminal.is_text(value) and value in (choices or [value])
+        if not good:
+            raise UserError('{} cannot be {:.100}'.format(row.name, repr(value)))
+    shape = hparams.image_shape
+    if len(shape) != 3 or not all(type(side) is int and side in table.SIZE for side in shape):
+        raise UserError('image_shape cannot be {:.100}'.format(repr(shape)))
+
+
+def versions() -> Dict[str, str]:
+    """Returns those of the software that a record's numbers come from."""
+    return {
+        'python': sys.version.split()[0],
+        'tensorflow': tf.__version__,
+        'numpy': np.__version__,
+    }
+
+
+def trained(model_dir: str) -> HParams:
+    """Returns the settings of the model in `model_dir`, wherever the folder was since moved to.
+
+    Raises:
+      UserError: no run has left its settings there.
+    """
+    params = load(model_dir)
+    if params is None:
+        raise UserError(
+            f'--model_dir={model_dir} holds no trained model: give the folder of a run of '
+            'trainer.task.'
+        )
+    return dataclasses.replace(params, model_dir=model_dir)
+
+
+def is_open(params: HParams) -> bool:
+    """Whether it depends on what can be had which dataset is meant, MNIST's or Larochelle's."""
+    return params.dataset == 'mnist' and params.binarization == 'static'
+
+
+def settled(params: HParams, recorded: HParams) -> HParams:
+    """Returns `params` with the dataset that the recorded run took where theirs is open."""
+    if is_open(params) and recorded.binarization == 'static' and table.is_binary(recorded.dataset):
+        return dataclasses.replace(params, dataset=recorded.dataset)
+    return params
+
+
+# What the end and the work after it go by, and no step.
+_FINAL_WORK = (
+    'early_stopping_patience',
+    'evaluation_samples',
+    'exports_to_keep',
+    'num_images',
+    'num_threads',
+)
+
+
+def of_finished(params: HParams, recorded: HParams) -> HParams:
+    """Returns the settings that a run was trained with, for a start that trains it no further.
+
+    Folders, and what only the final work goes by, are those of `params`.
+    """
+    names = [row.name for row in table.settings() if row.name.endswith('_dir')]
+    return dataclasses.replace(
+        recorded, **{name: getattr(params, name) for name in (*names, *_FINAL_WORK)}
+    )
+
+
+def check_resumable(hparams: HParams, recorded: HParams) -> None:
+    """Refuses to go on with a run under settings other than its own.
+
+    Raises:
+      UserError: a fixed setting differs; the message holds each with both values.
+    """
+    hparams = settled(hparams, recorded)
+    differences = [
+        '--{}={} (was {})'.format(row.name, getattr(hparams, row.name), getattr(recorded, row.name))
+        for row in dataclasses.fields(HParams)
+        if row.metadata['fixed'] and getattr(hparams, row.name) != getattr(recorded, row.name)
+    ]
+    if differences:
+        raise UserError(
+            '--model_dir={} holds a run with other settings: {}; give the old values to go on with '
+            'it, or another --model_dir.'.format(hparams.model_dir, ', '.join(differences))
+        )

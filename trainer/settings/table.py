@@ -1,0 +1,321 @@
+"""Every setting of a run in one frozen table: the only thing that flags become.
+
+The table is the single source of each setting's name, default, range and help text:
+`command_line.py` makes flags of it, `model_fn` receives it as `params`, and `model_dir` keeps a
+copy of it.
+"""
+
+import dataclasses
+import math
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
+
+# Larochelle's binary MNIST, as TFDS calls it.
+BINARIZED_MNIST = 'binarized_mnist'
+
+
+# Images of an evaluation's batch; fewer where memory could not hold all their samples, or each
+# sample's deviations from all components of a prior.
+_EVALUATION_BATCH = 1000
+_SAMPLES_AT_ONCE = 3000
+_DEVIATIONS_AT_ONCE = 3 * 10**7
+
+
+class LikelihoodFacts(NamedTuple):
+    """What the rest of the program has to know of a likelihood.
+
+    Attributes:
+      of_binary_images: whether it gives images of 0 and 1 a probability.
+      of_grey_levels: whether it is a density of grey levels.
+      mean_is_bounded: whether its mean lies in [0, 1].
+      values: what its mean is called.
+    """
+
+    of_binary_images: bool
+    of_grey_levels: bool
+    mean_is_bounded: bool
+    values: str
+
+
+# The values of --likelihood; the classes of `model/likelihoods.py` have these names as `kind`.
+LIKELIHOODS: Dict[str, LikelihoodFacts] = {
+    'bernoulli': LikelihoodFacts(True, False, True, 'probabilities'),
+    'continuous_bernoulli': LikelihoodFacts(False, True, True, 'expected grey levels'),
+    'normal': LikelihoodFacts(False, True, True, 'expected grey levels'),
+}
+
+
+class PriorFacts(NamedTuple):
+    """What the rest of the program has to know of a prior.
+
+    Attributes:
+      has_closed_kl: whether the KL divergence of the posterior is a sum over dimensions in closed
+        form, which free bits need.
+      has_components: whether it is a mixture of `prior_components`, each held in memory for each
+        sample.
+    """
+
+    has_closed_kl: bool
+    has_components: bool
+
+
+# The values of --prior; the classes of `model/priors.py` have these names as `kind`.
+PRIORS: Dict[str, PriorFacts] = {
+    'standard_normal': PriorFacts(has_closed_kl=True, has_components=False),
+    'mixture': PriorFacts(has_closed_kl=False, has_components=True),
+    'vamp': PriorFacts(has_closed_kl=False, has_components=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The values a number may take: `low` to `high`, both included unless `open_low`."""
+
+    low: float
+    high: float
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.open_low else self.low <= value) and (
+            value <= self.high and not math.isinf(value)
+        )
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return '{} {:g}'.format('above' if self.open_low else 'at least', self.low)
+        start = 'above {:g} and at most' if self.open_low else 'from {:g} to'
+        return '{} {:,}'.format(start.format(self.low), self.high)
+
+
+def _setting(
+    default: Any,
+    text: str,
+    allowed: Optional[Range] = None,
+    fixed: bool = True,
+    choices: Optional[Collection[str]] = None,
+) -> Any:
+    """A row of the table; a `fixed` setting may not differ when a run is resumed."""
+    metadata = {'help': text, 'range': allowed, 'fixed': fixed, 'choices': choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+COUNT = Range(1, 10**9)
+SIZE = Range(1, 8192)
+# Within these, Adam's step of finite weights along finite gradients leaves finite weights and
+# moments in single precision, which ends at 3e38: the second moment is at most the square of the
+# norm, and a step at most some 10 learning rates.
+_STEP_SIZE = Range(0, 10**9, open_low=True)
+_GRADIENT_NORM = Range(0, 10**18, open_low=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class HParams:
+    """The settings of one run. Losses are in nats per example throughout."""
+
+    # What is modelled.
+    dataset: str = _setting('mnist', 'TFDS image dataset of one size, its sides divisible by 4.')
+    binarization: str = _setting(
+        'none',
+        'What the model sees of a pixel. none: its grey level. static: 0 or 1, drawn once with the '
+        "grey level as probability of 1; of --dataset=mnist Larochelle's images (TFDS's "
+        'binarized_mnist), where they are prepared or can be downloaded. dynamic: drawn anew each '
+        'time an image is seen in training, once for evaluation.',
+        choices=('none', 'static', 'dynamic'),
+    )
+    latent_size: int = _setting(32, 'Dimensions of the latent space.', SIZE)
+    lstm_units: int = _setting(96, 'Units of the encoder LSTM.', SIZE)
+    decoder_units: int = _setting(256, "Units of the decoder's first two Dense layers.", SIZE)
+    decoder_channels: int = _setting(
+        32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", SIZE
+    )
+
+    likelihood: str = _setting(
+        'bernoulli',
+        'Distribution of a pixel given the latents.',
+        choices=LIKELIHOODS,
+    )
+    normal_scale: float = _setting(
+        0.0,
+        'Standard deviation of the pixels of --likelihood=normal, of grey levels in [0, 1]. '
+        '0: learned, one for all pixels.',
+        Range(0, 10),
+    )
+    prior: str = _setting(
+        'standard_normal',
+        'Prior of the latents: N(0, I), a learned mixture of Gaussians, or the mixture of the '
+        'posteriors of learned pseudo-inputs (VampPrior).',
+        choices=PRIORS,
+    )
+    prior_components: int = _setting(200, 'Components of a mixture or vamp prior.', SIZE)
+
+    # How it is trained.
+    objective: str = _setting(
+        'elbo',
+        'What is maximised: the ELBO, the importance-weighted bound with training_samples samples '
+        '(IWAE), or the latter with doubly reparameterised gradients.',
+        choices=('elbo', 'iwae', 'dreg'),
+    )
+    training_samples: int = _setting(
+        1, 'Samples of the posterior of each image in a training step.', Range(1, 1000)
+    )
+    beta: float = _setting(1.0, 'Weight of the KL divergence in the ELBO.', Range(0, 1000))
+    beta_warmup_steps: int = _setting(
+        0, 'Steps over which beta rises linearly from 0.', Range(0, 10**9)
+    )
+    beta_cycles: int = _setting(
+        0,
+        'Equal parts of training in the first half of each of which beta rises linearly from 0.',
+        Range(0, 10**6),
+    )
+    free_bits: float = _setting(
+        0.0,
+        'Nats of KL divergence below which a group of latent dimensions is not pressed further, '
+        'in the mean over a batch.',
+        Range(0, 1000),
+    )
+    free_bits_groups: int = _setting(
+        0, 'Groups of neighbouring dimensions for free_bits. 0: each is its own.', Range(0, 8192)
+    )
+    batch_size: int = _setting(128, 'Images in a training step.', COUNT)
+    max_steps: int = _setting(5500, 'Global step at which training ends.', COUNT, fixed=False)
+    learning_rate: float = _setting(
+        4e-3,
+        'Peak learning rate of Adam, reached after warmup_steps; over the last 30% of max_steps it '
+        'falls linearly to 0.',
+        _STEP_SIZE,
+        fixed=False,
+    )
+    warmup_steps: int = _setting(
+        200, 'Steps over which the learning rate rises linearly.', Range(0, 10**9)
+    )
+    max_gradient_norm: float = _setting(
+        100.0,
+        'Gradients whose global norm (nats per unit of weight) is larger are scaled down to it.',
+        _GRADIENT_NORM,
+        fixed=False,
+    )
+    seed: int = _setting(
+        1,
+        'Seed of the initial weights, the order of the images and all noise.',
+        Range(0, 2**31 - 1),
+    )
+
+    # Where and how it runs: free to differ when a run is resumed.
+    model_dir: str = _setting(
+        '',
+        'Folder of checkpoints, event files, exports and pictures; a run that finds its own '
+        'checkpoint there goes on from it. Default: runs/<dataset>-z<latent_size>.',
+        fixed=False,
+    )
+    data_dir: str = _setting(
+        '', "Folder of prepared TFDS datasets. Default: TFDS's own.", fixed=False
+    )
+    idx_dir: str = _setting(
+        '',
+        'Folder with the files of the dataset (the four IDX files of mnist and fashion_mnist), raw '
+        'or .gz, or folders of them; from these it is prepared instead of from the network.',
+        fixed=False,
+    )
+    save_checkpoints_steps: int = _setting(
+        0,
+        'Steps between checkpoints; each is evaluated on the validation images. '
+        '0: a fifth of max_steps.',
+        Range(0, 10**9),
+        fixed=False,
+    )
+    save_summary_steps: int = _setting(
+        100,
+        'Steps between training summaries for TensorBoard. 0: no summaries, no pictures, only the '
+        'metrics of evaluations.',
+        Range(0, 10**9),
+        fixed=False,
+    )
+    profile_steps: int = _setting(
+        0,
+        'Steps between profiles of a training step: a Chrome trace, timeline-<step>.json, and the '
+        'compute times of the GRAPH tab. 0: none.',
+        Range(0, 10**9),
+        fixed=False,
+    )
+    early_stopping_patience: int = _setting(
+        0,
+        'Evaluations in a row without a lower negative ELBO on the validation images, or negative '
+        'bound where the objective is iwae or dreg, after which training ends before max_steps. '
+        'Those while beta rises do not count. 0: it does not.',
+        Range(0, 10**9),
+        fixed=False,
+    )
+    evaluation_samples: int = _setting(
+        3,
+        'Samples of the posterior of each image in an evaluation, of which the importance-weighted '
+        'bound is made. The objectives iwae and dreg take training_samples.',
+        Range(1, 10000),
+        fixed=False,
+    )
+    exports_to_keep: int = _setting(
+        5, 'Exports of best models that are kept, the newest ones.', COUNT, fixed=False
+    )
+    num_images: int = _setting(
+        100, 'Images drawn from the prior into new_images.png.', Range(1, 10000), fixed=False
+    )
+    num_threads: int = _setting(
+        0,
+        'Threads of a training step: the batch is cut into that many parts, computed in '
+        'parallel. 0: one for each core that this process may use, as long as each part has 32 '
+        'images.',
+        Range(0, 1024),
+        fixed=False,
+    )
+
+    # Taken from the dataset, not a flag: (rows, columns, channels).
+    image_shape: Tuple[int, int, int] = dataclasses.field(
+        default=(28, 28, 1), metadata={'range': None, 'fixed': True}
+    )
+
+    @property
+    def rows(self) -> int:
+        """Time steps of the LSTM."""
+        return self.image_shape[0]
+
+    @property
+    def row_features(self) -> int:
+        """Features of a time step: the pixels of a row times its channels."""
+        return self.image_shape[1] * self.image_shape[2]
+
+    @property
+    def served_shape(self) -> List[int]:
+        """Shape of an image as users know it: without the channel axis when there is one."""
+        return list(self.image_shape if self.image_shape[2] > 1 else self.image_shape[:2])
+
+    @property
+    def is_binarised(self) -> bool:
+        """Whether images are of 0 and 1: the model has no probability for what lies between."""
+        return self.binarization != 'none'
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images of an evaluation's batch."""
+        samples = _SAMPLES_AT_ONCE
+        if PRIORS[self.prior].has_components:
+            deviations = self.prior_components * self.latent_size
+            samples = min(samples, _DEVIATIONS_AT_ONCE // deviations)
+        return max(1, min(_EVALUATION_BATCH, samples // self.samples_evaluated))
+
+    @property
+    def samples_evaluated(self) -> int:
+        """Samples of each posterior in an evaluation: those of the bound that is trained."""
+        return self.evaluation_samples if self.objective == 'elbo' else self.training_samples
+
+    @property
+    def checkpoint_steps(self) -> int:
+        """`save_checkpoints_steps` resolved."""
+        return self.save_checkpoints_steps or int(math.ceil(self.max_steps / 5))
+
+
+def settings() -> List[dataclasses.Field]:
+    """The rows of the table that a user may set, in order."""
+    return [row for row in dataclasses.fields(HParams) if 'help' in row.metadata]
+
+
+def is_binary(dataset: str) -> bool:
+    """Whether TFDS stores the dataset's pixels as 0 and 1: there is nothing to draw then."""
+    return dataset.partition(':')[0] == BINARIZED_MNIST

@@ -1,0 +1,60 @@
+"""What the numbers of a run are called, and what they are of."""
+
+from typing import Dict, List
+
+from trainer.settings import table
+from trainer.settings.table import LIKELIHOODS, HParams
+
+
+def selection_metric(params: HParams) -> str:
+    """Names the metric whose least validation value makes the best model: what training minimises.
+
+    `negative_elbo`, or `negative_importance_weighted_bound` of `training_samples` samples.
+    """
+    if params.objective == 'elbo':
+        return 'negative_elbo'
+    return 'negative_importance_weighted_bound'
+
+
+def reported_metrics(params: HParams) -> List[str]:
+    """Names the metrics that results and tables show, in order."""
+    names = ['negative_elbo', 'reconstruction_loss', 'kl_divergence']
+    return names if selection_metric(params) in names else names + [selection_metric(params)]
+
+
+def convention(params: HParams) -> str:
+    """Names the data that every number of the run is of: those of others cannot be compared."""
+    if params.binarization == 'none':
+        return 'grey levels'
+    if params.binarization == 'dynamic':
+        return 'dynamic binarisation'
+    if table.is_binary(params.dataset):
+        return 'static binarisation by Larochelle'
+    return 'static binarisation by fixed-seed sampling'
+
+
+def log_likelihood(params: HParams) -> str:
+    """Says what log p(x), of which ELBO and importance-weighted bound are bounds, is.
+
+    Log-probabilities of binary images are minus infinity as log-densities of grey levels, and no
+    two of the three kinds can be compared (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845,
+    section 3, on the first of them).
+    """
+    if params.is_binarised:
+        return 'a log-probability of binary images'
+    if not has_log_likelihood(params):
+        return 'no log-likelihood, as a Bernoulli is no density of grey levels'
+    return 'a log-density of grey levels'
+
+
+def has_log_likelihood(params: HParams) -> bool:
+    """Whether the model gives images a likelihood: a Bernoulli gives grey levels none."""
+    return params.is_binarised or LIKELIHOODS[params.likelihood].of_grey_levels
+
+
+def terms_text(metrics: Dict[str, float]) -> str:
+    """Writes the negative ELBO and its parts, and the negative bound if given, in one line."""
+    text = '{negative_elbo:.2f} = {reconstruction_loss:.2f} + {kl_divergence:.2f}'
+    if 'negative_importance_weighted_bound' in metrics:
+        text += '; {negative_importance_weighted_bound:.2f}'
+    return text.format(**metrics)

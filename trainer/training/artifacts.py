@@ -1,0 +1,57 @@
+"""What a finished run shows of itself: pictures, curves, and the end of its TensorBoard session."""
+
+import functools
+import os
+from typing import Any, Dict
+
+from trainer.base import optional
+from trainer.base.console import say
+from trainer.data import labels
+from trainer.data.dataset import PreparedDataset
+from trainer.monitoring import curves, drawing, projector_files, run_card
+from trainer.settings import wording
+from trainer.settings.table import HParams
+
+
+def draw(
+    data: PreparedDataset, checkpoint_path: str, record: Dict[str, Any], params: HParams
+) -> Dict[str, str]:
+    """Draws all that can be drawn; says what cannot, and why.
+
+    Args:
+      record: what `results.json` holds.
+
+    Returns:
+      The paths of what was written, by name.
+    """
+
+    def path(name: str) -> str:
+        return os.path.join(params.model_dir, name)
+
+    say('Drawing {} new images.'.format(params.num_images))
+    drawn: Dict[str, str] = {}
+    with optional.part(path(drawing.NEW_IMAGES)):
+        drawn['new images'] = drawing.write_new_images(
+            path(drawing.NEW_IMAGES), params.num_images, params.seed, checkpoint_path, params
+        )
+    names = ['reconstructions', 'interpolations', 'traversals']
+    if params.latent_size == 2:
+        names.append('latent_manifold')
+    of_images = {name: path(name + '.png') for name in names}
+    with optional.part(*of_images.values()):
+        images = drawing.validation_images(data, params)
+        drawing.write_pictures(of_images, images, checkpoint_path, params)
+        drawn.update(of_images)
+    curves_path = path('training_curves.png')
+    with optional.part(curves_path):
+        drawn['training curves'] = curves.write_training_curves(
+            curves_path, params.model_dir, wording.convention(params)
+        )
+    if params.save_summary_steps:
+        with optional.part('the results in the event files of ' + params.model_dir):
+            run_card.describe_results(params.model_dir, record)
+        with optional.part(path(projector_files.FOLDER)):
+            drawn['projector'] = projector_files.write(
+                checkpoint_path, data, functools.partial(labels.labels, data, params), params
+            )
+    return drawn

@@ -1,0 +1,67 @@
+"""What is refused before any byte is fetched, folder made or graph built."""
+
+from typing import Dict, Optional
+
+import tensorflow as tf
+
+from trainer.base import files
+from trainer.base.errors import UserError
+from trainer.checkpoints import listing
+from trainer.settings import rules, storage
+from trainer.settings.table import HParams
+
+
+def check(params: HParams, num_examples: Optional[Dict[str, int]]) -> None:
+    """Refuses what cannot run.
+
+    Args:
+      num_examples: images in each split; None where only the preparation will tell.
+
+    Raises:
+      UserError: a setting does not fit the dataset, or model_dir cannot hold this run.
+    """
+    rules.check_settings(params, num_examples)
+    _check_folder(params.model_dir)
+    recorded = recorded_settings(params.model_dir)
+    if recorded is not None:
+        storage.check_resumable(params, recorded)
+
+
+def recorded_settings(model_dir: str) -> Optional[HParams]:
+    """Returns the settings of the run that has begun to train in `model_dir`, if one has.
+
+    Raises:
+      UserError: the folder holds checkpoints of another model.
+    """
+    recorded = storage.load(model_dir)
+    if listing.latest(model_dir) is None:
+        return None  # Nothing was trained yet that other settings could spoil.
+    if recorded is None:
+        raise UserError(
+            f'--model_dir={model_dir} holds checkpoints of another model: choose another folder.'
+        )
+    return recorded
+
+
+def _check_folder(model_dir: str) -> None:
+    wild = sorted(set('*?[]\\') & set(model_dir))
+    if wild:
+        raise UserError(
+            '--model_dir={} has {} in it, which TensorFlow takes for a pattern: choose another '
+            'name.'.format(model_dir, ' and '.join(wild))
+        )
+    files.check_folder('--model_dir', model_dir)
+
+
+def record(params: HParams) -> None:
+    """Writes the settings of the run to its folder.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    try:
+        storage.save(params)
+    except tf.errors.OpError as error:
+        raise UserError(
+            f'--model_dir={params.model_dir} cannot be written ({error.message}).'
+        ) from error

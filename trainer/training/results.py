@@ -1,0 +1,136 @@
+"""The numbers of a run: in `results.json`, and as a table at its end."""
+
+import math
+import os
+import time
+from typing import Any, Dict, List
+
+import psutil
+import tensorflow as tf
+
+from trainer.base import files
+from trainer.base.console import duration, say
+from trainer.base.errors import UserError
+from trainer.checkpoints import weights
+from trainer.settings import storage, wording
+from trainer.settings.table import LIKELIHOODS, HParams
+from trainer.training import early_stopping
+from trainer.training.progress import TrainingProgress
+
+FILE_NAME = 'results.json'
+
+
+def units(params: HParams) -> str:
+    """Says what the losses of a run are."""
+    samples = '{} posterior sample(s) per image'.format(params.samples_evaluated)
+    if params.objective == 'elbo':
+        samples += ', 1 in the train split'
+    return (
+        'nats per example, summed over pixels and latents, mean over the images of a split; '
+        f'{wording.convention(params)}; log p(x) is {wording.log_likelihood(params)}; {samples}'
+    )
+
+
+def collect(
+    measured: Dict[str, Any], progress: TrainingProgress, checkpoint_path: str, params: HParams
+) -> Dict[str, Any]:
+    """Joins the metrics with what the run took.
+
+    Times are of this process, until now: a resumed run counts from its own start. A process that
+    had nothing left to train keeps the times of the one before it.
+    """
+    import tensorflow_datasets as tfds  # A second to import, which trainer.generate can do without.
+
+    process = psutil.Process()
+    cpu = process.cpu_times()
+    times = {
+        'first_step': progress.first_step,
+        'training_seconds': progress.elapsed_seconds,
+        'training_time_share': (
+            progress.step_seconds / progress.elapsed_seconds if progress.elapsed_seconds else None
+        ),
+        'wall_seconds': time.time() - process.create_time(),
+        'cpu_seconds': cpu.user + cpu.system + cpu.children_user + cpu.children_system,
+    }
+    if progress.first_step is None:
+        before = _times_before(os.path.join(params.model_dir, FILE_NAME), list(times))
+        times = {name: before.get(name) for name in times}
+    return dict(
+        measured,
+        global_step=int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP)),
+        stopped_early_at_step=early_stopping.stopped_step(params),
+        parameters=weights.count_parameters(checkpoint_path),
+        convention=wording.convention(params),
+        log_likelihood=wording.log_likelihood(params),
+        units=units(params),
+        versions=dict(storage.versions(), tensorflow_datasets=tfds.__version__),
+        **times,
+    )
+
+
+def _times_before(path: str, names: List[str]) -> Dict[str, Any]:
+    """The times in an earlier `results.json`; none where one of them is no number."""
+    try:
+        before = files.read_json(path)
+    except UserError:
+        say('{} is damaged: it is written anew, without the times of training.'.format(path))
+        return {}
+    if not isinstance(before, dict):
+        return {}
+    times: Dict[str, Any] = {name: before.get(name) for name in names}
+    for number in times.values():
+        if type(number) not in (int, float) or not 0 <= number < 1e9:
+            return {}
+    return times
+
+
+def save(record: Dict[str, Any], params: HParams) -> str:
+    """Writes `results.json`; returns its path."""
+    return files.write_json(os.path.join(params.model_dir, FILE_NAME), record)
+
+
+def warning(record: Dict[str, Any], params: HParams) -> str:
+    """Says that the final model is worse than one that has learned nothing, if it is; else ''.
+
+    For a Bernoulli that is a coin flip for each pixel: ln 2 nats, whatever the pixel is.
+    """
+    coin_flips = params.rows * params.row_features * math.log(2.0)
+    if (
+        LIKELIHOODS[params.likelihood].of_grey_levels
+        or record['test']['negative_elbo'] <= coin_flips
+    ):
+        return ''
+    return (
+        f'The model is worse than a coin flip for each pixel, {coin_flips:,.0f} nats: training '
+        'has diverged. Give a lower --learning_rate or --max_gradient_norm.'
+    )
+
+
+def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
+    """Prints the closing table to stdout."""
+    print('\n{}; log p(x) is {}'.format(record['convention'], record['log_likelihood']))
+    header = 'nats per example   negative ELBO = reconstruction + KL'
+    if 'negative_importance_weighted_bound' in record['test']:
+        header += '; negative importance-weighted bound'
+    print(header)
+    for split in ('train', 'validation', 'test'):
+        print('{:<18} {}'.format(split, wording.terms_text(record[split])))
+    best = record.get('best')
+    if best and best['global_step'] != record['global_step']:
+        print(
+            '{:<18} {}  (best on validation, step {:,})'.format(
+                'test, best model', wording.terms_text(best['test']), best['global_step']
+            )
+        )
+    if record['training_seconds']:
+        print(
+            '\ntraining {}, of which {:.0%} in steps; wall {}, CPU {}'.format(
+                duration(record['training_seconds']),
+                record['training_time_share'],
+                duration(record['wall_seconds']),
+                duration(record['cpu_seconds']),
+            )
+        )
+    print()
+    for name, path in sorted(artifacts.items()):
+        print('{:<18} {}'.format(name, path))
