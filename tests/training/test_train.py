@@ -136,7 +136,7 @@ def test_an_importance_weighted_bound_is_evaluated_as_it_is_trained(data, tmp_pa
     trained(data, params)
     estimator = run.make_estimator(params)
     path = tf.train.latest_checkpoint(params.model_dir)
-    measured = final.evaluation(estimator, data, path, params)
+    measured = final.evaluation(dict.fromkeys(SPLITS, estimator), data, path, params)
     for split in ('train', 'validation', 'test'):
         # Of one sample it would be the ELBO's own estimate.
         bound = measured[split]['negative_importance_weighted_bound']

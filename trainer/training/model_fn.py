@@ -123,4 +123,4 @@ def elbo_terms(
 
 def _replica(config: Optional[tf.estimator.RunConfig]) -> int:
     """The number of this process among those that train; the chief, or a local one, is 0."""
-    return config.task_id + 1 if config is not None and config.task_type == 'worker' else 0
+    return 0 if config is None or config.is_chief else config.task_id + 1
