@@ -297,7 +297,7 @@ def test_a_job_has_a_name_that_the_service_takes():
 
 SCRIPTS = {
     'benchmark': benchmark.define_flags,
-    'clients': clients._define_flags,
+    'clients': clients.define_flags,
     'fault_table': fault_table.define_flags,
     'train_cluster': train_cluster.define_flags,
 }

@@ -1,6 +1,7 @@
 """The export in other runtimes, of the newest versions on the registry."""
 
 import base64
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import requests
 
-from scripts.clients import __main__ as client_table
+from scripts.clients import __main__ as program
+from scripts.clients import environment, in_other_runtimes, in_tensorflow_1, reference, table
 from tests.support import serving_models
 from trainer.base import image_files
 from trainer.base.errors import UserError
@@ -19,9 +21,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
-def clients(tmp_path_factory):
+def python(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp('clients'))
     try:
-        return client_table.Clients(str(tmp_path_factory.mktemp('clients')))
+        return environment.make('--clients_env', folder, environment.RUNTIMES)
     except UserError as error:
         pytest.skip('no environment for other runtimes: {}'.format(error))
 
@@ -32,13 +35,15 @@ def model(tmp_path_factory):
     return serving_models.write_export(tmp_path_factory.mktemp('model'), (28, 28, 1))
 
 
-def test_other_runtimes_answer_as_predict_and_the_decoder_do(clients, model):
-    export_dir, checkpoint_path, params = model
+def test_other_runtimes_answer_as_predict_and_the_decoder_do(python, model, tmp_path):
+    _, checkpoint_path, params = model
     images = serving_models.pixels_of(params, 6)
-    golden = client_table.reference(images, checkpoint_path, params)
-    exports = client_table.by_signature(export_dir, checkpoint_path, params)
-    results = client_table.in_other_runtimes(clients, exports, golden)
-    text = client_table.table(results)
+    golden = reference.answers(images, checkpoint_path, params)
+    exports = program.exports_of(
+        checkpoint_path, dataclasses.replace(params, model_dir=str(tmp_path))
+    )
+    results = table.by_other_runtimes(python, exports, golden)
+    text = table.markdown(results)
     assert 'FAILED' not in text, text
     # Random draws and image files in ONNX Runtime and OpenVINO; interpolate in OpenVINO.
     assert text.count('not possible') == 7
@@ -64,11 +69,11 @@ assert sorted(outputs) == ['mean', 'scale']
 """
 
 
-def test_a_signature_runs_in_tensorflow_lite(clients, model):
+def test_a_signature_runs_in_tensorflow_lite(python, model):
     export_dir, _, _ = model
     golden = os.path.join(export_dir, 'assets.extra', 'golden.npz')
     done = subprocess.run(
-        [clients.python, '-c', LITE, export_dir, golden, 'encode'],
+        [python, '-c', LITE, export_dir, golden, 'encode'],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={key: value for key, value in os.environ.items() if key != 'PYTHONPATH'},
@@ -77,10 +82,10 @@ def test_a_signature_runs_in_tensorflow_lite(clients, model):
     assert done.returncode == 0, done.stdout.decode('utf-8', 'replace')
 
 
-def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(clients, model):
+def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(python, model):
     export_dir, _, params = model
     images, pixels = serving_models.images_of(params, 2), serving_models.pixels_of(params, 2)
-    with clients.kserve(export_dir) as url:
+    with in_other_runtimes.kserve(python, export_dir) as url:
 
         def refusal(signature, inputs):
             request = {'signature_name': signature, 'inputs': inputs}
@@ -113,6 +118,6 @@ def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(clients, model):
         # Without a content type, as curl sends it.
         body = json.dumps({'instances': images.tolist()})
         rows = requests.post(url + ':predict', data=body, timeout=60).json()['predictions']
-    expected = client_table.raw_session(export_dir)['reconstruct']({'images': images})
+    expected = in_tensorflow_1.raw_session(export_dir)['reconstruct']({'images': images})
     for name, value in expected.items():
         np.testing.assert_allclose([row[name] for row in rows], value, rtol=1e-4, atol=1e-4)

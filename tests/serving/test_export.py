@@ -15,7 +15,7 @@ import scipy.stats
 import tensorflow as tf
 from absl import flags
 
-from scripts.clients import __main__ as client_table
+from scripts.clients import in_tensorflow_1, table
 from tests.support import serving_models, tiny
 from trainer import export
 from trainer.base.errors import UserError
@@ -346,11 +346,9 @@ def names_served(folder):
 
 def assert_verified(folder):
     golden = verify_export.read_golden(os.path.join(folder, 'assets.extra', 'golden.npz'))
-    calls = client_table.raw_session(folder)
+    calls = in_tensorflow_1.raw_session(folder)
     assert set(calls) == set(golden)
-    results = client_table.checked(
-        calls, {name: Golden(**example) for name, example in golden.items()}
-    )
+    results = table.checked(calls, {name: Golden(**example) for name, example in golden.items()})
     assert [result.get('error') for result in results.values()] == [None] * len(golden)
 
 

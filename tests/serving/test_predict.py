@@ -14,8 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from scripts.clients import __main__ as client_table
-from scripts.clients import kserve_model
+from scripts.clients import in_tensorflow_1, kserve_model
 from tests.support import serving_models
 from tests.support.paths import ROOT
 from trainer import predict
@@ -43,13 +42,13 @@ def digits(model, tmp_path_factory):
 @pytest.fixture(scope='module')
 def expected(model):
     images = serving_models.images_of(model[2], 3)
-    return client_table.raw_session(model[0])['reconstruct']({'images': images})
+    return in_tensorflow_1.raw_session(model[0])['reconstruct']({'images': images})
 
 
 @pytest.fixture(scope='module')
 def url(model):
     """A stand-in for TensorFlow Serving: its JSON, answered by the export in this process."""
-    calls, types = client_table.raw_session(model[0]), client_table.input_types(model[0])
+    calls, types = in_tensorflow_1.raw_session(model[0]), in_tensorflow_1.input_types(model[0])
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):

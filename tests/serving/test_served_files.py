@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from scripts.clients import __main__ as client_table
+from scripts.clients import in_tensorflow_1
 from tests.serving.test_serving import without_asserts
 from tests.support import serving_models
 from trainer.serving import verify_export
@@ -25,7 +25,7 @@ def binary_dir(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def binary(binary_dir):
-    return client_table.raw_session(binary_dir)
+    return in_tensorflow_1.raw_session(binary_dir)
 
 
 def encoded(image, kind='PNG', **options):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from scripts.clients import __main__ as client_table
+from scripts.clients import in_tensorflow_1, reference, table
 from tests.support import serving_models
 from trainer.base.errors import UserError
 from trainer.serving import saved_model, signatures, verify_export
@@ -23,16 +23,16 @@ def grey(tmp_path_factory):
 
 
 def loaded(export_dir):
-    return client_table.raw_session(export_dir)
+    return in_tensorflow_1.raw_session(export_dir)
 
 
 def test_every_client_of_tensorflow_1_answers_as_predict_and_the_decoder_do(grey):
     export_dir, checkpoint_path, params = grey
     images = serving_models.pixels_of(params, 6)
-    golden = client_table.reference(images, checkpoint_path, params)
-    results = client_table.in_this_process(export_dir, golden)
+    golden = reference.answers(images, checkpoint_path, params)
+    results = table.by_tensorflow_1(export_dir, golden)
     assert len(results) == 6
-    text = client_table.table(results)
+    text = table.markdown(results)
     assert 'FAILED' not in text, text
     assert text.count('not possible') == 3  # Scalars in REST's rows, and nothing else.
 
@@ -42,9 +42,9 @@ def test_colour_images_are_served_with_a_channel_axis(tmp_path):
         tmp_path, serving_models.COLOUR
     )
     images = serving_models.pixels_of(params, 6)
-    golden = client_table.reference(images, checkpoint_path, params)
+    golden = reference.answers(images, checkpoint_path, params)
     assert golden['reconstruct'].outputs['reconstruction'].shape == (6, 8, 4, 3)
-    results = client_table.checked(loaded(export_dir), golden)
+    results = table.checked(loaded(export_dir), golden)
     assert [result.get('error') for result in results.values()] == [None] * 8
 
 
@@ -53,7 +53,7 @@ def test_a_wrong_answer_and_an_impossible_one_that_works_fail_in_the_table():
 
     def verdict(answer, client='raw session', signature='generate'):
         result = verify_export.check(lambda inputs: {'y': answer}, golden, 1e-4)
-        return client_table.verdict(client, signature, result)
+        return table.verdict(client, signature, result)
 
     assert verdict(np.array([1.0, 300.01])) == 'ok'
     assert verdict(np.array([1.0, 300.1])).startswith('FAILED: off by 3.3e-04')

@@ -1,0 +1,140 @@
+"""The clients of TensorFlow 1.14, in this process: calls by signature, from arrays to arrays."""
+
+import argparse
+import base64
+import contextlib
+import functools
+import glob
+import io
+import json
+import os
+import tempfile
+from typing import Any, Callable, Dict, List
+
+import numpy as np
+import tensorflow as tf
+
+from scripts.clients import kserve_model
+from trainer.serving import signatures, verify_export
+from trainer.serving.signatures import DEFAULT
+
+SIGNATURES = (DEFAULT,) + signatures.NAMES
+Call = Callable[[Dict[str, Any]], Dict[str, np.ndarray]]
+
+
+def raw_session(export_dir: str) -> Dict[str, Call]:
+    """`tf.saved_model.load` into a session."""
+    return verify_export.load_tensorflow_1(argparse.Namespace(export_dir=export_dir))
+
+
+def contrib_predictor(export_dir: str) -> Dict[str, Call]:
+    """`tf.contrib.predictor.from_saved_model`."""
+    with contextlib.redirect_stderr(io.StringIO()):  # Notices of importing tf.contrib.
+        from tensorflow.contrib import predictor
+    return {
+        name: predictor.from_saved_model(export_dir, signature_def_key=name) for name in SIGNATURES
+    }
+
+
+def saved_model_cli(export_dir: str) -> Dict[str, Call]:
+    """`saved_model_cli run`, with its inputs and outputs in files."""
+    from tensorflow.python.tools import saved_model_cli as cli
+
+    def call(signature: str, inputs: Dict[str, Any]) -> Dict[str, np.ndarray]:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as answers:
+            stated = []
+            for name, value in inputs.items():
+                path = os.path.join(folder, name + '.npy')
+                value = np.asarray(value)
+                np.save(path, value.astype('S') if value.dtype == object else value)
+                stated.append('{}={}'.format(name, path))
+            arguments = ['run', '--dir', export_dir, '--tag_set', 'serve', '--outdir', answers]
+            arguments += ['--signature_def', signature, '--inputs', ';'.join(stated)]
+            parsed = cli.create_parser().parse_args(arguments)
+            with contextlib.redirect_stdout(io.StringIO()), tf.Graph().as_default():
+                parsed.func(parsed)
+            return {
+                os.path.basename(path)[: -len('.npy')]: np.load(path, allow_pickle=False)
+                for path in glob.glob(os.path.join(answers, '*.npy'))
+            }
+
+    return {name: functools.partial(call, name) for name in SIGNATURES}
+
+
+def grpc(export_dir: str) -> Dict[str, Call]:
+    """TensorFlow Serving's `PredictRequest`: turned into tensors, run, answered by a message."""
+    from tensorflow_serving.apis import predict_pb2
+
+    runs = raw_session(export_dir)
+
+    def passed_on(message: Any, field: str, arrays: Dict[str, Any]) -> Dict[str, np.ndarray]:
+        for key, value in arrays.items():
+            getattr(message, field)[key].CopyFrom(tf.make_tensor_proto(value))
+        received = type(message).FromString(message.SerializeToString())
+        return {key: tf.make_ndarray(value) for key, value in getattr(received, field).items()}
+
+    def call(name: str, inputs: Dict[str, Any]) -> Dict[str, np.ndarray]:
+        fed = passed_on(predict_pb2.PredictRequest(), 'inputs', inputs)
+        return passed_on(predict_pb2.PredictResponse(), 'outputs', runs[name](fed))
+
+    return {name: functools.partial(call, name) for name in runs}
+
+
+def rest(export_dir: str, by_row: bool) -> Dict[str, Call]:
+    """TensorFlow Serving's JSON: turned into tensors, run, and the answer turned into JSON."""
+    runs, types = raw_session(export_dir), input_types(export_dir)
+
+    def call(name: str, inputs: Dict[str, Any]) -> Dict[str, np.ndarray]:
+        request = json.loads(json.dumps(request_of(name, inputs, by_row)))
+        values, rows = kserve_model.inputs_of(request, types[name])
+        fed = {
+            key: kserve_model.array_of(key, value, types[name][key])
+            for key, value in values.items()
+        }
+        outputs = runs[name](fed)
+        answer = json.loads(json.dumps(kserve_model.response_of(outputs, rows)))
+        return arrays_of(answer, list(outputs))
+
+    return {name: functools.partial(call, name) for name in types}
+
+
+def request_of(signature: str, inputs: Dict[str, Any], by_row: bool) -> Dict[str, Any]:
+    """Returns the documented JSON of a request; the name of an only input is left out."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return {'b64': base64.b64encode(value).decode('ascii')}
+        return [plain(part) for part in value] if isinstance(value, list) else value
+
+    columns = {name: plain(np.asarray(value).tolist()) for name, value in inputs.items()}
+    only = next(iter(columns)) if len(columns) == 1 else None
+    if not by_row:
+        return {'signature_name': signature, 'inputs': columns[only] if only else columns}
+    count = max([len(value) for value in columns.values() if isinstance(value, list)] + [1])
+    rows = [
+        {key: value[row] if isinstance(value, list) else value for key, value in columns.items()}
+        for row in range(count)
+    ]
+    return {'signature_name': signature, 'instances': [row[only] if only else row for row in rows]}
+
+
+def arrays_of(answer: Dict[str, Any], names: List[str]) -> Dict[str, np.ndarray]:
+    """Reads the documented JSON of an answer whose outputs have these names."""
+    if 'outputs' in answer:
+        columns = answer['outputs'] if len(names) > 1 else {names[0]: answer['outputs']}
+        return {name: np.array(columns[name]) for name in names}
+    rows = answer['predictions']
+    rows = rows if len(names) > 1 else [{names[0]: row} for row in rows]
+    return {name: np.array([row[name] for row in rows]) for name in names}
+
+
+def input_types(export_dir: str) -> Dict[str, Dict[str, Any]]:
+    """Returns the NumPy type of each input of each signature."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        loaded = tf.saved_model.load(session, [tf.saved_model.SERVING], export_dir)
+    return {
+        name: {
+            key: tf.as_dtype(info.dtype).as_numpy_dtype for key, info in definition.inputs.items()
+        }
+        for name, definition in loaded.signature_def.items()
+    }
