@@ -31,7 +31,7 @@ import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 
 from scripts import laboratory  # noqa: E402
-from scripts.benchmark import whole_runs as runs  # noqa: E402
+from scripts.benchmark import trainings as runs  # noqa: E402
 from scripts.laboratory import CHECKPOINT_DATA, KINDS, Bench, Laboratory, Process, Skipped  # noqa: E402
 from trainer.base import files, image_files, path_flags, program  # noqa: E402
 from trainer.data import dataset_folder, prepare  # noqa: E402

@@ -1,36 +1,33 @@
 """How a process of the benchmark takes turns; plain Python, for the environments of all peers."""
 
+import ast
 import json
 import sys
 import time
 
 
-def turns():
-    """Yields once before each step that is wanted; ends when no more are.
+def serve(steps_of):
+    """Runs steps of the iterator `steps_of(kind, what, settings)` on demand."""
+    kind, what, settings = sys.argv[1:]
+    steps = steps_of(kind, what, ast.literal_eval(settings))
+    for _ in wanted_steps():
+        next(steps)
 
-    Each number on stdin is a turn of so many steps. Its answer is a line of JSON on stdout with the
-    `milliseconds` of each step, from one yield to the next, the `cpu_seconds` of the turn, and the
-    `peak_megabytes` of this process so far.
+
+def wanted_steps():
+    """Yields before each step that is wanted: a number on stdin is a turn of so many.
+
+    Its answer on stdout is a line of JSON with the `milliseconds` of each step, from one yield to
+    the next, the `cpu_seconds` of the turn, and this process's `peak_megabytes` so far.
     """
     for line in sys.stdin:
-        milliseconds = []
-        cpu = time.process_time()
+        milliseconds, cpu = [], time.process_time()
         for _ in range(int(line)):
             start = time.perf_counter()
             yield
             milliseconds.append(1e3 * (time.perf_counter() - start))
-        answer = {
-            'milliseconds': milliseconds,
-            'cpu_seconds': time.process_time() - cpu,
-            'peak_megabytes': peak_megabytes(),
-        }
-        print(json.dumps(answer), flush=True)
-
-
-def serve_steps(step):
-    """Calls `step` as often as `turns` wants."""
-    for _ in turns():
-        step()
+        turn = {'milliseconds': milliseconds, 'cpu_seconds': time.process_time() - cpu}
+        print(json.dumps(dict(turn, peak_megabytes=peak_megabytes())), flush=True)
 
 
 def peak_megabytes(pid='self'):

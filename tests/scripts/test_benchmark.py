@@ -1,34 +1,38 @@
-"""The benchmark's arithmetic and choices, and its contestants taking turns."""
+"""The benchmark's arithmetic and choices, and its processes taking turns."""
 
 import dataclasses
+import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 
 from scripts import ROOT
 from scripts.benchmark import __main__ as benchmark
-from scripts.benchmark import comparison as contest
-from scripts.benchmark import scaling as scale
-from scripts.benchmark import whole_runs as runs
+from scripts.benchmark import comparisons, in_tensorflow, scaling, timed_process, trainings
+from scripts.benchmark.architecture import Architecture
+from scripts.clients import environment
 from tests.support import datasets
+from trainer.base import figures
 from trainer.base.errors import UserError
 from trainer.settings.table import HParams
-from trainer.training import towers
+from trainer.training import model_fn, towers
 
 
-def answers(name, *turns):
-    """A contestant that has answered with these milliseconds, turn by turn."""
-    contestant = contest.Answers(name)
-    contestant.turns = [
-        {'milliseconds': turn, 'cpu_seconds': 0.03, 'peak_megabytes': 7.0} for turn in turns
-    ]
-    return contestant
+def turns(*turns):
+    """What a process has answered with these milliseconds, turn by turn."""
+    return [{'milliseconds': turn, 'cpu_seconds': 0.03, 'peak_megabytes': 7.0} for turn in turns]
+
+
+def training_flops(params):
+    return params.batch_size * Architecture(dataclasses.asdict(params)).training_flops()
 
 
 def test_flops_are_those_counted_by_hand():
@@ -41,21 +45,20 @@ def test_flops_are_those_counted_by_hand():
     # 2 pixels x 9 x 6 x 6 and 8 pixels x 16 x 6 x 1; all but the first three times.
     expected = 2 * (4 * 8 * 12) + 3 * (3 * 3 * 12 + 2 * 12 * 2 + 10 + 25 + 60)
     expected += 3 * (2 * 9 * 36 + 8 * 16 * 6)
-    assert benchmark.training_flops(params) == 10 * 2 * expected
+    assert training_flops(params) == 10 * 2 * expected
 
 
 def test_ratios_are_medians_of_pairs_and_the_better_torch_counts():
-    row = contest.row_of(
+    row = comparisons.row_of(
         {
-            'ours': [answers('training', [10.0], [20.0], [40.0])],
-            'torch': [
-                answers('torch_eager:training', [90.0], [90.0], [90.0]),
-                answers('torch_compiled:training', [15.0], [24.0], [80.0]),
-            ],
-            'plain': [answers('plain', [20.0], [20.0], [20.0])],
-            'gemm': [answers('gemm', [100.0], [100.0], [100.0])],
-        },
-        statistics.median,
+            'ours': {'training': turns([10.0], [20.0], [40.0])},
+            'torch': {
+                'torch_eager:training': turns([90.0], [90.0], [90.0]),
+                'torch_compiled:training': turns([15.0], [24.0], [80.0]),
+            },
+            'plain': {'plain': turns([20.0], [20.0], [20.0])},
+            'gemm': {'gemm': turns([100.0], [100.0], [100.0])},
+        }
     )
     assert row['torch_contestant'] == 'torch_compiled:training'
     assert row['ratio_vs_torch'] == pytest.approx(1.5)  # of 1.5, 1.2 and 2
@@ -67,17 +70,17 @@ def test_ratios_are_medians_of_pairs_and_the_better_torch_counts():
     assert row['ours_p99_ms'] is None  # of three values it would be the largest
 
     params = HParams(batch_size=128)
-    share = benchmark.share_of_peak(row, params)
+    share = comparisons.share_of_peak(row, params)
     peak = 2 * 2048**3 / 0.1
     assert share['gemm_gflops'] == pytest.approx(peak / 1e9)
-    assert share['gemm_share'] == pytest.approx(benchmark.training_flops(params) / 0.02 / peak)
+    assert share['gemm_share'] == pytest.approx(training_flops(params) / 0.02 / peak)
 
 
 def test_a_turn_stands_for_its_mean_where_rare_costs_count():
     bare, estimator = [1.0] * 100, [1.0] * 99 + [101.0]
-    columns = {'session': [answers('training', bare)], 'estimator': [answers('e', estimator)]}
-    by_median = contest.row_of(columns, statistics.median)
-    by_mean = contest.row_of(columns, benchmark.COMPARISONS['estimator'].statistic)
+    columns = {'session': {'training': turns(bare)}, 'estimator': {'e': turns(estimator)}}
+    by_median = comparisons.row_of(columns)
+    by_mean = comparisons.row_of(columns, statistics.mean)
     assert by_median['ratio_vs_estimator'] == 1.0
     assert by_mean['ratio_vs_estimator'] == pytest.approx(2.0)
     # Between the 99th and the 100th of 100 values, 1 % of the way.
@@ -86,13 +89,16 @@ def test_a_turn_stands_for_its_mean_where_rare_costs_count():
 
 
 def test_a_turn_of_the_estimator_holds_the_summaries_of_the_default_cadence():
-    assert benchmark.COMPARISONS['estimator'].steps % HParams.save_summary_steps == 0
+    estimator = comparisons.COMPARISONS['estimator']
+    assert estimator['steps'] % HParams.save_summary_steps == 0
+    assert estimator['statistic'] == 'mean'
 
 
 def test_the_table_shows_every_column(capsys):
-    columns = {'ours': [answers('training', [10.0])], 'torch': [answers('torch_eager:x', [15.0])]}
-    contest.show(contest.row_of(columns, statistics.median), list(columns))
-    lines = capsys.readouterr().out.splitlines()
+    columns = {'ours': {'training': turns([10.0])}, 'torch': {'torch_eager:x': turns([15.0])}}
+    comparisons.show('a step', comparisons.row_of(columns))
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == 'a step'
     assert lines[1].split() == ['ours', '(training)', '10', '10', '10', '-', '30', '7']
     assert lines[2].split() == [
         'torch',
@@ -108,8 +114,8 @@ def test_the_table_shows_every_column(capsys):
 
 
 def test_scale_is_relative_to_the_default():
-    contestants = {64: answers('training', [4.0], [6.0]), 128: answers('training', [8.0], [8.0])}
-    rows = scale.rows_of('batch_size', contestants, default=128)
+    answers = {64: turns([4.0], [6.0]), 128: turns([8.0], [8.0])}
+    rows = scaling.rows_of('batch_size', answers, 128)
     assert [(row['value'], row['median_ms']) for row in rows] == [(64, 5.0), (128, 8.0)]
     assert [row['ratio_to_default'] for row in rows] == [pytest.approx(0.625), 1.0]
 
@@ -117,9 +123,9 @@ def test_scale_is_relative_to_the_default():
 def test_scale_changes_one_setting_at_a_time(tmp_path):
     params = HParams(model_dir=str(tmp_path))
     data = datasets.write_prepared(tmp_path)
-    cases = scale.cases(params, data, str(tmp_path))
+    cases = scaling.cases(params, data, str(tmp_path))
     for name, by_value in cases.items():
-        default, images, _ = by_value[scale.reference(name, params)]
+        default, images, _ = by_value[scaling.default(name, params)]
         assert dataclasses.replace(default, num_threads=0) == params
         for side, (settings, images, _) in by_value.items():
             size = os.path.getsize(images.files['train'])
@@ -136,8 +142,7 @@ def test_the_plot_has_a_panel_for_each_setting(tmp_path):
         for name in ('batch_size', 'cores')
         for value in (1, 2, 4)
     ]
-    scale.plot(rows, str(tmp_path / 'scale.png'))
-    content = (tmp_path / 'scale.png').read_bytes()
+    content = figures.png((12, 3), functools.partial(scaling.plot, rows))
     assert content.startswith(b'\x89PNG')
     # Width and height stand after the signature and the header's length and name.
     assert np.frombuffer(content[16:24], '>u4').tolist() == [1200, 300]
@@ -187,32 +192,59 @@ def test_a_wrong_section_ends_the_command_with_one_sentence():
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_quick_keeps_two_batch_sizes_of_training():
-    quick = benchmark.quicker(benchmark.COMPARISONS['training'])
-    assert quick.batch_sizes == [128, 256]
-    for name, comparison in benchmark.COMPARISONS.items():
-        assert 0 < benchmark.quicker(comparison).rounds < comparison.rounds, name
-        assert benchmark.quicker(comparison).batch_sizes, name
+@pytest.mark.parametrize('name', comparisons.COMPARISONS)
+def test_quick_drops_the_smallest_and_largest_batches_and_takes_fewer_turns(name, monkeypatch):
+    taken = []
+
+    def in_turns(starts, steps, rounds, warm_up):
+        taken.append(rounds)
+        return {one: turns([1.0] * steps) for one in starts}
+
+    monkeypatch.setattr(comparisons, 'in_turns', in_turns)
+    bench = types.SimpleNamespace(
+        params=HParams(), data=None, folder='', flags=types.SimpleNamespace()
+    )
+    bench.python_of, bench.make_model = (lambda names: 'python'), (lambda: None)
+    sizes = {}
+    for bench.flags.quick in (False, True):
+        sizes[bench.flags.quick] = [row['batch_size'] for row in comparisons.run(name, bench)]
+    assert sizes[True] == [size for size in sizes[False] if size not in (64, 512)] != []
+    assert 0 < taken[-1] < taken[0]
 
 
-def test_a_contestant_that_fails_is_named_and_its_words_are_shown(capsys):
-    contestant = contest.Contestant('clumsy', [sys.executable, '-c', 'raise ValueError("oh")'])
+def test_the_plain_network_has_the_weights_of_the_trainer_s():
+    params = HParams(batch_size=2)
+    with tf.Graph().as_default():
+        images = tf.zeros([2, 28, 28])
+        sizes = Architecture(dataclasses.asdict(params))
+        assert in_tensorflow.plain_negative_elbo(images, sizes).shape.as_list() == [2]
+        plain = sum(variable.shape.num_elements() for variable in tf.trainable_variables())
+    with tf.Graph().as_default():
+        tf.train.create_global_step()
+        features, mode = {'images': tf.zeros([2, 28, 28])}, tf.estimator.ModeKeys.TRAIN
+        model_fn.model_fn(features, None, mode, params)
+        ours = sum(variable.shape.num_elements() for variable in tf.trainable_variables())
+    assert plain == ours
+
+
+def test_a_process_that_fails_is_named_and_its_words_are_shown(capsys):
+    process = timed_process.TimedProcess('clumsy', [sys.executable, '-c', 'raise ValueError("oh")'])
     with pytest.raises(UserError, match='clumsy ended with code 1'):
-        contestant.take_turn(1)
-    contestant.close()
+        process.take_turn(1)
+    process.close()
     assert 'ValueError: oh' in capsys.readouterr().err
 
 
 def test_turns_time_the_steps_between_yields():
     program = """
 import time
-from scripts.benchmark.timed_steps import turns
-for step, _ in enumerate(turns()):
+from scripts.benchmark.timed_steps import wanted_steps
+for step, _ in enumerate(wanted_steps()):
     time.sleep(0.05 if step == 1 else 0)
 """
-    contestant = contest.Contestant('sleeper', [sys.executable, '-c', program], cores=1)
-    first, second = contestant.take_turn(2), contestant.take_turn(3)
-    contestant.close()
+    process = timed_process.TimedProcess('sleeper', [sys.executable, '-c', program], cores=1)
+    first, second = process.take_turn(2), process.take_turn(3)
+    process.close()
     assert (len(first['milliseconds']), len(second['milliseconds'])) == (2, 3)
     assert first['milliseconds'][1] >= 50  # slept; how much longer is the machine's affair
     assert 1 < second['peak_megabytes'] < 100
@@ -223,28 +255,34 @@ def test_a_folder_with_another_torch_is_refused(tmp_path):
     python.parent.mkdir()
     python.write_text('#!/bin/sh\nexit 1\n')
     python.chmod(0o755)
-    with pytest.raises(UserError, match='--torch_env={} does not hold torch=='.format(tmp_path)):
-        contest.make_torch_environment(str(tmp_path))
+    with pytest.raises(UserError, match='--torch_env failed: {} holds other'.format(tmp_path)):
+        environment.make('--torch_env', str(tmp_path), ['torch==2.13.0'])
+    assert python.read_text() == '#!/bin/sh\nexit 1\n'
 
 
 def test_results_are_json(tmp_path):
-    record = runs.machine()
-    record['training'] = [contest.row_of({'ours': [answers('training', [1.0])]}, statistics.mean)]
+    record = trainings.machine()
+    record['training'] = [comparisons.row_of({'ours': {'training': turns([1.0])}})]
     assert json.loads(json.dumps(record))['cores'] >= 1
 
 
 @pytest.mark.slow
-def test_contestants_of_tensorflow_run_the_steps_they_are_told(prepared_mnist, tmp_path):
+def test_processes_of_tensorflow_run_the_steps_they_are_told(prepared_mnist, tmp_path):
     params = HParams(model_dir=str(tmp_path / 'model'))
-    runs.run_task(params.model_dir, data_dir_of(prepared_mnist), max_steps=1)
+    trainings.train(params.model_dir, data_dir=data_dir_of(prepared_mnist), max_steps=1)
     small = HParams(batch_size=8, lstm_units=4, model_dir=str(tmp_path / 'estimator'))
-    columns = [column for row in benchmark.COMPARISONS.values() for column in row.columns.values()]
-    names = [name for column in columns for name in column if ':' not in name]
-    for name in dict.fromkeys(names):
-        has_model = name in ('evaluation', 'export', 'generate', 'inference')
-        contestant = contest.start(name, params if has_model else small, prepared_mnist)
-        answer = contestant.take_turn(3)
-        contestant.close()
+    tables = comparisons.COMPARISONS.values()
+    started = {
+        name: params if table.get('needs_model') else small
+        for table in tables
+        for names in table['columns'].values()
+        for name in names
+        if ':' not in name
+    }
+    for name, settings in started.items():
+        process = timed_process.start(name, settings, prepared_mnist)
+        answer = process.take_turn(3)
+        process.close()
         assert len(answer['milliseconds']) == 3, name
         assert min(answer['milliseconds']) > 0, name
         assert answer['peak_megabytes'] > 50, name
@@ -252,7 +290,7 @@ def test_contestants_of_tensorflow_run_the_steps_they_are_told(prepared_mnist, t
 
 @pytest.mark.slow
 def test_startup_ends_with_the_first_step(prepared_mnist):
-    answer = runs._start_task(data_dir_of(prepared_mnist))
+    answer = trainings.first_step(data_dir_of(prepared_mnist))
     assert answer['milliseconds'][0] > 1e3 * 0.1
     assert answer['cpu_seconds'] > 0.1
     assert answer['peak_megabytes'] > 50

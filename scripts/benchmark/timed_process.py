@@ -1,0 +1,79 @@
+"""Processes that run steps on demand and take turns; timed_steps.py is their side of it."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+from scripts import ROOT
+from trainer.base.console import say
+from trainer.base.errors import UserError
+from trainer.training import towers
+
+_STEPS = {'gemm': 3}  # each takes as long as many of the others
+
+
+class TimedProcess:
+    """A process that waits until steps are wanted of it, on the first `cores`, or on all."""
+
+    def __init__(self, name, command, cores=None):
+        # Shown only if it fails: several of them would talk at once.
+        self.name, self._errors = name, tempfile.TemporaryFile('w+')  # noqa: SIM115
+        chosen = sorted(os.sched_getaffinity(0))[:cores]
+        self._process = subprocess.Popen(
+            command, text=True, env=dict(os.environ, PYTHONPATH=ROOT), stderr=self._errors,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            preexec_fn=lambda: os.sched_setaffinity(0, chosen),
+        )  # fmt: skip
+        self.pid = self._process.pid
+
+    def take_turn(self, steps):
+        """Returns the answer to a turn of `steps`; raises UserError where the process has ended."""
+        with contextlib.suppress(BrokenPipeError):
+            print(steps, file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            self._errors.seek(0)
+            sys.stderr.write(self._errors.read())
+            raise UserError('{} ended with code {}, see above.'.format(self.name, code))
+        return json.loads(line)
+
+    def close(self):
+        """Ends the process."""
+        self._process.communicate()
+        self._errors.close()
+
+
+def start(name, params, data, python='', cores=None):
+    """Starts `what`; by another `python` it is `torch_eager:what`, `torch_compiled:`, `client:`."""
+    kind, _, what = name.rpartition(':')
+    module = {'': 'in_tensorflow', 'client': 'in_other_runtimes'}.get(kind, 'in_pytorch')
+    settings = {'params': dataclasses.asdict(params), 'data': dataclasses.asdict(data)}
+    settings = repr(dict(settings, threads=towers.count(params)))
+    command = [python if kind else sys.executable, '-m', 'scripts.benchmark.' + module, kind, what]
+    return TimedProcess(name, command + [settings], cores)
+
+
+def in_turns(starts, steps, rounds, warm_up):
+    """Starts processes, warms each by a turn of `warm_up`, lets them take `rounds` turns.
+
+    Returns:
+      The answers of each by its key in `starts`.
+    """
+    turns = {key: [] for key in starts}
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for key, starter in starts.items():
+            say('  starting {}'.format(key))
+            processes[key] = stack.enter_context(contextlib.closing(starter()))
+            processes[key].take_turn(_STEPS.get(key, warm_up))
+        for number in range(rounds):
+            if number % 4 == 0:
+                say('  round {} of {}'.format(number + 1, rounds))
+            for key, process in processes.items():
+                turns[key].append(process.take_turn(_STEPS.get(key, steps)))
+    return turns

@@ -1,0 +1,121 @@
+"""Whole runs of `python -m trainer.task`, and what they take."""
+
+import contextlib
+import datetime
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import psutil
+
+from scripts.benchmark.comparisons import row_of, show
+from scripts.benchmark.timed_process import start
+from scripts.benchmark.timed_steps import peak_megabytes
+from trainer.base import cores, files
+from trainer.base.console import say
+from trainer.base.errors import UserError
+from trainer.settings.table import HParams
+from trainer.training import results
+
+_SECONDS = ('training_seconds', 'wall_seconds', 'cpu_seconds')
+
+
+def machine():
+    """Returns the date and what the benchmark runs on."""
+    with open('/proc/cpuinfo') as f:
+        names = [line.split(':', 1)[1].strip() for line in f if line.startswith('model name')]
+    cpu = names[0] if names else 'an unknown CPU'
+    return {'date': datetime.date.today().isoformat(), 'cores': cores.available(), 'cpu': cpu}
+
+
+def _begin(stderr=None, **settings):
+    command = [sys.executable, '-m', 'trainer.task']
+    command += ['--{}={}'.format(*setting) for setting in settings.items()]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
+
+
+def train(model_dir, **settings):
+    """Trains; returns its times, and the peak memory of it or one of its children.
+
+    Raises:
+      UserError: it failed.
+    """
+    process = _begin(model_dir=model_dir, **settings)
+    # Linux counts the process that started it in: this one, which is smaller.
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = -os.WTERMSIG(status) or os.WEXITSTATUS(status)
+    if process.returncode:
+        raise UserError('trainer.task ended with code {}, see above.'.format(process.returncode))
+    record = files.read_json(os.path.join(model_dir, results.FILE_NAME))
+    row = {name: record[name] for name in ('training_time_share', *_SECONDS)}
+    return dict(row, max_steps=settings['max_steps'], peak_megabytes=usage.ru_maxrss / 1024)
+
+
+def memory(bench):
+    """What the default run and one of a tenth of its steps take."""
+    rows = [bench.train(str(n), max_steps=n) for n in (HParams.max_steps // 10, HParams.max_steps)]
+    print('python -m trainer.task: peak memory, children included; share of time in steps')
+    line = '  {max_steps:>6,} steps {peak_megabytes:>8.0f} MB  {training_time_share:>4.0%} of the '
+    for row in rows:
+        print(line.format(**row) + 'time between first and last step')
+    return rows
+
+
+def summaries(bench):
+    """What a run takes with and without all that it writes for TensorBoard, in turns."""
+    intervals, ratios = (HParams.save_summary_steps, 0), {name: [] for name in _SECONDS}
+    for number in range(1 if bench.flags.quick else 3):
+        written, left_out = [
+            bench.train(f'{number}-{some}', max_steps=HParams.max_steps, save_summary_steps=some)
+            for some in intervals
+        ]
+        for name in _SECONDS:
+            ratios[name].append(written[name] / left_out[name])
+    row = {name: statistics.median(values) for name, values in ratios.items()}
+    print('python -m trainer.task with --save_summary_steps={} and {}'.format(*intervals))
+    for name, ratio in row.items():
+        print('  {:<18} / without: {:.3f}'.format(name.replace('_', ' '), ratio))
+    return [dict(row, turns=ratios)]
+
+
+def startup(bench):
+    """From the start of a process to the end of its first step."""
+    peer, ours, torch = 'torch_eager:training', [], []
+    python, rounds = bench.python_of([peer]), 2 if bench.flags.quick else 5
+    for number in range(rounds + 1):
+        say('  round {} of {}'.format(number, rounds))
+        ours.append(first_step(bench.params.data_dir))
+        began = time.perf_counter()
+        with contextlib.closing(start(peer, bench.params, bench.data, python)) as process:
+            process.take_turn(1)
+            torch.append(_since(began, process.pid))
+    # The first ones brought the files into memory.
+    row = row_of({'ours': {'trainer.task': ours[1:]}, 'torch': {peer: torch[1:]}})
+    show('from the start of a process to the end of its first training step, imports included', row)
+    return [row]
+
+
+def first_step(data_dir):
+    """Starts a training, and ends it as soon as its progress line tells of the first step."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        model_dir = os.path.join(folder, 'model')
+        with _begin(
+            subprocess.PIPE, data_dir=data_dir, model_dir=model_dir, max_steps=1
+        ) as process:
+            reached = any(line.startswith('step 1/1') for line in process.stderr)
+            turn = _since(began, process.pid) if reached else None
+            process.kill()
+    if not reached:
+        raise UserError('trainer.task ended with code {}.'.format(process.returncode))
+    return turn
+
+
+def _since(began, pid):
+    """What a process that began at a time would answer to a turn of one step."""
+    milliseconds, cpu = 1e3 * (time.perf_counter() - began), psutil.Process(pid).cpu_times()
+    turn = {'milliseconds': [milliseconds], 'cpu_seconds': cpu.user + cpu.system}
+    return dict(turn, peak_megabytes=peak_megabytes(pid))
