@@ -1,13 +1,7 @@
-"""Compares the locked packages with the reviewed advisories.
+"""Compares the locked packages with the reviewed advisories of audit.json, and these with PyPI's.
 
-    ./scripts/run python scripts/maintain/audit.py [--all]
-
-`audit.json` holds each package as it was reviewed and a row for each known advisory of its
-version. What the lock has beyond that is named; PyPI is asked for advisories that the file lacks.
 Exit code 0: all is reviewed, and PyPI knows no more; 1: something is to be reviewed; 3: all is
-reviewed, but PyPI could not be asked. `--all` prints every row, not just those that reach us.
-
-VAE_AUDIT_URL names another server of PyPI's JSON API than https://pypi.org/pypi.
+reviewed, but PyPI could not be asked. VAE_AUDIT_URL names another server of its JSON API.
 """
 
 import argparse
@@ -21,99 +15,46 @@ import requests
 
 from scripts import ROOT
 from trainer.base import path_flags, terminal
-
-LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
-REVIEWED = os.path.join(ROOT, 'scripts', 'maintain', 'audit.json')
-
-REVIEWED_ALL, TO_REVIEW, NOT_ASKED = 0, 1, 3
-_SECONDS = 15
-_PLACES = {'fetch': 'fetch', 'build': 'build', 'rest': 'image'}
-
-
-class NotReachable(Exception):
-    """PyPI's JSON API does not answer; the message is the reason."""
+from trainer.serving import verify_export
 
 
 def pins(path):
-    """`{name: (version, place)}` of a lock; the image has the places `build` and `image`."""
-    found, place = {}, None
+    """Returns `{name: (version, place)}` of a lock, where the image is `build` and `image`."""
+    places = {'rest': 'image', 'not in the container image': 'tests'}
     with open(path) as file:
-        for line in file:
-            if line.startswith('# --- '):
-                place = _PLACES[line[len('# --- ') :].strip()]
-            elif line.startswith('# -- '):
-                place = 'tests'
-            pin = re.match(r'([\w.-]+)==(\S+)', line)
-            if pin:
-                found[pin.group(1)] = pin.group(2), place
-    return found
+        sections = re.findall(r'^# --+ (.*)\n((?:[^#].*\n)*)', file.read(), re.M)
+    pin = re.compile(r'^([\w.-]+)==(\S+)', re.M)
+    by_place = {places.get(place, place): dict(pin.findall(lines)) for place, lines in sections}
+    return {name: (by_place[place][name], place) for place in by_place for name in by_place[place]}
 
 
 def unreviewed(locked, packages):
-    """Sentences on what differs between the lock and the reviewed packages."""
-    texts = []
+    """Yields what differs between the lock and the reviewed packages."""
     for name, (version, place) in locked.items():
-        row = packages.get(name)
-        if row is None:
-            texts.append('{} {} is new'.format(name, version))
-        elif row['version'] != version:
-            texts.append('{} {} was reviewed as {}'.format(name, version, row['version']))
-        elif row['place'] != place:
-            texts.append('{} has moved from {} to {}'.format(name, row['place'], place))
-    return texts + ['{} is locked no more'.format(name) for name in packages if name not in locked]
+        then = packages.get(name)
+        if then is None:
+            yield f'{name} {version} is new'
+        elif then['version'] != version:
+            yield f'{name} {version} was reviewed as {then["version"]}'
+        elif then['place'] != place:
+            yield f'{name} has moved from {then["place"]} to {place}'
+    yield from (f'{name} is locked no more' for name in packages if name not in locked)
 
 
-def known(package, names, advisories):
-    """Whether a row of `package` has one of the `names`, or is of all that are like it."""
-    return any(
-        row['package'] == package
-        and (
-            {row['id'], *row.get('aliases', [])} & names
-            or any(re.fullmatch(row.get('covers', '(?!)'), name) for name in names)
-        )
-        for row in advisories
-    )
-
-
-def ask(url, name, version):
-    """PyPI's advisories for a release.
-
-    Raises:
-      NotReachable: there is no answer, or, as of a mirror, none that knows of advisories.
-    """
-    try:
-        answer = requests.get('{}/{}/{}/json'.format(url, name, version), timeout=_SECONDS)
-        answer.raise_for_status()
-        return answer.json()['vulnerabilities']
-    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
-        raise NotReachable(type(error).__name__) from error
-
-
-def ask_all(url, locked):
-    """`{name: advisories}`; raises NotReachable where any release is not answered for."""
-    first, *others = locked.items()
-    found = {first[0]: ask(url, first[0], first[1][0])}  # the others only if this one answers
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        asked = {name: pool.submit(ask, url, name, version) for name, (version, _) in others}
-        found.update((name, future.result()) for name, future in asked.items())
-    return found
-
-
-def unlisted(found, advisories):
-    """Sentences on advisories that the file lacks."""
-    texts = []
-    for package, answers in found.items():
-        for answer in answers:
-            names = {answer['id'], *(answer.get('aliases') or [])}
-            if not answer.get('withdrawn') and not known(package, names, advisories):
-                text = (answer.get('summary') or answer.get('details') or '').strip()
-                texts.append('{}: {} ({:.100})'.format(package, ', '.join(sorted(names)), text))
+def unlisted(release):
+    """Returns PyPI's advisories for a release that no row of the package has."""
+    package, version, rows = release
+    url = os.environ.get('VAE_AUDIT_URL', 'https://pypi.org/pypi')
+    response = requests.get(f'{url}/{package}/{version}/json', timeout=15)
+    response.raise_for_status()
+    listed = '|'.join(name for row in rows for name in [row['id'], *row.get('aliases', [])])
+    found, texts = response.json()['vulnerabilities'], []  # A mirror's answer may have none.
+    for one in found:
+        names = sorted({one['id'], *(one.get('aliases') or [])})
+        if not (one.get('withdrawn') or any(re.fullmatch(listed, name) for name in names)):
+            text = (one.get('summary') or one.get('details') or '').strip()
+            texts.append('{}: {} ({:.100})'.format(package, ', '.join(names), text))
     return texts
-
-
-def describe(row, place):
-    text = '{package} ({place}): {id}, {severity}: {what}. Reaches us: {reaches_us}; {why}.'
-    return text.format(place=place, **row)
 
 
 def load(path):
@@ -121,38 +62,33 @@ def load(path):
         return json.load(file)
 
 
-def read(flag, path, reader):
-    try:
-        return reader(path)
-    except (OSError, ValueError) as error:  # The latter of what is no text, or no JSON.
-        raise SystemExit('{}={} cannot be read ({}).'.format(flag, path, error)) from error
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--all', action='store_true', help='print every row')
-    parser.add_argument('--lock', type=path_flags.expanded, default=LOCK)
-    parser.add_argument('--reviewed', type=path_flags.expanded, default=REVIEWED)
+    for flag, path in (('--lock', 'requirements.lock'), ('--reviewed', 'maintain/audit.json')):
+        parser.add_argument(flag, type=path_flags.expanded, default=f'{ROOT}/scripts/{path}')
     args = parser.parse_args()
-    locked = read('--lock', args.lock, pins)
-    reviewed = read('--reviewed', args.reviewed, load)
-    advisories = reviewed['advisories']
-
-    for row in advisories:
+    locked = verify_export.read('--lock', args.lock, pins)
+    reviewed = verify_export.read('--reviewed', args.reviewed, load)
+    packages, rows = reviewed['packages'], {name: [] for name in locked}
+    line = '{package} ({place}): {id}, {severity}: {what}. Reaches us: {reaches_us}; {why}.'
+    for row in reviewed['advisories']:
+        rows.setdefault(row['package'], []).append(row)
         if args.all or row['reaches_us'] != 'no':
-            print(describe(row, reviewed['packages'][row['package']]['place']))
-    print('{} packages, {} rows, as of {}.'.format(len(locked), len(advisories), reviewed['as_of']))
-    to_review = unreviewed(locked, reviewed['packages'])
-    code = REVIEWED_ALL
+            print(line.format(place=packages[row['package']]['place'], **row))
+    count = len(reviewed['advisories'])
+    print('{} packages, {} rows, as of {}.'.format(len(locked), count, reviewed['as_of']))
+    code, to_review = 0, list(unreviewed(locked, packages))
+    releases = [(name, version, rows[name]) for name, (version, _) in locked.items()]
     try:
-        found = ask_all(os.environ.get('VAE_AUDIT_URL', 'https://pypi.org/pypi'), locked)
-        to_review += unlisted(found, advisories)
-    except NotReachable as reason:
-        code = NOT_ASKED
-        print('PyPI knows no advisories here ({}): only the file was compared.'.format(reason))
-    for text in to_review:
-        print('to review: {}'.format(text), file=sys.stderr)
-    return TO_REVIEW if to_review else code
+        texts = unlisted(releases[0])  # the others only if this one is answered
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            to_review += sum(pool.map(unlisted, releases[1:]), texts)
+    except (requests.RequestException, ValueError, KeyError, TypeError) as error:
+        why, code = type(error).__name__, 3
+        print('PyPI knows no advisories here ({}): only the file was compared.'.format(why))
+    sys.stderr.writelines('to review: {}\n'.format(text) for text in to_review)
+    return 1 if to_review else code
 
 
 if __name__ == '__main__':
