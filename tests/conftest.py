@@ -16,6 +16,7 @@ for _name in [name for name in os.environ if name.startswith(_STEERING) and name
     del os.environ[_name]
 
 import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 from trainer.data import prepare  # noqa: E402
 
@@ -48,3 +49,12 @@ def mnist_data_dir(request, tmp_path_factory):
 def prepared_mnist(mnist_data_dir):
     """The real MNIST as a PreparedDataset: 55,000 train, 5,000 validation, 10,000 test images."""
     return prepare.prepare('mnist', mnist_data_dir)
+
+
+@pytest.fixture
+def own_graph():
+    """A default graph of the test's own, with a seed and a global step."""
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
+        tf.train.create_global_step()
+        yield

@@ -253,6 +253,7 @@ def test_the_split_does_not_become_part_of_the_graph(tmp_path):
         assert graph.as_graph_def().ByteSize() < 20000
 
 
+@pytest.mark.slow
 def test_rate_and_longest_wait_are_far_from_what_training_needs(prepared_mnist):
     with tf.Graph().as_default(), tf.Session() as session:
         batch = (

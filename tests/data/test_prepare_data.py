@@ -797,6 +797,7 @@ def _start(module, *args):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_once(idx, tmp_path):
     arguments = (idx, str(tmp_path / 'data'), '--slow_at=records', '--seconds=0.5')
     children = [_start('tests.support.datasets', *arguments) for _ in range(2)]
@@ -836,6 +837,7 @@ def test_killed_preparation_is_repaired_by_the_next_start(mnist, tmp_path):
             assert _left_in(data_dir) == ['3.0.0', '3.0.0-decoded']
 
 
+@pytest.mark.slow
 def test_separate_process(mnist, data_dir, monkeypatch):
     """The child knows the real MNIST only, but needs no sources to decode records.
 

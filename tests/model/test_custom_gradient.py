@@ -4,6 +4,7 @@ import gc
 import weakref
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from trainer.model.custom_gradient import custom_gradient
@@ -40,6 +41,7 @@ def test_one_output_and_one_input_need_no_list():
         assert session.run(tf.gradients(2.0 * same(x), x)) == [6.0]
 
 
+@pytest.mark.slow
 def test_the_graph_of_a_model_is_freed_when_nobody_needs_it():
     def build():
         with tf.Graph().as_default() as graph:

@@ -14,16 +14,12 @@ from trainer.model.priors import StandardNormal
 from trainer.settings.table import HParams
 from trainer.training.model_fn import elbo_terms
 
+pytestmark = pytest.mark.usefixtures('own_graph')
+
 
 def evaluate(tensor):
     with tf.Session() as session:
         return session.run(tensor)
-
-
-@pytest.fixture(autouse=True)
-def own_graph():
-    with tf.Graph().as_default():
-        yield
 
 
 def gaussian(mean, scale):
@@ -81,14 +77,16 @@ def terms_of(monkeypatch):
             self.log_likelihood = tf.constant(log_likelihood, tf.float32)
 
         def log_prob(self, images):
-            assert images.shape.as_list() == [1, 1, 28, 28]
+            assert images.shape.as_list() == [1, 1, 8, 8]
             return self.log_likelihood
 
     def terms(log_likelihood, mean, scale, noise):
         monkeypatch.setattr(vae, 'decode', lambda latents, params: Decoded(log_likelihood))
         noise = tf.constant(noise, tf.float32)[tf.newaxis, :, tf.newaxis]
         posterior = gaussian([[mean]], [[scale]])
-        return elbo_terms(tf.zeros([1, 28, 28]), posterior, noise, StandardNormal(), HParams())
+        return elbo_terms(
+            tf.zeros([1, 8, 8]), posterior, noise, StandardNormal(), HParams(image_shape=(8, 8, 1))
+        )
 
     return terms
 

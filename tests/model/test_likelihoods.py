@@ -9,17 +9,13 @@ import tensorflow as tf
 from trainer.model.likelihoods import Bernoulli, ContinuousBernoulli, Normal
 from trainer.settings.table import HParams
 
+pytestmark = pytest.mark.usefixtures('own_graph')
+
 
 def evaluate(tensor):
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         return session.run(tensor)
-
-
-@pytest.fixture(autouse=True)
-def own_graph():
-    with tf.Graph().as_default():
-        yield
 
 
 def test_log_prob_of_binary_pixels_is_scipys():

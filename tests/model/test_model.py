@@ -1,6 +1,7 @@
 """The network and its `model_fn`: shapes, modes, towers and schedule."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -14,19 +15,19 @@ from trainer.training import optimizer
 from trainer.training import towers as towers_module
 from trainer.training.model_fn import elbo_terms, model_fn
 
+pytestmark = pytest.mark.usefixtures('own_graph')
+
 ModeKeys = tf.estimator.ModeKeys
 SMALL = HParams(
-    latent_size=3, lstm_units=8, decoder_units=16, decoder_channels=4, batch_size=6, max_steps=100
+    image_shape=(8, 8, 1),
+    latent_size=3,
+    lstm_units=8,
+    decoder_units=16,
+    decoder_channels=4,
+    batch_size=6,
+    max_steps=100,
 )
-COLOUR = dataclasses.replace(SMALL, image_shape=(32, 16, 3))
-
-
-@pytest.fixture(autouse=True)
-def own_graph():
-    with tf.Graph().as_default():
-        tf.set_random_seed(1)
-        tf.train.create_global_step()
-        yield
+COLOUR = dataclasses.replace(SMALL, image_shape=(12, 8, 3))
 
 
 def images_of(params, batch=6):
@@ -89,12 +90,14 @@ def test_the_decoder_is_its_layers_written_out():
         name = 'dense_{}'.format(number)
         hidden = elu(hidden @ of[name + '/kernel'] + of[name + '/bias'])
     # 'same' padding cuts one pixel before a kernel of 4, and none before one of 3.
-    hidden = elu(doubled(hidden.reshape(2, 7, 7, 4), 'transpose_convolution_1', 3, 0))
+    hidden = elu(doubled(hidden.reshape(2, 2, 2, 4), 'transpose_convolution_1', 3, 0))
     expected = doubled(hidden, 'transpose_convolution_2', 4, 1)
     np.testing.assert_allclose(actual, expected[..., 0], atol=1e-5)
 
 
-@pytest.mark.parametrize('towers', [2, 3, 4])
+@pytest.mark.parametrize(
+    'towers', [3, *[pytest.param(number, marks=pytest.mark.slow) for number in (2, 4)]]
+)
 def test_towers_give_the_gradients_of_the_whole_batch(towers):
     noise = tf.random.stateless_normal([6, 1, 3], seed=[1, 2])
     tensors = [images_of(SMALL), noise]
@@ -183,7 +186,7 @@ def test_each_mode_builds_what_it_needs(mode):
     assert all('Resource' in type(v).__name__ for v in tf.trainable_variables())
     if mode == ModeKeys.PREDICT:
         assert spec.loss is None
-        assert spec.predictions['reconstruction'].shape.as_list()[1:] == [28, 28]
+        assert spec.predictions['reconstruction'].shape.as_list()[1:] == [8, 8]
     else:
         assert spec.loss.shape.as_list() == []
     if mode == ModeKeys.EVAL:
@@ -212,14 +215,14 @@ def test_predictions_are_per_example_and_without_noise():
 
 
 def test_metrics_are_means_over_examples_not_over_batches():
-    placeholder = tf.placeholder(tf.float32, [None, 28, 28])
+    placeholder = tf.placeholder(tf.float32, [None, 8, 8])
     # Of the batch with one image, a thread gets none.
     params = dataclasses.replace(SMALL, num_threads=2)
     spec = model_fn({'images': placeholder}, None, ModeKeys.EVAL, params)
     value, update = spec.eval_metric_ops['elbo/kl_divergence']
     noise = tf.zeros([tf.shape(placeholder)[0], 1, 3])
     terms = elbo_terms(placeholder, encode(placeholder, SMALL), noise, StandardNormal(), SMALL)
-    pixels = np.random.RandomState(3).rand(7, 28, 28)
+    pixels = np.random.RandomState(3).rand(7, 8, 8)
     with tf.Session() as session:
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for part in (pixels[:6], pixels[6:]):
@@ -228,3 +231,24 @@ def test_metrics_are_means_over_examples_not_over_batches():
         each = session.run(terms.kl_divergence, {placeholder: pixels})
     assert mean == pytest.approx(each.mean(), rel=1e-5)
     assert abs(mean - (each[:6].mean() + each[6:].mean()) / 2) > 1e-5
+
+
+def test_training_processes_see_noise_of_their_own(monkeypatch):
+    class Asked(Exception):
+        """For the noise of a replica, which ends the test's work."""
+
+    def of_step(images, params, replica):
+        raise Asked(replica)
+
+    monkeypatch.setattr(noises, 'of_step', of_step)
+
+    def replica(**tf_config):
+        monkeypatch.setenv('TF_CONFIG', json.dumps(tf_config))
+        config = tf.estimator.RunConfig()
+        with pytest.raises(Asked) as asked:
+            model_fn({'images': images_of(SMALL)}, None, ModeKeys.TRAIN, SMALL, config)
+        return asked.value.args[0]
+
+    cluster = {kind: [kind + ':1'] for kind in ('chief', 'worker', 'ps')}
+    assert replica() == replica(cluster=cluster, task={'type': 'chief', 'index': 0}) == 0
+    assert replica(cluster=cluster, task={'type': 'worker', 'index': 0}) == 1

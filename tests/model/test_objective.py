@@ -13,15 +13,13 @@ from trainer.model.priors import StandardNormal
 from trainer.settings.table import HParams
 from trainer.training import model_fn, towers
 
-TINY = HParams(latent_size=4, lstm_units=8, decoder_units=16, decoder_channels=4, batch_size=6)
-IMAGES = np.random.RandomState(4).rand(6, 28, 28).astype(np.float32)
+pytestmark = pytest.mark.usefixtures('own_graph')
 
-
-@pytest.fixture(autouse=True)
-def own_graph():
-    with tf.Graph().as_default():
-        tf.set_random_seed(1)
-        yield
+TINY = HParams(
+    image_shape=(8, 8, 1), latent_size=4, lstm_units=8, decoder_units=16, decoder_channels=4,
+    batch_size=6,
+)  # fmt: skip
+IMAGES = np.random.RandomState(4).rand(6, 8, 8).astype(np.float32)
 
 
 def run(fetches):
@@ -166,7 +164,7 @@ def test_dreg_has_the_mean_of_the_plain_gradient():
     # Means of 4 dimensions agree within 4.5 standard errors, and are no zeros.
     difference = np.abs(mean[0] - mean[1])
     assert np.all(difference < 4.5 * np.sqrt((error**2).sum(axis=0)))
-    assert np.abs(mean).max() > 10 * error.max()
+    assert np.abs(mean).max() > 5 * error.max()
 
 
 def test_dreg_has_no_noise_where_the_posterior_is_exact():

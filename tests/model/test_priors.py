@@ -14,16 +14,19 @@ from trainer.model.posteriors import DiagonalGaussian
 from trainer.model.priors import Mixture, StandardNormal
 from trainer.settings.table import HParams
 
+pytestmark = pytest.mark.usefixtures('own_graph')
+
 MEAN = np.array([[0.0, 1.0], [2.0, -1.0], [-3.0, 0.5]])
 SCALE = np.array([[1.0, 0.5], [0.3, 2.0], [0.1, 1.0]])
 WEIGHTS = np.array([0.5, 0.2, 0.3])
-TINY = HParams(latent_size=3, lstm_units=8, decoder_units=16, decoder_channels=4, batch_size=6)
-
-
-@pytest.fixture(autouse=True)
-def own_graph():
-    with tf.Graph().as_default():
-        yield
+TINY = HParams(
+    image_shape=(8, 8, 1),
+    latent_size=3,
+    lstm_units=8,
+    decoder_units=16,
+    decoder_channels=4,
+    batch_size=6,
+)
 
 
 def evaluate(tensors):

@@ -13,17 +13,12 @@ from trainer.monitoring import pictures
 from trainer.monitoring.pictures import Picture
 from trainer.settings.table import HParams
 
+pytestmark = pytest.mark.usefixtures('own_graph')
+
 TINY = HParams(
     latent_size=4, lstm_units=5, decoder_units=8, decoder_channels=2, image_shape=(8, 12, 1)
 )
 IMAGES = np.random.RandomState(2).rand(23, 8, 12).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def own_graph():
-    with tf.Graph().as_default():
-        tf.set_random_seed(1)
-        yield
 
 
 def evaluate(fetches):

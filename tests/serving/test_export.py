@@ -90,7 +90,7 @@ def posterior_of(folder, images):
         return session.run(['encode/mean:0', 'encode/scale:0'], {'images:0': images})
 
 
-@pytest.mark.parametrize('prior', ['mixture', 'vamp'])
+@pytest.mark.parametrize('prior', ['mixture', pytest.param('vamp', marks=pytest.mark.slow)])
 def test_served_kl_from_a_learned_prior_is_that_of_a_thousand_samples(tmp_path, prior):
     path, params = serving_models.write_model(tmp_path, inactive=1, prior=prior, prior_components=6)
     folder = saved_model.export_saved_model('final', path, params)
@@ -129,6 +129,7 @@ def test_served_kl_from_a_learned_prior_is_that_of_a_thousand_samples(tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_an_export_holds_what_a_vamp_prior_encodes_to_not_its_pseudo_inputs(tmp_path):
     path, params = serving_models.write_model(tmp_path, prior='vamp', prior_components=6)
     folder = saved_model.export_saved_model('final', path, params)
@@ -383,6 +384,7 @@ def saved_graph(folder):
         return graph.as_graph_def()
 
 
+@pytest.mark.slow
 def test_optimized_export_has_constants_fewer_nodes_and_the_same_answers(command):
     (plain,), (optimized,) = command(), command(optimize_export=True)
     assert_verified(optimized)

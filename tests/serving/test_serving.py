@@ -26,6 +26,7 @@ def loaded(export_dir):
     return in_tensorflow_1.raw_session(export_dir)
 
 
+@pytest.mark.slow
 def test_every_client_of_tensorflow_1_answers_as_predict_and_the_decoder_do(grey):
     export_dir, checkpoint_path, params = grey
     images = serving_models.pixels_of(params, 6)
@@ -37,6 +38,7 @@ def test_every_client_of_tensorflow_1_answers_as_predict_and_the_decoder_do(grey
     assert text.count('not possible') == 3  # Scalars in REST's rows, and nothing else.
 
 
+@pytest.mark.slow
 def test_colour_images_are_served_with_a_channel_axis(tmp_path):
     export_dir, checkpoint_path, params = serving_models.write_export(
         tmp_path, serving_models.COLOUR

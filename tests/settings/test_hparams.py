@@ -221,6 +221,7 @@ def test_task_refuses_a_bad_value_and_makes_nothing(tmp_path):
     assert os.listdir(str(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_task_refuses_what_does_not_fit_and_makes_nothing(tmp_path):
     a_file = tmp_path / 'file'
     a_file.write_text('mine')

@@ -242,6 +242,7 @@ def trainable(data, exports, monkeypatch):
     return values
 
 
+@pytest.mark.slow
 def test_a_rerun_with_nothing_to_train_records_no_settings_that_no_step_used(
     trainable, tmp_path, capsys, monkeypatch
 ):

@@ -87,6 +87,7 @@ def test_other_errors_are_left_alone(tmp_path):
         (3, 'step 2 was stopped before it changed the weights: 609 of the weights are not finite'),
     ],
 )
+@pytest.mark.slow
 def test_weights_that_overflow_reach_no_checkpoint(prepared, tmp_path, save_steps, words):
     params = params_in(
         tmp_path,

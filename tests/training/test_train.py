@@ -76,6 +76,7 @@ def test_a_resumed_run_sees_the_images_that_come_next(data, binarization):
     assert not np.array_equal(batches(4, 1)[0], unbroken[0])
 
 
+@pytest.mark.slow
 def test_pseudo_inputs_start_from_the_images_that_the_model_sees(data, tmp_path):
     params = params_in(
         tmp_path, prior='vamp', prior_components=3, binarization='static', max_steps=1,
@@ -146,6 +147,7 @@ def test_an_importance_weighted_bound_is_evaluated_as_it_is_trained(data, tmp_pa
     assert best == pytest.approx(best_again, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_finished_run_trains_no_further(data, tmp_path):
     before, _ = trained(data, params_in(tmp_path))
     after, progress = trained(data, params_in(tmp_path))
@@ -153,6 +155,7 @@ def test_a_finished_run_trains_no_further(data, tmp_path):
     assert_same(before, after)
 
 
+@pytest.mark.slow
 def test_a_new_run_does_not_inherit_the_best_of_one_whose_checkpoints_are_gone(data, tmp_path):
     params = params_in(tmp_path)
     folder = tmp_path / 'export' / 'best'
@@ -164,6 +167,7 @@ def test_a_new_run_does_not_inherit_the_best_of_one_whose_checkpoints_are_gone(d
     assert best_model.read_best(params.model_dir)['global_step'] == 6
 
 
+@pytest.mark.slow
 def test_evaluations_come_with_each_checkpoint_and_write_pictures_once(data, tmp_path):
     params = params_in(tmp_path)
     trained(data, params)
@@ -182,6 +186,7 @@ def test_evaluations_come_with_each_checkpoint_and_write_pictures_once(data, tmp
         assert sorted(step for step, name in events if name == tag) == [3, 6]
 
 
+@pytest.mark.slow
 def test_training_summaries_hold_the_promised_scalars(data, tmp_path):
     params = params_in(tmp_path, save_summary_steps=2)
     trained(data, params)
@@ -196,6 +201,7 @@ def test_training_summaries_hold_the_promised_scalars(data, tmp_path):
     } <= tags  # fmt: skip
 
 
+@pytest.mark.slow
 def test_final_evaluation_is_the_mean_over_all_images_of_each_split(data, tmp_path):
     params = params_in(tmp_path)
     trained(data, params)
@@ -246,6 +252,7 @@ def test_a_run_on_a_colour_dataset_of_tfds_leaves_every_artifact(tmp_path, capsy
     assert record['global_step'] == 3
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar_with_loss_rate_and_time_left(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(console, '_has_terminal', lambda: True)
     trained(data, params_in(tmp_path))
