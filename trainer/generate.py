@@ -9,7 +9,7 @@ from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.checkpoints import chosen
 from trainer.data import prepare
-from trainer.monitoring import animation, drawing
+from trainer.monitoring import animation, picture_files
 from trainer.settings import command_line
 
 
@@ -20,7 +20,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         'mode',
         'prior',
-        list(drawing.NAMES),
+        list(picture_files.NAMES),
         'prior: new images. reconstruct: validation images above their reconstructions. '
         'interpolate: from one validation image to another. traverse: the most active latent '
         'dimensions, one a row, from -3 to 3. manifold: the plane of a model with 2 latents.',
@@ -60,22 +60,24 @@ def main(argv: list) -> None:
             f'--mode=manifold needs a model with 2 latents, --model_dir={values.model_dir} has '
             f'{params.latent_size}: choose --mode=traverse.'
         )
-    default = drawing.NEW_IMAGES if mode == 'prior' else drawing.NAMES[mode] + '.png'
+    default = picture_files.NEW_IMAGES if mode == 'prior' else picture_files.NAMES[mode] + '.png'
     if values.animate:
-        default = drawing.NAMES[mode] + '.gif'
+        default = picture_files.NAMES[mode] + '.gif'
     path = values.output or os.path.join(values.model_dir, default)
     write = files.write_output if values.output else files.write_bytes
     checkpoint_path = chosen.trained_checkpoint(values.model_dir)
     if values.animate:
         animation.animate(path, values.model_dir, mode, write)
     elif mode == 'prior':
-        drawing.write_new_images(
+        picture_files.write_new_images(
             path, values.num_images, values.seed, checkpoint_path, params, write
         )
     else:
         data = prepare.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
-        images = drawing.validation_images(data, params)
-        drawing.write_pictures({drawing.NAMES[mode]: path}, images, checkpoint_path, params, write)
+        images = picture_files.validation_images(data, params)
+        picture_files.write_pictures(
+            {picture_files.NAMES[mode]: path}, images, checkpoint_path, params, write
+        )
     if files.is_stream(path):  # Nothing else goes where the picture went.
         say(path)
     else:

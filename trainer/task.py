@@ -31,7 +31,7 @@ def main(argv: List[str]) -> None:
     checks.check(params, facts.num_examples)
     report = vertex.metric_reporter(params, os.environ)
     record = run.run(params, task, report)
-    if task.leads:
+    if task.is_leader:
         # Again, for a trial that the service restarted after its last evaluation.
         report(dict(record['validation'], global_step=record['global_step']))
         vertex.publish_model(params, os.environ)

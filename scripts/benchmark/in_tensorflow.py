@@ -17,7 +17,7 @@ from scripts.benchmark import timed_steps
 from scripts.benchmark.architecture import Architecture
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
-from trainer.monitoring import drawing
+from trainer.monitoring import picture_files
 from trainer.serving import saved_model
 from trainer.serving.saved_model import Options
 from trainer.serving.signatures import DEFAULT
@@ -89,7 +89,7 @@ class Runs:
 
     def generate(self):
         settings = (10000, self.params.seed, self.checkpoint, self.params)
-        return (drawing.draw_from_prior(*settings) for _ in _FOREVER)
+        return (picture_files.draw_from_prior(*settings) for _ in _FOREVER)
 
     def inference(self):
         return self._answers(*glob.glob(self.params.model_dir + '/export/final/*'))

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer.base import image_files
 from trainer.data import inputs, prepare
-from trainer.monitoring import drawing
+from trainer.monitoring import picture_files
 from trainer.serving.saved_model import Golden
 from trainer.serving.signatures import DEFAULT
 from trainer.settings.table import HParams
@@ -37,7 +37,7 @@ def answers(images: np.ndarray, checkpoint_path: str, params: HParams) -> Dict[s
     outputs = {name: np.stack([row[name] for row in predicted]) for name in predicted[0]}
 
     def decoded(latents: np.ndarray) -> Dict[str, np.ndarray]:
-        images = drawing.decode(latents, checkpoint_path, params)
+        images = picture_files.decode(latents, checkpoint_path, params)
         return {'images': images.reshape([-1] + params.served_shape)}
 
     with tf.Graph().as_default(), tf.Session() as session:

@@ -142,4 +142,6 @@ def _measure(params: HParams) -> str:
     measure = vertex.tuning_metric(params)
     if params.objective != 'elbo':
         measure += ' of {} samples'.format(params.training_samples)
-    return '{} ({}): {}'.format(measure, wording.convention(params), wording.log_likelihood(params))
+    return '{} ({}): {}'.format(
+        measure, wording.data_convention(params), wording.log_likelihood(params)
+    )

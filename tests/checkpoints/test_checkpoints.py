@@ -67,7 +67,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on(folder, cap
     assert weights.damage(prefix(folder, 9))
     assert weights.damage(prefix(folder, 6)) == ''
 
-    listing.mend(str(folder))
+    listing.repair(str(folder))
 
     assert listing.latest(str(folder)) == prefix(folder, 6)
     assert tf.train.latest_checkpoint(str(folder)) == prefix(folder, 6)
@@ -96,7 +96,7 @@ def test_without_a_state_file_the_newest_checkpoint_counts(folder, capsys, conte
     assert listing.latest(str(folder)) == prefix(folder, 9)
     assert capsys.readouterr().err == ''
 
-    listing.mend(str(folder))
+    listing.repair(str(folder))
 
     assert tf.train.latest_checkpoint(str(folder)) == prefix(folder, 9)
     said = capsys.readouterr().err
@@ -105,14 +105,14 @@ def test_without_a_state_file_the_newest_checkpoint_counts(folder, capsys, conte
 
 def test_a_folder_in_order_is_left_alone(folder, capsys):
     before = (folder / 'checkpoint').read_bytes()
-    listing.mend(str(folder))
+    listing.repair(str(folder))
     assert (folder / 'checkpoint').read_bytes() == before
     assert capsys.readouterr().err == ''
 
 
 def test_a_checkpoint_that_was_set_aside_stays_so(folder):
     listing.make_latest(prefix(folder, 6), str(folder))
-    listing.mend(str(folder))
+    listing.repair(str(folder))
     assert listing.latest(str(folder)) == prefix(folder, 6)
     assert listing.listed(str(folder)) == [prefix(folder, 3), prefix(folder, 6)]
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_was_set_aside_stays_so(folder):
 def test_one_that_was_set_aside_is_better_than_none(folder):
     listing.make_latest(prefix(folder, 3), str(folder))
     damage(folder / 'model.ckpt-3.index', empty)
-    listing.mend(str(folder))
+    listing.repair(str(folder))
     assert listing.latest(str(folder)) == prefix(folder, 9)
 
 
@@ -129,14 +129,14 @@ def test_where_none_can_be_read_nothing_begins_anew(folder):
         damage(index, truncated)
     before = (folder / 'checkpoint').read_bytes()
     with pytest.raises(UserError, match=r'model\.ckpt-3 is damaged .*no other checkpoint'):
-        listing.mend(str(folder))
+        listing.repair(str(folder))
     assert (folder / 'checkpoint').read_bytes() == before
 
 
 def test_a_new_folder_has_none(tmp_path):
     for folder in (tmp_path, tmp_path / 'missing'):
         assert listing.latest(str(folder)) is None
-        listing.mend(str(folder))
+        listing.repair(str(folder))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,7 +166,7 @@ def test_what_killed_processes_left_is_removed_unless_its_process_lives(folder):
     two_hours_ago = time.time() - 7200
     os.utime(str(folder / names[-1]), (two_hours_ago, two_hours_ago))
 
-    listing.mend(str(folder))
+    listing.repair(str(folder))
 
     assert [name for name in names if (folder / name).exists()] == []
     assert [name for name in kept if not (folder / name).exists()] == []
@@ -175,14 +175,14 @@ def test_what_killed_processes_left_is_removed_unless_its_process_lives(folder):
 
 def test_others_wait_for_the_chief_to_mend_and_say_so(folder, capsys):
     damage(folder / 'model.ckpt-9.index', empty)
-    chief = threading.Timer(0.5, listing.mend, [str(folder)])
+    chief = threading.Timer(0.5, listing.repair, [str(folder)])
     chief.start()
-    listing.wait_until_mended(str(folder))
+    listing.wait_until_repaired(str(folder))
     assert listing.latest(str(folder)) == prefix(folder, 6)
     chief.join()
     damage(folder / 'model.ckpt-6.index', empty)
     capsys.readouterr()
-    listing.wait_until_mended(str(folder), seconds=0.1)  # It does not wait for ever.
+    listing.wait_until_repaired(str(folder), seconds=0.1)  # It does not wait for ever.
     assert capsys.readouterr().err.endswith(
         'model.ckpt-6 is damaged: waiting for the chief to mend that.\n'
     )

@@ -40,7 +40,7 @@ def test_each_task_is_what_tf_config_says(kind, index, replica):
     task = tf_config.join(environ(FULL, kind, index))
     assert (task.type, task.index, task.replica, task.replicas) == (kind, index, replica, 3)
     assert task.has_evaluator
-    assert task.leads == (kind == 'chief')
+    assert task.is_leader == (kind == 'chief')
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_run_config_takes_every_task_that_is_not_refused(config):
     hypothesis.event(task.type)
     with tf_config.environment(task):
         config = tf.estimator.RunConfig(model_dir='x')
-    assert config.is_chief == task.leads
+    assert config.is_chief == task.is_leader
     if task != LOCAL:
         assert (config.task_type, config.task_id) == (task.type, task.index)
 
@@ -184,7 +184,7 @@ def test_one_process_of_each_cluster_leads(hosts):
                 refused.append((kind, str(error)))
     # All or none, but for those of a type that nobody knows.
     assert not tasks or {kind for kind, _ in refused} <= {'boss'}
-    assert sum(task.leads for task in tasks) == (1 if tasks else 0)
+    assert sum(task.is_leader for task in tasks) == (1 if tasks else 0)
     assert len({str(task) for task in tasks}) == len(tasks)
 
 

@@ -601,7 +601,7 @@ def test_any_state_file_leads_to_a_whole_checkpoint(checkpoints_folder, content)
     whole = {os.path.join(checkpoints_folder, 'model.ckpt-{}'.format(step)) for step in (6, 9)}
     write(os.path.join(checkpoints_folder, 'checkpoint'), content)
     listing.latest(checkpoints_folder)
-    listing.mend(checkpoints_folder)
+    listing.repair(checkpoints_folder)
     path = listing.latest(checkpoints_folder)
     assert os.path.normpath(path) in whole
     assert weights.damage(path) == ''
@@ -640,7 +640,7 @@ def test_a_state_of_the_best_export_is_right_or_set_aside(tmp_path_factory, cont
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, content)
     params = HParams(model_dir=str(folder), early_stopping_patience=3)
-    best_model.mend_state(params)
+    best_model.repair_state(params)
     early_stopping.patience_ran_out(params)
     best_model.read_best(str(folder))
     if path.exists():

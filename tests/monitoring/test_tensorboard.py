@@ -25,7 +25,7 @@ from tests.support.paths import ROOT
 from trainer.base.errors import UserError
 from trainer.data import inputs, prepare
 from trainer.data import labels as label_reader
-from trainer.monitoring import animation, drawing, projector_files, run_card
+from trainer.monitoring import animation, picture_files, projector_files, run_card
 from trainer.monitoring import curves as curve_files
 from trainer.settings.table import HParams
 from trainer.training import checks
@@ -285,7 +285,7 @@ def test_pictures_of_a_binarised_run_show_the_images_that_the_model_sees(runs):
 
 def test_new_images_are_the_last_frame_of_the_prior_samples(runs, tmp_path):
     checkpoint = tf.train.latest_checkpoint(runs.path('three'))
-    path = drawing.write_new_images(str(tmp_path / 'a.png'), 100, 1, checkpoint, runs.params)
+    path = picture_files.write_new_images(str(tmp_path / 'a.png'), 100, 1, checkpoint, runs.params)
     frames = curve_files.read_images(runs.path('three', 'eval_validation'), SAMPLES)
     with tf.Graph().as_default(), tf.Session() as session, open(path, 'rb') as f:
         drawn, shown = [

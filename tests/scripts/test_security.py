@@ -245,11 +245,10 @@ def test_a_checkpoint_of_others_is_read_without_its_graph(tmp_path):
     run = shutil.copytree(OLD_RUN, str(tmp_path / 'run'))
     with open(os.path.join(run, 'model.ckpt-4.meta'), 'wb') as file:
         file.write(b'no graph')
-    from trainer.monitoring import drawing
     from trainer.settings import storage
 
     prefix = os.path.join(run, 'model.ckpt-4')
-    images = drawing.decode(np.zeros([1, 2], np.float32), prefix, storage.trained(run))
+    images = picture_files.decode(np.zeros([1, 2], np.float32), prefix, storage.trained(run))
     assert images.shape == (1, 28, 28, 1)
 
 

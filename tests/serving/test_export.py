@@ -20,7 +20,7 @@ from tests.support import serving_models, tiny
 from trainer import export
 from trainer.base.errors import UserError
 from trainer.checkpoints import best_model, listing
-from trainer.monitoring import drawing
+from trainer.monitoring import picture_files
 from trainer.serving import plain_weights, saved_model, verify_export
 from trainer.serving.saved_model import Golden
 from trainer.settings import storage
@@ -208,13 +208,13 @@ def test_a_damaged_state_is_set_aside_and_the_next_export_is_the_best(tmp_path, 
     with pytest.raises(UserError, match='best.json'):
         best_model.read_state(str(tmp_path))
 
-    best_model.mend_state(HParams(model_dir=str(tmp_path)))
+    best_model.repair_state(HParams(model_dir=str(tmp_path)))
 
     assert best_model.read_state(str(tmp_path)) == {}
     assert path.with_name('best.json.damaged').read_text() == content
     said = capsys.readouterr().err
     assert str(path) in said and 'set aside as best.json.damaged' in said
-    best_model.mend_state(HParams(model_dir=str(tmp_path)))
+    best_model.repair_state(HParams(model_dir=str(tmp_path)))
     assert capsys.readouterr().err == ''
 
 
@@ -225,10 +225,10 @@ def test_a_best_model_whose_checkpoint_is_damaged_is_none(trained, tmp_path, cap
     name = listing.keep_checkpoint(checkpoint(estimator, 2), str(folder))
     state = {'negative_elbo': 9.5, 'global_step': 2, 'checkpoint': name, 'export': '1'}
     best_model.write_state(str(tmp_path), state)
-    best_model.mend_state(HParams(model_dir=str(tmp_path)))
+    best_model.repair_state(HParams(model_dir=str(tmp_path)))
     assert best_model.read_best(str(tmp_path))['global_step'] == 2
     (folder / (name + '.data-00000-of-00001')).write_bytes(b'')
-    best_model.mend_state(HParams(model_dir=str(tmp_path)))
+    best_model.repair_state(HParams(model_dir=str(tmp_path)))
     assert best_model.read_best(str(tmp_path)) is None
     assert '{} is damaged'.format(folder / name) in capsys.readouterr().err
 
@@ -254,7 +254,7 @@ def test_new_model_ckpt_restores_and_leaves_the_checkpoint_file_alone(trained):
 def test_images_drawn_from_the_prior_depend_on_the_seed_alone(trained):
     estimator, params = trained
     path = checkpoint(estimator, 4)
-    one, two, other = [drawing.draw_from_prior(3, seed, path, params) for seed in (7, 7, 8)]
+    one, two, other = [picture_files.draw_from_prior(3, seed, path, params) for seed in (7, 7, 8)]
     assert one.shape == (3, 28, 28, 1)
     assert one.min() >= 0 and one.max() <= 1
     np.testing.assert_array_equal(one, two)

@@ -164,7 +164,7 @@ def test_resume_allows_cadence_paths_threads_length_and_remedies_to_differ():
 def test_conventions_are_named_apart(settings, convention, log_likelihood):
     params = HParams(**settings)
     rules.check_consistent(params)
-    assert wording.convention(params) == convention
+    assert wording.data_convention(params) == convention
     assert wording.log_likelihood(params).startswith(log_likelihood)
 
 

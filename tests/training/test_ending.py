@@ -99,10 +99,10 @@ def test_the_best_by_an_importance_weighted_objective_is_that_of_the_least_bound
 def test_a_best_that_an_older_version_chose_by_the_elbo_is_set_aside(exports, tmp_path, capsys):
     run = Run(tmp_path)
     run.evaluate(10, 5.0)
-    best_model.mend_state(run.params)
+    best_model.repair_state(run.params)
     assert best_model.read_best(run.params.model_dir)['global_step'] == 10
     weighted = Run(tmp_path, objective='dreg', training_samples=3)
-    best_model.mend_state(weighted.params)
+    best_model.repair_state(weighted.params)
     assert 'best.json is set aside as best.json.old' in capsys.readouterr().err
     weighted.evaluate(20, 6.0, **{BOUND: 5.5})
     assert best_model.read_best(run.params.model_dir)['global_step'] == 20

@@ -67,7 +67,9 @@ def test_a_step_is_made_only_of_finite_numbers(tmp_path, image, loss, gradient, 
             session.run(step.train_op)
         for one, other in zip(before, session.run(tf.global_variables())):
             np.testing.assert_array_equal(one, other)
-    sentence = refusal(finite_check.explain, error.value, functools.partial(listing.way_on, params))
+    sentence = refusal(
+        finite_check.explain, error.value, functools.partial(listing.how_to_go_on, params)
+    )
     assert 'step 1 was stopped before it changed the weights: ' + cause in sentence
     assert 'reconstruction loss 5 + KL divergence 2 nats' in sentence
     expected = 'to 1, mean 0.5)' if cause.startswith('the') else 'from 0 to 0, mean 0)'

@@ -19,7 +19,7 @@ from tests.support.paths import OLD_EXPORT, OLD_RUN, OLD_VAMP_RUN
 from trainer.base.errors import UserError
 from trainer.data.dataset import PreparedDataset
 from trainer.evaluation import estimate
-from trainer.monitoring import drawing
+from trainer.monitoring import picture_files
 from trainer.serving import saved_model, verify_export
 from trainer.serving.client import Export
 from trainer.serving.saved_model import Options
@@ -73,7 +73,7 @@ def _assert_as_the_old_code(images):
 
 def test_an_old_model_draws_what_it_drew(old_run):
     params = storage.trained(old_run)
-    _assert_as_the_old_code(drawing.decode(_LATENTS, _checkpoint(old_run, 4), params))
+    _assert_as_the_old_code(picture_files.decode(_LATENTS, _checkpoint(old_run, 4), params))
 
 
 def test_an_old_model_is_exported_as_it_was(old_run):
@@ -122,7 +122,9 @@ def _go_on(data, params):
 
 
 def _draw(data, params):
-    drawing.decode(np.zeros([1, params.latent_size]), _checkpoint(params.model_dir, 4), params)
+    picture_files.decode(
+        np.zeros([1, params.latent_size]), _checkpoint(params.model_dir, 4), params
+    )
 
 
 def _evaluate(data, params):
@@ -154,8 +156,8 @@ def test_an_old_vamp_prior_gives_the_numbers_that_it_gave(tmp_path):
     """`old_vamp_run` is what commit 031c0d2 left of four steps; the sums are its own code's."""
     folder = shutil.copytree(OLD_VAMP_RUN, str(tmp_path / 'run'))
     params, path = storage.trained(folder), _checkpoint(folder, 4)
-    decoded = drawing.decode(_LATENTS, path, params)
-    drawn = drawing.draw_from_prior(4, 7, path, params)
+    decoded = picture_files.decode(_LATENTS, path, params)
+    drawn = picture_files.draw_from_prior(4, 7, path, params)
     for images, sums in ((decoded, _VAMP_DECODED), (drawn, _VAMP_DRAWN)):
         actual = images.reshape(len(sums), -1).astype(np.float64).sum(axis=1)
         np.testing.assert_allclose(actual, sums, rtol=0, atol=1e-4)

@@ -16,7 +16,7 @@ from trainer.base import figures, optional
 from trainer.base.errors import UserError
 from trainer.base.signals import Interrupted
 from trainer.data import prepare
-from trainer.monitoring import curves, drawing, projector_files, run_card
+from trainer.monitoring import curves, picture_files, projector_files, run_card
 from trainer.settings import storage
 from trainer.training import results, run
 from trainer.training.hooks import ProfilerHook
@@ -135,8 +135,8 @@ def test_a_run_whose_every_optional_part_fails_has_its_numbers(trained, monkeypa
         monkeypatch.setattr(module, name, fail)
 
     failing(run_card, 'describe_run', when_results_are_there=False)
-    failing(drawing, 'write_new_images')
-    failing(drawing, 'write_pictures')
+    failing(picture_files, 'write_new_images')
+    failing(picture_files, 'write_pictures')
     failing(curves, 'write_training_curves')
     failing(run_card, 'describe_results')
     failing(projector_files, 'write')

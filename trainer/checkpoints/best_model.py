@@ -78,7 +78,7 @@ def write_state(model_dir: str, state: Dict[str, Any]) -> None:
     files.write_json(state_path(model_dir), state)
 
 
-def mend_state(params: HParams) -> None:
+def repair_state(params: HParams) -> None:
     """Sets a state aside that cannot be used, and says so: the next evaluation is the best then.
 
     The exports and the checkpoint that it named stay.

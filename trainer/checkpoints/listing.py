@@ -75,7 +75,7 @@ def _read_state(model_dir: str) -> Optional[Any]:
     return state if state.model_checkpoint_path else None
 
 
-def mend(model_dir: str) -> None:
+def repair(model_dir: str) -> None:
     """Lets the file `checkpoint` name the newest checkpoint that can be read, and says so.
 
     Also removes what killed processes have left half-written. To be called by the one process that
@@ -109,8 +109,8 @@ def mend(model_dir: str) -> None:
         make_latest(path, model_dir)
 
 
-def wait_until_mended(model_dir: str, seconds: float = 60.0) -> None:
-    """Gives the chief of a cluster time to `mend`, where the last checkpoint is damaged."""
+def wait_until_repaired(model_dir: str, seconds: float = 60.0) -> None:
+    """Gives the chief of a cluster time to `repair`, where the last checkpoint is damaged."""
     end = time.monotonic() + seconds
     path = latest(model_dir)
     if path is not None and weights.damage(path):
@@ -209,7 +209,7 @@ def last_good_checkpoint(model_dir: str) -> Optional[str]:
     return None
 
 
-def way_on(params: HParams, images_are_bad: bool = False) -> str:
+def how_to_go_on(params: HParams, images_are_bad: bool = False) -> str:
     """Says from which checkpoint a run whose numbers were not finite goes on, and how."""
     path = last_good_checkpoint(params.model_dir)
     if images_are_bad:

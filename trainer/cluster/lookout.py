@@ -182,7 +182,7 @@ class Lookout:
         if missing or self._has_session:
             return missing
         # All answer, but there is no session: the chief has to make the weights.
-        return self._named('ps' if self._task.leads else 'chief')
+        return self._named('ps' if self._task.is_leader else 'chief')
 
     def _missing(self, kind: str) -> List[str]:
         hosts = self._task.hosts(kind)

@@ -41,7 +41,7 @@ class Task:
     tf_config: str = ''
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether it saves checkpoints and leaves the artifacts."""
         return self.type in ('local', 'chief')
 

@@ -58,7 +58,7 @@ def describe(
         'dataset_version': data.version,
         'dataset_sha256': files.sha256(data.files[split]),
         'split': split,
-        'convention': wording.convention(params),
+        'convention': wording.data_convention(params),
         'log_likelihood': wording.log_likelihood(params),
         'num_images': num_images,
         'images_in_split': data.num_examples[split],

@@ -19,7 +19,7 @@ class Distribution(abc.ABC):
 
     @property
     def parameters(self) -> List[tf.Tensor]:
-        """The tensors that it is made of, all that gradients, towers and exports know of it."""
+        """Tensors that it is made of: gradients through them are computed once for all towers."""
         return []
 
     def with_parameters(self: Kind, parameters: Sequence[tf.Tensor]) -> Kind:

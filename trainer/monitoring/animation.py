@@ -6,7 +6,7 @@ import os
 from trainer.base import files
 from trainer.base.errors import UserError
 from trainer.monitoring import curves
-from trainer.monitoring.drawing import NAMES, Write
+from trainer.monitoring.picture_files import NAMES, Write
 
 _MILLISECONDS_A_FRAME = 300
 _MILLISECONDS_AT_THE_END = 2000

@@ -43,7 +43,7 @@ def descriptions(params: HParams) -> Dict[str, str]:
     """Returns what the scalars are, by tag."""
     losses = {
         tag: (
-            f'Nats per example, {wording.convention(params)}, summed over pixels and latent '
+            f'Nats per example, {wording.data_convention(params)}, summed over pixels and latent '
             f'dimensions; {text}. log p(x) is {wording.log_likelihood(params)}. '
             'Training: mean over a batch; validation: over the split.'
         )

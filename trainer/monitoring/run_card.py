@@ -109,7 +109,7 @@ def _texts(params: HParams, data: PreparedDataset) -> Dict[str, str]:
     }
     images = {split: '{:,} images'.format(count) for split, count in data.num_examples.items()}
     dataset = {'dataset': data.name, 'version': data.version, **images}
-    dataset['convention'] = wording.convention(params)
+    dataset['convention'] = wording.data_convention(params)
     dataset['image'] = '{} x {} pixels, {} channel(s)'.format(rows, columns, channels)
     versions = dict(storage.versions(), **{'git commit': _git_commit() or 'not a git checkout'})
     command = ' '.join(shlex.quote(argument) for argument in sys.argv[1:])

@@ -26,7 +26,7 @@ def model_card(
         metrics = '; validation {} {:.2f} nats per example ({})'.format(
             wording.selection_metric(params).replace('_', ' ').replace('elbo', 'ELBO'),
             float(evaluation[wording.selection_metric(params)]),
-            wording.convention(params),
+            wording.data_convention(params),
         )
     reader = tf.train.load_checkpoint(checkpoint_path)
     step = reader.get_tensor(tf.GraphKeys.GLOBAL_STEP)
@@ -39,7 +39,7 @@ def model_card(
         step=int(step),
         metrics=metrics,
         likelihood=params.likelihood.replace('_', ' ').title(),
-        convention=wording.convention(params),
+        convention=wording.data_convention(params),
         log_likelihood=wording.log_likelihood(params),
         kl_divergence='that of training, in closed form'
         if PRIORS[params.prior].has_closed_kl

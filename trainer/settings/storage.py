@@ -102,14 +102,18 @@ def trained(model_dir: str) -> HParams:
     return dataclasses.replace(params, model_dir=model_dir)
 
 
-def is_open(params: HParams) -> bool:
+def dataset_is_undecided(params: HParams) -> bool:
     """Whether it depends on what can be had which dataset is meant, MNIST's or Larochelle's."""
     return params.dataset == 'mnist' and params.binarization == 'static'
 
 
-def settled(params: HParams, recorded: HParams) -> HParams:
+def with_recorded_dataset(params: HParams, recorded: HParams) -> HParams:
     """Returns `params` with the dataset that the recorded run took where theirs is open."""
-    if is_open(params) and recorded.binarization == 'static' and table.is_binary(recorded.dataset):
+    if (
+        dataset_is_undecided(params)
+        and recorded.binarization == 'static'
+        and table.is_binary(recorded.dataset)
+    ):
         return dataclasses.replace(params, dataset=recorded.dataset)
     return params
 
@@ -141,7 +145,7 @@ def check_resumable(hparams: HParams, recorded: HParams) -> None:
     Raises:
       UserError: a fixed setting differs; the message holds each with both values.
     """
-    hparams = settled(hparams, recorded)
+    hparams = with_recorded_dataset(hparams, recorded)
     differences = [
         '--{}={} (was {})'.format(row.name, getattr(hparams, row.name), getattr(recorded, row.name))
         for row in dataclasses.fields(HParams)

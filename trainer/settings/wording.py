@@ -22,7 +22,7 @@ def reported_metrics(params: HParams) -> List[str]:
     return names if selection_metric(params) in names else names + [selection_metric(params)]
 
 
-def convention(params: HParams) -> str:
+def data_convention(params: HParams) -> str:
     """Names the data that every number of the run is of: those of others cannot be compared."""
     if params.binarization == 'none':
         return 'grey levels'

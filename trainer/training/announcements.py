@@ -30,8 +30,9 @@ def start(params: HParams) -> None:
             verb = 'Resuming {} at step {:,}, going'
         say(
             f'{verb.format(params.model_dir, step)} to step {params.max_steps:,} on '
-            f'{params.dataset} ({wording.convention(params)}): batches of {params.batch_size} on '
-            f'{towers.count(params)} thread(s), {optimizer.schedule_text(params)}.'
+            f'{params.dataset} ({wording.data_convention(params)}): batches of '
+            f'{params.batch_size} on {towers.count(params)} thread(s), '
+            f'{optimizer.schedule_text(params)}.'
         )
 
 
@@ -46,7 +47,7 @@ def evaluation(metrics: Dict[str, Any], is_best: bool, params: HParams) -> None:
             int(metrics['global_step']),
             wording.terms_text(reported),
             what,
-            wording.convention(params),
+            wording.data_convention(params),
             '; best so far' if is_best else '',
         )
     )

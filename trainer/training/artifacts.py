@@ -8,7 +8,7 @@ from trainer.base import optional
 from trainer.base.console import say
 from trainer.data import labels
 from trainer.data.dataset import PreparedDataset
-from trainer.monitoring import curves, drawing, projector_files, run_card
+from trainer.monitoring import curves, picture_files, projector_files, run_card
 from trainer.settings import wording
 from trainer.settings.table import HParams
 
@@ -30,22 +30,22 @@ def draw(
 
     say('Drawing {} new images.'.format(params.num_images))
     drawn: Dict[str, str] = {}
-    with optional.part(path(drawing.NEW_IMAGES)):
-        drawn['new images'] = drawing.write_new_images(
-            path(drawing.NEW_IMAGES), params.num_images, params.seed, checkpoint_path, params
+    with optional.part(path(picture_files.NEW_IMAGES)):
+        drawn['new images'] = picture_files.write_new_images(
+            path(picture_files.NEW_IMAGES), params.num_images, params.seed, checkpoint_path, params
         )
     names = ['reconstructions', 'interpolations', 'traversals']
     if params.latent_size == 2:
         names.append('latent_manifold')
     of_images = {name: path(name + '.png') for name in names}
     with optional.part(*of_images.values()):
-        images = drawing.validation_images(data, params)
-        drawing.write_pictures(of_images, images, checkpoint_path, params)
+        images = picture_files.validation_images(data, params)
+        picture_files.write_pictures(of_images, images, checkpoint_path, params)
         drawn.update(of_images)
     curves_path = path('training_curves.png')
     with optional.part(curves_path):
         drawn['training curves'] = curves.write_training_curves(
-            curves_path, params.model_dir, wording.convention(params)
+            curves_path, params.model_dir, wording.data_convention(params)
         )
     if params.save_summary_steps:
         with optional.part('the results in the event files of ' + params.model_dir):

@@ -67,7 +67,7 @@ class BestExporter(tf.estimator.Exporter):
                 self._params.model_dir,
                 dict(
                     counted,
-                    convention=wording.convention(self._params),
+                    convention=wording.data_convention(self._params),
                     global_step=step,
                     checkpoint=kept,
                     export=os.path.basename(exported),

@@ -42,7 +42,7 @@ def in_order(
       lookout: of `cluster/lookout.py`.
     """
     hooks: List[tf.train.SessionRunHook] = []
-    if task.leads:
+    if task.is_leader:
         hooks.append(FitsHook(params.model_dir))  # Before a session restores a checkpoint.
         if params.prior == 'vamp':
             hooks.append(PseudoInputsHook(data, params))  # Before the weights of step 0 are saved.
@@ -218,7 +218,7 @@ class FiniteWeightsListener(tf.train.CheckpointSaverListener):
             raise UserError(
                 f'after step {global_step_value:,} the weights are not finite any more '
                 f'({errors.some(names)}), so no checkpoint of them was written; '
-                f'{listing.way_on(self._params)}.'
+                f'{listing.how_to_go_on(self._params)}.'
             )
 
 

@@ -95,7 +95,7 @@ class TrainingProgress:
             self._bar.n = self._step
             self._bar.set_description_str(text)
             return
-        convention = wording.convention(self._params)
+        convention = wording.data_convention(self._params)
         say(f'step {self._step:,}/{self._params.max_steps:,} ({convention}): {text}')
 
     def _left(self) -> str:

@@ -25,9 +25,10 @@ def units(params: HParams) -> str:
     samples = '{} posterior sample(s) per image'.format(params.samples_evaluated)
     if params.objective == 'elbo':
         samples += ', 1 in the train split'
+    data = wording.data_convention(params)
     return (
         'nats per example, summed over pixels and latents, mean over the images of a split; '
-        f'{wording.convention(params)}; log p(x) is {wording.log_likelihood(params)}; {samples}'
+        f'{data}; log p(x) is {wording.log_likelihood(params)}; {samples}'
     )
 
 
@@ -42,13 +43,11 @@ def collect(
     import tensorflow_datasets as tfds  # A second to import, which trainer.generate can do without.
 
     process = psutil.Process()
-    cpu = process.cpu_times()
+    cpu, elapsed = process.cpu_times(), progress.elapsed_seconds
     times = {
         'first_step': progress.first_step,
-        'training_seconds': progress.elapsed_seconds,
-        'training_time_share': (
-            progress.step_seconds / progress.elapsed_seconds if progress.elapsed_seconds else None
-        ),
+        'training_seconds': elapsed,
+        'training_time_share': progress.step_seconds / elapsed if elapsed else None,
         'wall_seconds': time.time() - process.create_time(),
         'cpu_seconds': cpu.user + cpu.system + cpu.children_user + cpu.children_system,
     }
@@ -60,7 +59,7 @@ def collect(
         global_step=int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP)),
         stopped_early_at_step=early_stopping.stopped_step(params),
         parameters=weights.count_parameters(checkpoint_path),
-        convention=wording.convention(params),
+        convention=wording.data_convention(params),
         log_likelihood=wording.log_likelihood(params),
         units=units(params),
         versions=dict(storage.versions(), tensorflow_datasets=tfds.__version__),

@@ -70,34 +70,34 @@ def run(
             processes.serve_weights(config, lambda: early_stopping.has_ended(params))
     if task.type == 'worker':
         signals.leave_at_once()
-    with run_lock.held(params.model_dir) if task.leads else contextlib.nullcontext():
+    with run_lock.held(params.model_dir) if task.is_leader else contextlib.nullcontext():
         return _run_locked(params, task, report)
 
 
 def _run_locked(params: HParams, task: Task, report: Report) -> Dict[str, Any]:
     params, data = settle(params, task)
     claim_thread_pools(params)
-    if task.leads:
-        listing.mend(params.model_dir)
-        best_model.mend_state(params)
+    if task.is_leader:
+        listing.repair(params.model_dir)
+        best_model.repair_state(params)
         listing.check_last_checkpoint(params.model_dir)
         announcements.start(params)
         trained = _begin(params, data)
     else:
-        listing.wait_until_mended(params.model_dir)
+        listing.wait_until_repaired(params.model_dir)
         say('{} of the cluster: ready.'.format(str(task).capitalize()))
     progress = TrainingProgress(params)
     try:
         train_and_evaluate(make_estimator(params, task), data, params, progress, task, report)
     except tf.errors.InvalidArgumentError as error:
-        finite_check.explain(error, functools.partial(listing.way_on, params))
+        finite_check.explain(error, functools.partial(listing.how_to_go_on, params))
         raise
     finally:
         progress.close()
-        if task.leads:
+        if task.is_leader:
             # TF keeps events for up to two minutes, and loses them where an error ends the session.
             event_files.open_event_file(params.model_dir).flush()
-    if not task.leads:
+    if not task.is_leader:
         return {}
     early_stopping.note_early_stop(params)
     return _final_work(trained, data, progress)
@@ -128,8 +128,8 @@ def settle_dataset(params: HParams, task: Task = LOCAL) -> HParams:
     """
     recorded = checks.recorded_settings(params.model_dir)
     if recorded is not None:
-        return storage.settled(params, recorded)
-    if not storage.is_open(params):
+        return storage.with_recorded_dataset(params, recorded)
+    if not storage.dataset_is_undecided(params):
         return params
     dataset = prepare.static_mnist(
         params.data_dir or None,
@@ -199,14 +199,14 @@ def train_and_evaluate(
     """
     if early_stopping.patience_ran_out(params):
         return
-    if task.leads and listing.start_step(params.model_dir) == 0:
+    if task.is_leader and listing.start_step(params.model_dir) == 0:
         best_model.forget_best(params.model_dir)
     stop, lookout = threading.Event(), _lookout(params, task)
     evaluation = _evaluation(estimator, data, params, task, stop, report)
     listeners: List[tf.train.CheckpointSaverListener] = []
     if task.type == 'chief' and not task.has_evaluator:
         listeners = [hooks.EvaluationListener(make_estimator(params), evaluation, stop)]
-    if task.leads:
+    if task.is_leader:
         # Before any hook of TF's asks for it.
         event_files.open_event_file(params.model_dir)
 
