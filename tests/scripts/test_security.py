@@ -245,6 +245,7 @@ def test_a_checkpoint_of_others_is_read_without_its_graph(tmp_path):
     run = shutil.copytree(OLD_RUN, str(tmp_path / 'run'))
     with open(os.path.join(run, 'model.ckpt-4.meta'), 'wb') as file:
         file.write(b'no graph')
+    from trainer.monitoring import picture_files
     from trainer.settings import storage
 
     prefix = os.path.join(run, 'model.ckpt-4')

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import select
 import struct
 import sys
 import termios
@@ -118,7 +119,9 @@ def test_a_bar_goes_on_where_a_session_is_made_anew(trained, monkeypatch):
         monkeypatch.setattr(sys, 'stderr', terminal)
         trained()
         monkeypatch.undo()
-        shown = os.read(reading, 100000).decode()
+        shown = ''
+        while select.select([reading], [], [], 0.2)[0]:  # A read gives a part of it.
+            shown += os.read(reading, 100000).decode()
     os.close(reading)
     assert 'step 6/8  75%' in shown
     assert shown.count('starting') == 1

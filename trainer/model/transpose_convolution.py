@@ -63,7 +63,8 @@ def _gradients_of_3x3(
     empty_row = tf.zeros_like(own[:, :, :1])
     below = [tf.concat([empty_row, shifted[:, :, :-1]], axis=2) for shifted in (own, right)]
     shifted = tf.reshape(tf.concat([own, right] + below, axis=0), [4 * in_channels, -1])
-    # A pixel 2c + p of a kernel's row or column is place p of the c-th cell; the fourth place is padding.
+    # A pixel 2c + p of a kernel's row or column is place p of the c-th cell; the fourth place is
+    # padding.
     by_cell = tf.reshape(tf.matmul(shifted, cells), [2, 2, in_channels, 2, 2, out_channels])
     d_kernel = tf.reshape(
         tf.transpose(by_cell, [0, 3, 1, 4, 5, 2]), [4, 4, out_channels, in_channels]
