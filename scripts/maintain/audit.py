@@ -5,9 +5,9 @@ reviewed, but PyPI could not be asked. VAE_AUDIT_URL names another server of its
 """
 
 import argparse
-import concurrent.futures
 import json
 import os
+import pathlib
 import re
 import sys
 
@@ -17,49 +17,51 @@ from scripts import ROOT
 from trainer.base import path_flags, terminal
 from trainer.serving import verify_export
 
-
-def pins(path):
-    """Returns `{name: (version, place)}` of a lock, where the image is `build` and `image`."""
-    places = {'rest': 'image', 'not in the container image': 'tests'}
-    with open(path) as file:
-        sections = re.findall(r'^# --+ (.*)\n((?:[^#].*\n)*)', file.read(), re.M)
-    pin = re.compile(r'^([\w.-]+)==(\S+)', re.M)
-    by_place = {places.get(place, place): dict(pin.findall(lines)) for place, lines in sections}
-    return {name: (by_place[place][name], place) for place in by_place for name in by_place[place]}
-
-
-def unreviewed(locked, packages):
-    """Yields what differs between the lock and the reviewed packages."""
-    for name, (version, place) in locked.items():
-        then = packages.get(name)
-        if then is None:
-            yield f'{name} {version} is new'
-        elif then['version'] != version:
-            yield f'{name} {version} was reviewed as {then["version"]}'
-        elif then['place'] != place:
-            yield f'{name} has moved from {then["place"]} to {place}'
-    yield from (f'{name} is locked no more' for name in packages if name not in locked)
-
-
-def unlisted(release):
-    """Returns PyPI's advisories for a release that no row of the package has."""
-    package, version, rows = release
-    url = os.environ.get('VAE_AUDIT_URL', 'https://pypi.org/pypi')
-    response = requests.get(f'{url}/{package}/{version}/json', timeout=15)
-    response.raise_for_status()
-    listed = '|'.join(name for row in rows for name in [row['id'], *row.get('aliases', [])])
-    found, texts = response.json()['vulnerabilities'], []  # A mirror's answer may have none.
-    for one in found:
-        names = sorted({one['id'], *(one.get('aliases') or [])})
-        if not (one.get('withdrawn') or any(re.fullmatch(listed, name) for name in names)):
-            text = (one.get('summary') or one.get('details') or '').strip()
-            texts.append('{}: {} ({:.100})'.format(package, ', '.join(names), text))
-    return texts
+_PLACES = {'rest': 'image', 'not in the container image': 'tests'}
+_ROW = '{package} ({place}): {id}, {severity}: {what}. Reaches us: {reaches_us}; {why}.'
 
 
 def load(path):
-    with open(path) as file:
-        return json.load(file)
+    return json.loads(pathlib.Path(path).read_text())
+
+
+def pins(path):
+    """Returns `{name: (version, place)}` of a lock; a container's are `build` and `image`."""
+    sections = re.findall(r'^# --+ (.*)\n((?:[^#].*\n)*)', pathlib.Path(path).read_text(), re.M)
+    return {
+        name: (version, _PLACES.get(heading, heading))
+        for heading, text in sections
+        for name, version in re.findall(r'^([\w.-]+)==(\S+)', text, re.M)
+    }
+
+
+def differences(locked, packages):
+    """Yields what differs between the lock and the reviewed packages."""
+    for name, (version, place) in locked.items():
+        row = packages.get(name)
+        if row is None:
+            yield f'{name} {version} is new'
+        elif row['version'] != version:
+            yield f'{name} {version} was reviewed as {row["version"]}'
+        elif row['place'] != place:
+            yield f'{name} has moved from {row["place"]} to {place}'
+    yield from (f'{name} is locked no more' for name in packages if name not in locked)
+
+
+def unlisted(session, name, version, rows):
+    """Returns PyPI's advisories for a release that no row has; KeyError where it knows of none."""
+    url = os.environ.get('VAE_AUDIT_URL', 'https://pypi.org/pypi')
+    response = session.get(f'{url}/{name}/{version}/json', timeout=15)
+    response.raise_for_status()
+    known = [one for row in rows if row['package'] == name for one in [row['id'], *row['aliases']]]
+    texts = []
+    for found in response.json()['vulnerabilities']:
+        names = sorted({found['id'], *(found.get('aliases') or [])})
+        listed = any(re.fullmatch('|'.join(known), one) for one in names)
+        if not (listed or found.get('withdrawn')):
+            text = (found.get('summary') or found.get('details') or '').strip()
+            texts.append('{}: {} ({:.100})'.format(name, ', '.join(names), text))
+    return texts
 
 
 def main():
@@ -70,20 +72,16 @@ def main():
     args = parser.parse_args()
     locked = verify_export.read('--lock', args.lock, pins)
     reviewed = verify_export.read('--reviewed', args.reviewed, load)
-    packages, rows = reviewed['packages'], {name: [] for name in locked}
-    line = '{package} ({place}): {id}, {severity}: {what}. Reaches us: {reaches_us}; {why}.'
-    for row in reviewed['advisories']:
-        rows.setdefault(row['package'], []).append(row)
+    rows, packages = reviewed['advisories'], reviewed['packages']
+    for row in rows:
         if args.all or row['reaches_us'] != 'no':
-            print(line.format(place=packages[row['package']]['place'], **row))
-    count = len(reviewed['advisories'])
-    print('{} packages, {} rows, as of {}.'.format(len(locked), count, reviewed['as_of']))
-    code, to_review = 0, list(unreviewed(locked, packages))
-    releases = [(name, version, rows[name]) for name, (version, _) in locked.items()]
+            print(_ROW.format(place=packages[row['package']]['place'], **row))
+    print('{} packages, {} rows, as of {}.'.format(len(locked), len(rows), reviewed['as_of']))
+    code, to_review = 0, list(differences(locked, packages))
     try:
-        texts = unlisted(releases[0])  # the others only if this one is answered
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            to_review += sum(pool.map(unlisted, releases[1:]), texts)
+        with requests.Session() as session:
+            found = [unlisted(session, name, locked[name][0], rows) for name in locked]
+        to_review += sum(found, [])
     except (requests.RequestException, ValueError, KeyError, TypeError) as error:
         why, code = type(error).__name__, 3
         print('PyPI knows no advisories here ({}): only the file was compared.'.format(why))
