@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 
 from scripts import ROOT
 
@@ -30,21 +29,16 @@ MACOS = ['macosx_11_0_x86_64']
 
 def resolve(requirements, platforms=()):
     """A dict of (name, version) to the file's (sha256, whether it is for any platform)."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = os.path.join(folder, 'report.json')
-        command = [sys.executable, '-Im', 'pip', '--disable-pip-version-check', 'install']
-        command += ['--quiet', '--dry-run', '--ignore-installed', '--report', report]
-        if platforms:
-            command += ['--no-deps', '--only-binary=:all:', '--target', folder]
-            # uv itself runs on a later Python than the one it fetches.
-            command += ['--ignore-requires-python', '--python-version=3.7', '--implementation=cp']
-            command += [f'--platform={platform}' for platform in platforms]
-            command += ['--abi=cp37m', '--abi=abi3', '--abi=none']
-        subprocess.run([*command, *requirements], check=True, cwd=ROOT)
-        with open(report) as file:
-            installs = json.load(file)['install']
+    command = [sys.executable, '-Im', 'pip', '--disable-pip-version-check', 'install', '--quiet']
+    command += ['--dry-run', '--ignore-installed', '--report=-', *requirements]
+    if platforms:
+        command += ['--no-deps', '--only-binary=:all:', '--target=nowhere']
+        # uv itself runs on a later Python than the one it fetches.
+        command += ['--ignore-requires-python', '--python-version=3.7', '--implementation=cp']
+        command += ['--abi=cp37m', '--abi=abi3', '--abi=none']
+        command += [f'--platform={platform}' for platform in platforms]
     found = {}
-    for install in installs:
+    for install in json.loads(subprocess.check_output(command, cwd=ROOT))['install']:
         download = install['download_info']
         if 'archive_info' not in download:  # the checkout itself
             continue

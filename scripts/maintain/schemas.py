@@ -17,7 +17,7 @@ import zipfile
 
 from scripts import ROOT
 
-SCHEMAS = os.path.join(ROOT, 'tests', 'schemas')
+SCHEMAS = os.path.join(ROOT, 'tests', 'support', 'schemas')
 
 GOOGLE = 'google-api-python-client==2.202.0'
 KUBEFLOW = 'kubeflow-training==1.9.4'
@@ -25,7 +25,11 @@ KUBERNETES = 'kubernetes==31.0.0'
 VERTEX = ('CustomJob', 'HyperparameterTuningJob', 'UploadModelRequest', 'Endpoint')
 VERTEX += ('DeployModelRequest', 'PredictRequest')
 
+PLAIN = {'str': 'string', 'bool': 'boolean', 'int': 'integer', 'float': 'number'}
+# A quantity may also be a number, but is seldom meant so.
+PLAIN.update(datetime='string', Quantity='string')
 KEPT = ('type', 'enum', 'items', 'properties', 'additionalProperties', '$ref')
+OBJECT = {'type': 'object', 'additionalProperties': False}
 FORMATS = {
     # As protobuf's JSON has it: a string, although numbers are taken too.
     'int64': {'type': ['string', 'integer'], 'pattern': r'^-?\d+$'},
@@ -68,20 +72,15 @@ def from_discovery(schema):
 
 def from_client(name):
     """Turns a type as the generated clients of Kubernetes write it into JSON Schema."""
-    plain = {'str': 'string', 'bool': 'boolean', 'int': 'integer', 'float': 'number'}
-    if name in plain:
-        return {'type': plain[name]}
-    if name in ('datetime', 'Quantity'):  # a quantity may also be a number, but is seldom meant so
-        return {'type': 'string'}
+    if name in PLAIN:
+        return {'type': PLAIN[name]}
     if name == 'object':  # an IntOrString and the like
         return {}
-    inner = re.fullmatch(r'list\[(.*)\]', name)
-    if inner:
-        return {'type': 'array', 'items': from_client(inner.group(1))}
-    inner = re.fullmatch(r'dict\(str, (.*)\)', name)
-    if inner:
-        return {'type': 'object', 'additionalProperties': from_client(inner.group(1))}
-    return {'$ref': '#/definitions/' + name}
+    inner = re.fullmatch(r'(list\[|dict\(str, )(.*)[\])]', name)
+    if not inner:
+        return {'$ref': '#/definitions/' + name}
+    kind, part = ('array', 'items') if name[:4] == 'list' else ('object', 'additionalProperties')
+    return {'type': kind, part: from_client(inner.group(2))}
 
 
 def client_types(wheel):
@@ -97,14 +96,9 @@ def client_types(wheel):
                     for item in node.body
                     if isinstance(item, ast.Assign) and isinstance(item.value, ast.Dict)
                 }
-                types[node.name] = {
-                    'type': 'object',
-                    'additionalProperties': False,
-                    'properties': {
-                        facts['attribute_map'][key]: from_client(value)
-                        for key, value in facts['openapi_types'].items()
-                    },
-                }
+                found = facts['openapi_types'].items()
+                properties = {facts['attribute_map'][key]: from_client(one) for key, one in found}
+                types[node.name] = dict(OBJECT, properties=properties)
     return types
 
 
