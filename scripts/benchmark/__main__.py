@@ -2,9 +2,8 @@
 
     ./scripts/run python scripts/benchmark [--quick] [--only=SECTION,...] [--json=FILE]
 
-README.md says what is compared, and how. PyTorch and the runtimes that load an export need a Python
-3.11 or later; their environments are made in a temporary folder, or kept in the one that
---torch_env or --clients_env names.
+README.md says what is compared, and how. The environments of PyTorch and of the runtimes that load
+an export are made in a temporary folder, or kept in those of --torch_env and --clients_env.
 """
 
 import datetime
@@ -24,7 +23,8 @@ from trainer.data import prepare
 from trainer.settings import command_line
 from trainer.settings.table import HParams
 
-_TORCH = ['torch==2.13.0', 'numpy']
+_PEERS = [('client:', 'clients_env', environment.RUNTIMES)]
+_PEERS += [('torch_', 'torch_env', ['torch==2.13.0', 'numpy'])]
 _QUICK_SECTIONS = ['training', 'constant', 'estimator']
 # Each prints its table and returns its rows.
 SECTIONS = {
@@ -41,22 +41,19 @@ class Bench:
 
     def __init__(self, values, data, folder):
         self.flags, self.data, self.folder = values, data, folder
-        self.params = HParams(data_dir=values.data_dir, model_dir=os.path.join(folder, 'model'))
+        self.params = HParams(data_dir=values.data_dir, model_dir=folder + '/model')
 
     def python_of(self, names):
         """Returns the Python of the peers among processes, if any; its environment is made once."""
-        if any(name.startswith('client:') for name in names):
-            folder = self.flags.clients_env or os.path.join(self.folder, 'clients')
-            return environment.make('--clients_env', folder, environment.RUNTIMES)
-        if any(name.startswith('torch') for name in names):
-            folder = self.flags.torch_env or os.path.join(self.folder, 'torch')
-            return environment.make('--torch_env', folder, _TORCH)
+        for prefix, flag, packages in _PEERS:
+            if any(name.startswith(prefix) for name in names):
+                folder = self.flags[flag].value or os.path.join(self.folder, flag)
+                return environment.make('--' + flag, folder, packages)
         return ''
 
     def train(self, name, **settings):
         """Trains in a new folder of that name, see `trainings.train`."""
-        model_dir = os.path.join(self.folder, name)
-        return trainings.train(model_dir, data_dir=self.params.data_dir, **settings)
+        return trainings.train(f'{self.folder}/{name}', data_dir=self.params.data_dir, **settings)
 
     def make_model(self):
         """Leaves a checkpoint and an export in `params.model_dir`."""
@@ -66,11 +63,7 @@ class Bench:
 
 
 def chosen_sections(values):
-    """Returns the sections to run, in the order of SECTIONS.
-
-    Raises:
-      UserError: a section is unknown, or a file cannot be written.
-    """
+    """Returns the sections to run; UserError if one is unknown, or a file cannot be written."""
     unknown = [name for name in values.only if name not in SECTIONS]
     if unknown:
         text = '--only={}: there is no section {!r}; choose among {}.'

@@ -51,9 +51,8 @@ def run(name, bench):
 def row_of(columns, statistic=statistics.median):
     """Returns times of a column's step, and ratios pair by pair against the first column.
 
-    Args:
-      columns: the answers of each process of a column, by its name; the fastest process counts.
-      statistic: what stands for a turn in ratios.
+    A column holds the answers of processes by their names, of which the fastest counts. The
+    statistic stands for a turn in ratios.
     """
     row = {}
     for column, processes in columns.items():

@@ -59,11 +59,7 @@ def start(name, params, data, python='', cores=None):
 
 
 def in_turns(starts, steps, rounds, warm_up):
-    """Starts processes, warms each by a turn of `warm_up`, lets them take `rounds` turns.
-
-    Returns:
-      The answers of each by its key in `starts`.
-    """
+    """Starts and warms processes, lets them take turns; returns the answers by the starts' keys."""
     turns = {key: [] for key in starts}
     with contextlib.ExitStack() as stack:
         processes = {}

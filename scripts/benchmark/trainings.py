@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -26,8 +27,7 @@ _SECONDS = ('training_seconds', 'wall_seconds', 'cpu_seconds')
 def machine():
     """Returns the date and what the benchmark runs on."""
     with open('/proc/cpuinfo') as f:
-        names = [line.split(':', 1)[1].strip() for line in f if line.startswith('model name')]
-    cpu = names[0] if names else 'an unknown CPU'
+        cpu, *_ = re.findall(r'model name\s*: (.*)', f.read()) + ['an unknown CPU']
     return {'date': datetime.date.today().isoformat(), 'cores': cores.available(), 'cpu': cpu}
 
 
@@ -38,11 +38,7 @@ def _begin(stderr=None, **settings):
 
 
 def train(model_dir, **settings):
-    """Trains; returns its times, and the peak memory of it or one of its children.
-
-    Raises:
-      UserError: it failed.
-    """
+    """Trains; returns its times, and the peak memory of it or a child; UserError if it fails."""
     process = _begin(model_dir=model_dir, **settings)
     # Linux counts the process that started it in: this one, which is smaller.
     _, status, usage = os.wait4(process.pid, 0)
@@ -102,10 +98,8 @@ def first_step(data_dir):
     """Starts a training, and ends it as soon as its progress line tells of the first step."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        model_dir = os.path.join(folder, 'model')
-        with _begin(
-            subprocess.PIPE, data_dir=data_dir, model_dir=model_dir, max_steps=1
-        ) as process:
+        settings = {'data_dir': data_dir, 'model_dir': folder + '/model', 'max_steps': 1}
+        with _begin(subprocess.PIPE, **settings) as process:
             reached = any(line.startswith('step 1/1') for line in process.stderr)
             turn = _since(began, process.pid) if reached else None
             process.kill()

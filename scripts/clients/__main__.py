@@ -25,7 +25,7 @@ from trainer.checkpoints import chosen
 from trainer.serving import saved_model, signatures
 from trainer.serving.saved_model import Options
 from trainer.serving.signatures import DEFAULT
-from trainer.settings import storage
+from trainer.settings import command_line, storage
 from trainer.settings.table import HParams
 
 
@@ -40,15 +40,10 @@ def exports_of(checkpoint_path: str, params: HParams) -> Dict[str, str]:
     return dict(alone, reconstruct=whole, **{DEFAULT: whole})
 
 
-def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    for name, text in {
-        'data_dir': "Folder of prepared TFDS datasets. Default: the run's.",
-        'clients_env': "Folder to keep the other runtimes' environment in.",
-        'json': 'File to write all results to.',
-    }.items():
-        path_flags.define(name, None, text, flag_values)
-    text = 'Folder of a run of trainer.task.'
-    path_flags.define('model_dir', None, text, flag_values, required=True)
+def define_flags() -> None:
+    command_line.define_flags_of_run(['data_dir'])
+    path_flags.define('clients_env', None, "Folder to keep the other runtimes' environment in.")
+    path_flags.define('json', None, 'File to write all results to.')
 
 
 def main(argv: List[str]) -> int:
@@ -70,13 +65,14 @@ def main(argv: List[str]) -> int:
         exports = exports_of(checkpoint_path, dataclasses.replace(params, model_dir=folder))
         results = table.by_tensorflow_1(exports[DEFAULT], golden)
         results.update(table.by_other_runtimes(python, exports, golden))
-        versions = environment.versions(python, environment.RUNTIMES)
+        frozen = environment.run([python, '-m', 'pip', 'freeze'], 'pip freeze').replace('_', '-')
     if values.json:
         files.write_output(values.json, files.json_bytes(results))
     text = table.markdown(results)
     print(text)
     done = [result for by_name in results.values() for result in by_name.values()]
     largest = max(result.get('difference', 0.0) for result in done)
+    versions = [text for text in frozen.split() if text.split('==')[0] in environment.RUNTIMES]
     line = '\nLargest difference {:.1e}; tensorflow==1.14.0, {}.'
     print(line.format(largest, ', '.join(versions)))
     return int('FAILED' in text)

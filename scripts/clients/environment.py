@@ -20,18 +20,8 @@ def make(flag: str, folder: str, packages: List[str]) -> str:
     return os.path.join(folder, 'bin', 'python')
 
 
-def versions(python: str, packages: List[str]) -> List[str]:
-    """Returns the packages with their versions, `name==version`."""
-    frozen = run([python, '-m', 'pip', 'freeze'], 'pip freeze').replace('_', '-').split()
-    return [line for line in frozen if line.split('==')[0] in packages]
-
-
 def run(command: List[str], what: str) -> str:
-    """Runs a command of another Python; returns what it prints.
-
-    Raises:
-      UserError: it fails; the message is its last line, after `what`.
-    """
+    """Runs a command of another Python; returns what it prints; UserError where it fails."""
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=variables(), errors='replace'
     )

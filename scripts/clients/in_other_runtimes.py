@@ -46,11 +46,6 @@ def verify(python: str, export_dir: str, golden: Dict[str, Golden], *arguments: 
             return json.load(f)
 
 
-def tensorflow_2(python: str, export_dir: str, golden: Dict[str, Golden]) -> Results:
-    """`tf.saved_model.load` and its `signatures`."""
-    return verify(python, export_dir, golden, '--runtime=tensorflow2')
-
-
 def onnx(python: str, export_dir: str, golden: Dict[str, Golden]) -> Results:
     """Each signature through `python -m tf2onnx.convert`."""
     # In one process, because importing TensorFlow takes longer than a conversion.

@@ -85,12 +85,8 @@ def rest(export_dir: str, by_row: bool) -> Dict[str, Call]:
     runs, types = raw_session(export_dir), input_types(export_dir)
 
     def call(name: str, inputs: Dict[str, Any]) -> Dict[str, np.ndarray]:
-        request = json.loads(json.dumps(request_of(name, inputs, by_row)))
-        values, rows = kserve_model.inputs_of(request, types[name])
-        fed = {
-            key: kserve_model.array_of(key, value, types[name][key])
-            for key, value in values.items()
-        }
+        values, rows = kserve_model.inputs_of(request_of(name, inputs, by_row), types[name])
+        fed = {key: kserve_model.array_of(key, values[key], types[name][key]) for key in values}
         outputs = runs[name](fed)
         answer = json.loads(json.dumps(kserve_model.response_of(outputs, rows)))
         return arrays_of(answer, list(outputs))
@@ -98,24 +94,22 @@ def rest(export_dir: str, by_row: bool) -> Dict[str, Call]:
     return {name: functools.partial(call, name) for name in types}
 
 
+def _base64(value: bytes) -> Dict[str, str]:
+    return {'b64': base64.b64encode(value).decode('ascii')}
+
+
 def request_of(signature: str, inputs: Dict[str, Any], by_row: bool) -> Dict[str, Any]:
     """Returns the documented JSON of a request; the name of an only input is left out."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, bytes):
-            return {'b64': base64.b64encode(value).decode('ascii')}
-        return [plain(part) for part in value] if isinstance(value, list) else value
-
-    columns = {name: plain(np.asarray(value).tolist()) for name, value in inputs.items()}
-    only = next(iter(columns)) if len(columns) == 1 else None
-    if not by_row:
-        return {'signature_name': signature, 'inputs': columns[only] if only else columns}
-    count = max([len(value) for value in columns.values() if isinstance(value, list)] + [1])
+    lists = {name: np.asarray(value).tolist() for name, value in inputs.items()}
+    columns = json.loads(json.dumps(lists, default=_base64))
+    lengths = [len(value) for value in columns.values() if isinstance(value, list)]
     rows = [
         {key: value[row] if isinstance(value, list) else value for key, value in columns.items()}
-        for row in range(count)
+        for row in range(max(lengths, default=1))
     ]
-    return {'signature_name': signature, 'instances': [row[only] if only else row for row in rows]}
+    if len(columns) == 1:
+        (columns,), rows = columns.values(), [next(iter(row.values())) for row in rows]
+    return {'signature_name': signature, **({'instances': rows} if by_row else {'inputs': columns})}
 
 
 def arrays_of(answer: Dict[str, Any], names: List[str]) -> Dict[str, np.ndarray]:
