@@ -8,6 +8,7 @@ front. A process that a signal kills is started anew, as a cloud does, `--restar
 refuses to run (code 1) ends the cluster. Ends with 0 when all have ended with 0.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -30,16 +31,13 @@ _SECONDS_TO_TERMINATE = 20.0
 
 def addresses(counts: Dict[str, int]) -> Dict[str, List[str]]:
     """Returns loopback addresses whose ports were free a moment ago, by type of task."""
-    held, cluster = [], {}
-    for kind, count in counts.items():
-        cluster[kind] = []
-        for _ in range(count):
-            held.append(socket.socket())
-            held[-1].bind(('127.0.0.1', 0))
-            cluster[kind].append('127.0.0.1:{}'.format(held[-1].getsockname()[1]))
-    for one in held:
-        one.close()
-    return {kind: hosts for kind, hosts in cluster.items() if hosts}
+    cluster: Dict[str, List[str]] = {}
+    with contextlib.ExitStack() as held:
+        for kind in [kind for kind, count in counts.items() for _ in range(count)]:
+            one = held.enter_context(socket.socket())
+            one.bind(('127.0.0.1', 0))
+            cluster.setdefault(kind, []).append('127.0.0.1:{}'.format(one.getsockname()[1]))
+    return cluster
 
 
 class Member:
@@ -57,15 +55,9 @@ class Member:
     def start(self) -> None:
         self.starts += 1
         self.process = subprocess.Popen(
-            self._command,
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            universal_newlines=True,
-            errors='replace',
-        )
+            self._command, cwd=ROOT, env=self._environment, errors='replace',
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
         self._reader = threading.Thread(target=self._show, args=[self.process], daemon=True)
         self._reader.start()
 
@@ -73,19 +65,13 @@ class Member:
         for line in process.stdout or ():
             print('[{}] {}'.format(self.name, line.rstrip()), flush=True)
 
-    def terminate(self) -> None:
-        """Tells the process to end."""
-        if self.process.poll() is None:
-            self.process.terminate()
-
     def end(self) -> None:
         """Waits for the end of a process that was told to, kills it if it does not."""
-        if self.process.poll() is None:
-            try:
-                self.process.wait(_SECONDS_TO_TERMINATE)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        try:
+            self.process.wait(_SECONDS_TO_TERMINATE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self._reader.join(_SECONDS_TO_TERMINATE)
 
 
@@ -98,7 +84,8 @@ def run(members: List[Member], restarts: int) -> int:
             code = member.process.poll()
             if code is None or code == 0:
                 continue
-            if not _is_signal(code) or member.starts > restarts:
+            # Killed, or ended by a handler of a signal: for Kubernetes that is worth another start.
+            if 0 < code < 128 or member.starts > restarts:
                 print('[cluster] {} ended with code {}.'.format(member.name, code), flush=True)
                 return code if 0 < code < 256 else 1
             print('[cluster] {} was killed: starting it anew.'.format(member.name), flush=True)
@@ -118,15 +105,10 @@ def run(members: List[Member], restarts: int) -> int:
         time.sleep(0.2)
 
 
-def _is_signal(code: int) -> bool:
-    """Killed, or ended by a handler of a signal: what Kubernetes counts as worth another start."""
-    return code < 0 or code >= 128
-
-
 def main(argv: List[str]) -> NoReturn:
     values = flags.FLAGS
     counts = {'chief': 1, 'worker': values.workers, 'ps': values.ps}
-    counts['evaluator'] = int(values.evaluator)
+    counts.update(evaluator=int(values.evaluator))
     cluster = addresses(counts)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -143,7 +125,7 @@ def main(argv: List[str]) -> NoReturn:
     finally:
         # All at once: parameter servers go on for a while, for the chief to save the weights.
         for member in members:
-            member.terminate()
+            member.process.terminate()
         for member in members:
             member.end()
 
@@ -153,9 +135,8 @@ def define_flags() -> None:
     flags.DEFINE_integer('ps', 1, 'Parameter servers.', lower_bound=1)
     flags.DEFINE_bool('evaluator', False, 'An evaluator; without one the chief evaluates.')
     flags.DEFINE_integer('restarts', 5, 'Times a killed process is started anew.', lower_bound=0)
-    flags.DEFINE_list(
-        'absent', [], 'Processes that the others are told of but that never come, as worker:1.'
-    )
+    text = 'Processes that the others are told of but that never come, as worker:1.'
+    flags.DEFINE_list('absent', [], text)
 
 
 if __name__ == '__main__':

@@ -37,6 +37,7 @@ class Runs:
         self.params = HParams(**settings['params'])
         self.data = PreparedDataset(**settings['data'])
         self.checkpoint = tf.train.latest_checkpoint(self.params.model_dir)
+        self.of_trainer = run.make_estimator(self.params)
 
     def training(self):
         return self._train(self._batches().make_one_shot_iterator().get_next())
@@ -48,7 +49,7 @@ class Runs:
     def input(self):
         # Left where a training step would take them.
         batch = self._batches().make_one_shot_iterator().get_next()['images'].op
-        return self._in_session(batch, run.make_estimator(self.params).config.session_config)
+        return self._in_session(batch, self.of_trainer.config.session_config)
 
     def gemm(self):
         square = tf.Variable(tf.random.normal([GEMM_SIZE, GEMM_SIZE]))
@@ -74,13 +75,13 @@ class Runs:
         params = self.params
         saver = CheckpointSaverHook(params.model_dir, save_steps=params.checkpoint_steps)
         hooks = [ProgressHook(TrainingProgress(params), params), saver, _WantedSteps()]
-        run.make_estimator(params).train(self._batches, hooks=hooks)
+        self.of_trainer.train(self._batches, hooks=hooks)
 
     def evaluation(self):
-        estimator, more = run.make_estimator(self.params), (1000, self.params.binarization)
+        more = ('test', 1000, self.params.binarization)
+        images = lambda: inputs.eval_input_fn(self.data, *more)  # noqa: E731
         settings = {'checkpoint_path': self.checkpoint, 'name': 'timed'}
-        settings['input_fn'] = lambda: inputs.eval_input_fn(self.data, 'test', *more)
-        return (estimator.evaluate(**settings) for _ in _FOREVER)
+        return (self.of_trainer.evaluate(images, **settings) for _ in _FOREVER)
 
     def export(self):
         # Each into a folder of its own: their names have whole seconds.
@@ -118,8 +119,7 @@ class Runs:
         tf.set_random_seed(self.params.seed)
         tf.train.create_global_step()
         spec = model_fn.model_fn(features, None, tf.estimator.ModeKeys.TRAIN, self.params)
-        config = run.make_estimator(self.params).config.session_config
-        return self._in_session([spec.train_op, spec.loss], config)
+        return self._in_session([spec.train_op, spec.loss], self.of_trainer.config.session_config)
 
     def _in_session(self, fetches, config=None, feeds=_FOREVER):
         with tf.Session(config=config) as session:

@@ -76,15 +76,11 @@ def rows_of(name, turns, reference):
     values = sorted(turns, key=lambda value: value != reference)  # it comes first
     row = row_of({str(value): {'training': turns[value]} for value in values})
     return [
-        {
-            'setting': name,
-            'value': value,
-            'median_ms': row['{}_median_ms'.format(value)],
-            'ratio_to_default': row.get('ratio_vs_{}'.format(value), 1.0),
-            'peak_megabytes': row['{}_peak_megabytes'.format(value)],
-        }
+        {'setting': name, 'value': value, 'median_ms': row['{}_median_ms'.format(value)],
+         'ratio_to_default': row.get('ratio_vs_{}'.format(value), 1.0),
+         'peak_megabytes': row['{}_peak_megabytes'.format(value)]}
         for value in turns
-    ]
+    ]  # fmt: skip
 
 
 def plot(rows, figure):

@@ -25,11 +25,7 @@ Results = Dict[str, Dict[str, Any]]  # by signature: `difference`, and `error` w
 
 
 def verify(python: str, export_dir: str, golden: Dict[str, Golden], *arguments: str) -> Results:
-    """Runs the `verify_export.py` of an export in another Python.
-
-    Raises:
-      UserError: it could not begin.
-    """
+    """Runs the `verify_export.py` of an export in another Python; UserError if it cannot begin."""
     program = os.path.join(export_dir, 'assets.extra', 'verify_export.py')
     with tempfile.TemporaryDirectory() as folder:
         results, expected = os.path.join(folder, 'results.json'), os.path.join(folder, 'golden.npz')
@@ -71,11 +67,7 @@ def openvino(python: str, exports: Dict[str, str], golden: Dict[str, Golden]) ->
 
 @contextlib.contextmanager
 def kserve(python: str, export_dir: str) -> Iterator[str]:
-    """Starts KServe with the export; yields the URL of the model.
-
-    Raises:
-      UserError: it did not start.
-    """
+    """Starts KServe with the export; yields the URL of the model, or raises UserError."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]

@@ -72,16 +72,12 @@ def _parsed(tune: str, name: str, value: Any) -> Any:
 def check_trials(parameters: Sequence[Dict[str, Any]], trainer: flags.FlagValues) -> str:
     """Returns the metric that the trials report; refuses trials that fail or do not compare.
 
-    Each trial passes the trainer's own checks.
-
-    Ranges are looked at where they begin and end; one of whole numbers also right after its
-    beginning, as a divisor, say, may fit both ends and nothing between.
+    Each trial passes the trainer's own checks. Ranges are looked at where they begin and end; one
+    of whole numbers also right after its beginning, as a divisor, say, may fit both ends and
+    nothing between.
 
     Args:
       parameters: the ParameterSpecs; none of a job that is no tuning.
-
-    Returns:
-      The name of the metric that the trials report.
 
     Raises:
       UserError: names the settings, and why.

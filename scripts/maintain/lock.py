@@ -12,8 +12,7 @@ import sys
 
 from scripts import ROOT
 
-LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
-
+LOCK = ROOT + '/scripts/requirements.lock'
 HEADER = """\
 # All packages of the environment, with the hashes of their files. Do not edit; made by
 #     ./scripts/run python scripts/maintain/lock.py
@@ -42,10 +41,9 @@ def resolve(requirements, platforms=()):
         download = install['download_info']
         if 'archive_info' not in download:  # the checkout itself
             continue
-        key = install['metadata']['name'], install['metadata']['version']
-        digest = download['archive_info']['hashes']['sha256']
         portable = download['url'].endswith(('-none-any.whl', '.tar.gz', '.zip'))
-        found[key] = digest, portable
+        key = install['metadata']['name'], install['metadata']['version']
+        found[key] = download['archive_info']['hashes']['sha256'], portable
     return found
 
 
