@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 from unittest import mock
 
 import numpy as np
 import tensorflow as tf
 
+from trainer.data import inputs
 from trainer.data.dataset import DatasetFacts, PreparedDataset
 from trainer.serving import saved_model
 from trainer.settings.table import HParams
@@ -69,3 +71,37 @@ def trained(data, params):
 def variables(checkpoint_path):
     reader = tf.train.load_checkpoint(checkpoint_path)
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def spoil_input(step, value=math.nan):
+    """Puts `value` into one pixel of the batch of a step, 1 the first, of trainings from now on."""
+    sound = inputs.train_input_fn
+
+    def train_input_fn(prepared, batch_size, seed, start_step, binarization):
+        def spoil(number, features):
+            images = features['images']
+            first = tf.equal(tf.range(tf.size(images)), 0) & tf.equal(number, step - 1)
+            bad = tf.fill(tf.shape(images), value)
+            return {'images': tf.where(tf.reshape(first, tf.shape(images)), bad, images)}
+
+        batches = sound(prepared, batch_size, seed, start_step, binarization)
+        numbers = tf.data.Dataset.range(start_step, tf.int64.max)
+        return tf.data.Dataset.zip((numbers, batches)).map(spoil)
+
+    inputs.train_input_fn = train_input_fn
+
+
+def poison(checkpoint_path, value=math.nan):
+    """Writes `value` into one weight of a checkpoint; returns its name."""
+    values = variables(checkpoint_path)
+    name = next(name for name in sorted(values) if name.endswith('kernel'))
+    values[name].flat[0] = value
+    with tf.Graph().as_default(), tf.Session() as session:
+        save = tf.raw_ops.SaveV2(
+            prefix=checkpoint_path,
+            tensor_names=list(values),
+            shape_and_slices=[''] * len(values),
+            tensors=list(values.values()),
+        )
+        session.run(save)
+    return name

@@ -105,44 +105,12 @@ def test_weights_that_overflow_reach_no_checkpoint(prepared, tmp_path, save_step
     assert not tf.gfile.Glob(str(tmp_path / 'model.ckpt-[1-9]*'))
 
 
-def with_nan_at(step):
-    """`input.train_input_fn` with one pixel of the batch of that step, 1 the first, made NaN."""
-    sound = inputs.train_input_fn
-
-    def train_input_fn(prepared, batch_size, seed, start_step, binarization):
-        def spoil(number, features):
-            images = features['images']
-            first = tf.equal(tf.range(tf.size(images)), 0) & tf.equal(number, step - 1)
-            nan = tf.fill(tf.shape(images), math.nan)
-            return {'images': tf.where(tf.reshape(first, tf.shape(images)), nan, images)}
-
-        batches = sound(prepared, batch_size, seed, start_step, binarization)
-        return tf.data.Dataset.zip((tf.data.Dataset.range(start_step, 100), batches)).map(spoil)
-
-    return train_input_fn
-
-
-def poison(checkpoint_path):
-    """Writes NaN into one weight of a checkpoint."""
-    values = tiny.variables(checkpoint_path)
-    name = next(name for name in sorted(values) if name.endswith('kernel'))
-    values[name].flat[0] = math.nan
-    with tf.Graph().as_default(), tf.Session() as session:
-        save = tf.raw_ops.SaveV2(
-            prefix=checkpoint_path,
-            tensor_names=list(values),
-            shape_and_slices=[''] * len(values),
-            tensors=list(values.values()),
-        )
-        session.run(save)
-    return name
-
-
 @pytest.mark.slow
 def test_a_stopped_training_goes_on_from_its_last_good_checkpoint(prepared, tmp_path, monkeypatch):
     params = params_in(tmp_path, save_summary_steps=2)  # Steps 1, 3 and 5.
     with monkeypatch.context() as patched:
-        patched.setattr(inputs, 'train_input_fn', with_nan_at(5))
+        patched.setattr(inputs, 'train_input_fn', inputs.train_input_fn)  # Puts it back.
+        tiny.spoil_input(5)
         sentence = refusal(run.run, params)
     assert 'step 5 was stopped' in sentence
     assert '1 of the 1,920 pixels of its batch are not finite' in sentence
@@ -163,7 +131,7 @@ def test_a_stopped_training_goes_on_from_its_last_good_checkpoint(prepared, tmp_
     assert unbroken['global_step'] == 6
     assert all(np.isfinite(value).all() for value in unbroken.values())
 
-    name = poison(str(tmp_path / 'model.ckpt-6'))
+    name = tiny.poison(str(tmp_path / 'model.ckpt-6'))
     sentence = refusal(run.run, params)
     assert 'model.ckpt-6 holds weights that are not finite ({})'.format(name) in sentence
     assert 'the last good checkpoint is {}: '.format(third) in sentence
@@ -183,7 +151,7 @@ def test_the_last_good_checkpoint_is_named_within_its_folder_and_no_file_is_remo
             saver.save(session, str(folder / 'model.ckpt'), step)
     listing.check_last_checkpoint(str(folder))
     for step in (3, 2):
-        poison(str(folder / 'model.ckpt-{}'.format(step)))
+        tiny.poison(str(folder / 'model.ckpt-{}'.format(step)))
     before = sorted(os.listdir(str(folder)))
     assert 'model.ckpt-3 holds' in refusal(listing.check_last_checkpoint, str(folder))
     assert sorted(os.listdir(str(folder))) == before
@@ -191,6 +159,6 @@ def test_the_last_good_checkpoint_is_named_within_its_folder_and_no_file_is_remo
     moved = str(tmp_path / 'moved')
     assert tf.train.latest_checkpoint(moved) == os.path.join(moved, 'model.ckpt-1')
     listing.check_last_checkpoint(moved)
-    poison(os.path.join(moved, 'model.ckpt-1'))
+    tiny.poison(os.path.join(moved, 'model.ckpt-1'))
     assert 'no good checkpoint is left' in refusal(listing.check_last_checkpoint, moved)
     listing.check_last_checkpoint(str(tmp_path))
