@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies
 
-from scripts import cluster_faults, laboratory, train_cluster
+from scripts import train_cluster
+from tests.faults import run_folder
 from tests.support.fuzzing import examples
 from tests.support.paths import ROOT
 from trainer.base.errors import UserError
@@ -233,39 +234,6 @@ def test_a_cluster_that_refuses_to_run_ends_with_its_code():
     assert 'Traceback' not in done.stdout
 
 
-def kill_one_after_the_other(running):
-    for part, name in enumerate(['worker:0', 'evaluator:0', 'ps:0', 'chief:0']):
-        running.wait(lambda part=part: running.look() >= running.max_steps * (part + 1) // 6)
-        running.kill(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    'options, fault, max_steps',
-    [
-        ([], lambda running: None, 1500),
-        ([], kill_one_after_the_other, 300),
-        (['--absent=worker:1'], cluster_faults.restart_job, 300),
-        ([], cluster_faults.random_kills(0), 300),
-        ([], cluster_faults.tell_job_to_end, 300),
-    ],
-    ids=['nothing', 'each once', 'whole job, a worker never comes', 'seed 0', 'told to end'],
-)
-def test_real_clusters_end_well(options, fault, max_steps, mnist_data_dir, tmp_path):
-    running = cluster_faults.Cluster(str(tmp_path), max_steps, mnist_data_dir, options)
-    try:
-        fault(running)
-        row = cluster_faults.outcome(running)
-    finally:
-        if running.launcher.poll() is None:
-            running.kill_all()
-    log = (tmp_path / 'cluster.log').read_text()
-    assert row['good'], (row, log)
-    assert 'Traceback' not in log
-    if max_steps == 1500:
-        assert row['negative_elbo'] <= 130
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('evaluator', ['--evaluator', '--noevaluator'])
 def test_a_real_cluster_stops_early_and_leaves_everything(evaluator, mnist_data_dir, tmp_path):
@@ -301,7 +269,7 @@ def test_a_real_cluster_stops_early_and_leaves_everything(evaluator, mnist_data_
         'new_images.png', 'reconstructions.png', 'latent_manifold.png', 'training_curves.png',
     ):  # fmt: skip
         assert os.path.getsize(os.path.join(str(tmp_path), path)) > 0
-    assert laboratory.export_answers(str(tmp_path / 'export' / 'final'))
+    assert run_folder.export_answers(run_folder.final_export(str(tmp_path)))
 
     log = run()
     assert 'has stopped early at step {:,}'.format(step) in log

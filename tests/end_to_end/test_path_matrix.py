@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from absl import flags
 
-from scripts import fault_table
 from scripts.benchmark import __main__ as benchmark
 from scripts.clients import __main__ as clients
 from scripts.maintain import audit
@@ -66,7 +65,6 @@ FLAGS = {
     'clients': {
         'model_dir': 'run', 'data_dir': 'data', 'clients_env': 'new folder', 'json': 'new file',
     },
-    'fault_table': {'data_dir': 'data', 'work_dir': 'new run', 'json': 'new file'},
     'audit': {'lock': 'text', 'reviewed': 'text'},
     'verify_export': {
         'export_dir': 'export', 'golden': 'text', 'onnx': 'text', 'json': 'new file',
@@ -74,12 +72,12 @@ FLAGS = {
 }  # fmt: skip
 MAINS = {
     'task': task.main, 'prepare_data': prepare_data.main, 'benchmark': benchmark.main,
-    'clients': clients.main, 'fault_table': fault_table.main,
+    'clients': clients.main,
     **{name: main for name, (_, main) in PROGRAMS.items() if main},
 }  # fmt: skip
 ALIASES = {'job-dir', 'job_dir'}
 # They do nothing here but their checks.
-ONLY_REFUSED = {'clients', 'fault_table', 'audit'}
+ONLY_REFUSED = {'clients', 'audit'}
 ALL = {**TABLES, **{name: defined_by(define) for name, define in SCRIPTS.items()}}
 CELLS = [(program, name) for program, roles in FLAGS.items() for name in roles]
 NEED_AN_EXPORT = {('predict', 'images')} | {cell for cell in CELLS if cell[0] == 'verify_export'}
@@ -155,9 +153,9 @@ def world():
 
     with datasets.small_mnist(found.idx), no_download(), mock.patch.object(
         prepare_module, 'prepare', in_this_process
-    ), mock.patch.object(training_run, 'train_and_evaluate', train_nothing), mock.patch.object(
-        fault_table, 'run_rows', train_nothing
-    ), mock.patch.dict(benchmark.SECTIONS, {'scale': lambda bench: {}}, clear=True):
+    ), mock.patch.object(training_run, 'train_and_evaluate', train_nothing), mock.patch.dict(
+        benchmark.SECTIONS, {'scale': lambda bench: {}}, clear=True
+    ):
         yield found
     shutil.rmtree(root)
 
@@ -192,7 +190,6 @@ def arguments_of(program, name, value, world, root):
         'prepare_data': {'data_dir': world.data},
         'benchmark': {'data_dir': world.data},
         'clients': {'model_dir': world.run, 'data_dir': world.data},
-        'fault_table': {'data_dir': world.data},
         'audit': {},
         'verify_export': {
             'export_dir': world.export, 'signatures': 'reconstruct_png', 'runtime': 'tensorflow1',

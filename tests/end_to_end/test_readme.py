@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 
-from scripts import cluster_faults
 from tests.fuzz.test_fuzz_flags import SCRIPTS, TABLES, defined_by
 from tests.support.cloud_checks import load_script
 from tests.support.paths import ROOT
@@ -37,7 +36,6 @@ def tables():
         folder = 'scripts/' + name
         ending = '' if os.path.isdir(os.path.join(ROOT, folder)) else '.py'
         found[folder + ending] = defined_by(define)
-    found['scripts/cluster_faults.py'] = defined_by(cluster_faults.define_flags)
     found['scripts/reproduce_results'] = defined_by(load_script('reproduce_results').define_flags)
     return found
 

@@ -13,7 +13,7 @@ import yaml
 from absl import flags
 from hypothesis import strategies
 
-from scripts import fault_table, train_cluster
+from scripts import train_cluster
 from scripts.benchmark import __main__ as benchmark
 from scripts.clients import __main__ as clients
 from tests.support import cloud_checks
@@ -298,7 +298,6 @@ def test_a_job_has_a_name_that_the_service_takes():
 SCRIPTS = {
     'benchmark': benchmark.define_flags,
     'clients': clients.define_flags,
-    'fault_table': fault_table.define_flags,
     'train_cluster': train_cluster.define_flags,
 }
 
