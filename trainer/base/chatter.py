@@ -3,7 +3,6 @@
 import logging
 import os
 
-# TF 1.14 warns of its own deprecated calls, hundreds of lines that nobody here can act on.
 _CHATTER = (
     'is deprecated',
     'are deprecated',
@@ -22,14 +21,10 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
 
 
 def silence_chatter() -> None:
-    """Hides TF's deprecation notices and INFO lines; warnings and errors still show.
-
-    It has to be called before TensorFlow is imported: some notices come during the import, and the
-    runtime reads its log level then (0: INFO and above, 1: warnings and above).
-    """
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')
-    # Without it, 1.14 warns in every process that it will not compile for the CPU. The flag only
-    # permits what no session here asks for.
+    """Hides TF's deprecation notices and INFO lines; call it before TensorFlow is imported."""
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '1')  # Warnings and above.
+    # Only permits what no session here asks for. Without it, 1.14 warns in every process that it
+    # will not compile for the CPU.
     os.environ.setdefault('TF_XLA_FLAGS', '--tf_xla_cpu_global_jit')
     tensorflow_logger = logging.getLogger('tensorflow')
     if _is_worth_reading not in tensorflow_logger.filters:

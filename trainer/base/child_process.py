@@ -26,13 +26,10 @@ class _Traceback(Exception):
 
 
 def call(function: Callable[..., None], *args: Any) -> None:
-    """Calls `function(*args)` in a new process; both have to be picklable.
+    """Calls `function(*args)` in a spawned process; both have to be picklable.
 
-    It is a spawned one, with no thread or session of this one; its main module is imported there.
-
-    Raises:
-      Died: it was killed, for instance.
-      Exception: what `function` raised.
+    It has no thread or session of this one, and imports its main module. Raises what `function`
+    raised, or Died.
     """
     context = multiprocessing.get_context('spawn')
     receiver, sender = context.Pipe(duplex=False)
@@ -57,10 +54,7 @@ def call(function: Callable[..., None], *args: Any) -> None:
 
 
 def _answer(sender: connection.Connection, function: Callable[..., None], args: Any) -> None:
-    """Sends what `function` raises, or None; a signal ends it after its own cleanup.
-
-    It ends with its parent too, and does not wait for threads that have lost their purpose.
-    """
+    """Sends what `function` raises, or None; ends with its parent, or by a signal, cleaned up."""
     threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
     try:
         with terminal.guarded(must_print=False), signals.handled():

@@ -50,17 +50,13 @@ def progress_bar(what: str, total: int, done: int) -> Optional[tqdm.tqdm]:
 
 
 class Pace:
-    """How long a piece of work took of late: a mean since the start forgets no slow minute.
-
-    Args:
-      done, seconds: pieces done, and seconds spent on them, so far.
-    """
+    """How long a piece of work took of late: a mean since the start forgets no slow minute."""
 
     def __init__(self, done: int, seconds: float):
         self._marks: Deque[Tuple[int, float]] = collections.deque([(done, seconds)])
 
     def seconds_each(self, done: int, seconds: float) -> float:
-        """Returns the mean over the last half minute or more, given pieces and seconds by now."""
+        """Returns the mean over the last half minute or more, given both totals so far."""
         self._marks.append((done, seconds))
         while seconds - self._marks[1][1] >= _RECENT_SECONDS:
             self._marks.popleft()
@@ -69,12 +65,7 @@ class Pace:
 
 
 class ImageProgress:
-    """Shows how many images of an evaluation are done, what came out so far, and the time left.
-
-    Args:
-      total: images of the evaluation.
-      done: images that were done before.
-    """
+    """Shows how many images of an evaluation are done, what came out so far, and the time left."""
 
     def __init__(self, total: int, done: int):
         self._total = total
@@ -83,8 +74,7 @@ class ImageProgress:
         self._bar = progress_bar('image', total, done)
 
     def show(self, done: int, text: str, each: int, unit: str) -> None:
-        """Shows `done` images, `text`, and the rate of a `unit` of which an image is `each`, if it
-        is time to."""
+        """Shows, if it is time to, `text` and the rate of a `unit` of which an image is `each`."""
         now = time.perf_counter()
         interval = 0.5 if self._bar is not None else SECONDS_BETWEEN_LINES
         if now - self._shown_at < interval and done < self._total:

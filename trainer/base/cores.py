@@ -9,15 +9,10 @@ def available(root: str = '/') -> int:
     """Returns the cores of this process's affinity, or of its containers' quotas if those are less.
 
     A quota is time, which threads on all cores of the machine would use up at once, to wait for the
-    rest of each period. A part of a core counts as one.
-
-    Args:
-      root: where proc and sys are.
+    rest of each period. A part of a core counts as one. `root` is where proc and sys are.
     """
-    if hasattr(os, 'sched_getaffinity'):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
+    by_affinity = getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))
+    cores = len(by_affinity(0))
     return max(1, min([cores, *(math.ceil(quota) for quota in _quotas(root))]))
 
 
@@ -25,17 +20,15 @@ def _quotas(root: str) -> Iterator[float]:
     """The CPU quotas, in cores, of the control groups that this process is in."""
     for line in _lines(os.path.join(root, 'proc/self/cgroup')):
         _, controllers, group = line.split(':', 2)
-        if not controllers:  # Version 2.
-            for folder in _folders(os.path.join(root, 'sys/fs/cgroup'), group):
-                words = ' '.join(_lines(os.path.join(folder, 'cpu.max'))).split()
-                yield from _quota(*words[:2])
+        if not controllers:
+            names = ['cpu.max']  # Version 2.
         elif 'cpu' in controllers.split(','):
-            for folder in _folders(os.path.join(root, 'sys/fs/cgroup', controllers), group):
-                words = [
-                    ''.join(_lines(os.path.join(folder, 'cpu.cfs_{}_us'.format(name))))
-                    for name in ('quota', 'period')
-                ]
-                yield from _quota(*words)
+            names = ['cpu.cfs_quota_us', 'cpu.cfs_period_us']
+        else:
+            continue
+        for folder in _folders(os.path.join(root, 'sys/fs/cgroup', controllers), group):
+            lines = [line for name in names for line in _lines(os.path.join(folder, name))]
+            yield from _quota(*' '.join(lines).split()[:2])
 
 
 def _folders(mount: str, group: str) -> Iterator[str]:

@@ -17,17 +17,13 @@ def without_secrets(text: str) -> str:
 
 
 class UserError(Exception):
-    """Something the user can mend: the message names the flag or file, its value and what to do.
-
-    What secrets are in URLs of the message are left out of it.
-    """
+    """Something the user can mend: the message names the flag or file, its value and what to do."""
 
     def __init__(self, message: str):
         super().__init__(without_secrets(message))
 
 
-# What to do where it is known, and the same command can go on then. It need not be known: whatever
-# else fails at a path is a sentence too.
+# What to do where it is known, and the same command can go on then.
 _REMEDIES = {
     errno.ENOSPC: 'make room',
     errno.EDQUOT: 'make room',
@@ -41,7 +37,6 @@ _REMEDIES = {
     errno.ENAMETOOLONG: 'choose a shorter name',
     errno.EFBIG: 'raise the limit of file sizes (ulimit -f)',
 }
-_OTHERWISE = 'see what is there, or name another'
 # The C library's words, by which TF tells what the system said.
 _NUMBERS = {os.strerror(number): number for number in errno.errorcode}
 
@@ -50,11 +45,10 @@ def of_files(error: BaseException, naming: Callable[[str], str] = lambda path: '
     """Returns the sentence for a failure of the file system, None for any other exception.
 
     Args:
-      error: an OSError, or an exception of TF's: its messages are `PATH; REASON`, the reason in the
-        C library's words. The path may have anything in it, `; ` too.
+      error: an OSError, or an exception of TF's, whose messages are `PATH; REASON`.
       naming: returns `--flag=value` where a path was made of a flag's value, else ''.
     """
-    path, number = _of_python(error) if isinstance(error, OSError) else _of_tensorflow(error)
+    path, number = _path_and_number(error)
     if number is None or not (path or number in _REMEDIES):
         return None
     flag = naming(path) if path else ''
@@ -62,35 +56,29 @@ def of_files(error: BaseException, naming: Callable[[str], str] = lambda path: '
     if flag.endswith('=' + path):
         where = flag
     whole = ' What was saved before is whole: the same command goes on from it.'
-    return '{}: {}: {}.{}'.format(
-        where, os.strerror(number), remedy(error), whole if number in _REMEDIES else ''
-    )
+    return f'{where}: {os.strerror(number)}: {remedy(error)}.' + whole * (number in _REMEDIES)
 
 
 def reason(error: BaseException) -> str:
     """Returns why a file could not be read or written, without its path where that is known."""
-    _, number = _of_python(error) if isinstance(error, OSError) else _of_tensorflow(error)
-    if number is not None:
-        return os.strerror(number)
-    return first_line(getattr(error, 'message', error))
+    number = _path_and_number(error)[1]
+    return first_line(getattr(error, 'message', error)) if number is None else os.strerror(number)
 
 
 def remedy(error: BaseException) -> str:
     """Returns what to do about that, words for the end of a sentence."""
-    _, number = _of_python(error) if isinstance(error, OSError) else _of_tensorflow(error)
-    return _OTHERWISE if number is None else _REMEDIES.get(number, _OTHERWISE)
+    return _REMEDIES.get(_path_and_number(error)[1] or 0, 'see what is there, or name another')
 
 
-def _of_python(error: OSError) -> Tuple[str, Optional[int]]:
+def _path_and_number(error: BaseException) -> Tuple[str, Optional[int]]:
+    """The path that an exception names, '' for none, and its `errno`."""
+    if not isinstance(error, OSError):
+        path, _, words = first_line(getattr(error, 'message', '')).rpartition('; ')
+        return path, _NUMBERS.get(words)
     path = error.filename
     if path is None or isinstance(path, int):  # A file that is open already has a number.
         path = ''
     return os.fsdecode(path), error.errno
-
-
-def _of_tensorflow(error: BaseException) -> Tuple[str, Optional[int]]:
-    path, _, words = first_line(getattr(error, 'message', '')).rpartition('; ')
-    return path, _NUMBERS.get(words)
 
 
 def first_line(text: Any) -> str:
@@ -100,6 +88,7 @@ def first_line(text: Any) -> str:
 
 def some(names: Sequence[str], shown: int = 3, separator: str = ', ') -> str:
     """Lists the first of `names`, and how many more there are."""
-    more = ['{} more'.format(len(names) - shown)] if len(names) > shown else []
     listed = separator.join(names[:shown])
-    return (' and ' if separator == ', ' else separator).join([listed] + more)
+    if len(names) <= shown:
+        return listed
+    return f'{listed}{" and " if separator == ", " else separator}{len(names) - shown} more'

@@ -20,11 +20,7 @@ from trainer.base.errors import UserError
 def png(size: Tuple[float, float], draw: Callable[[Any], None]) -> bytes:
     """Returns as a PNG file what `draw` puts into an empty `matplotlib.figure.Figure`.
 
-    Args:
-      size: width and height in inches, of 100 pixels each.
-
-    Raises:
-      UserError: matplotlib is not installed, or not whole.
+    Its size is in inches, of 100 pixels each. Raises UserError: matplotlib is not installed.
     """
     try:
         with _plain_matplotlib():
@@ -39,7 +35,7 @@ def png(size: Tuple[float, float], draw: Callable[[Any], None]) -> bytes:
             figure.savefig(content, dpi=100, format='png')
             return content.getvalue()
     except ImportError as error:
-        raise UserError("pip install 'matplotlib<=3.4.3' ({})".format(error)) from error
+        raise UserError(f"pip install 'matplotlib<=3.4.3' ({error})") from error
 
 
 @contextlib.contextmanager
@@ -48,7 +44,16 @@ def _plain_matplotlib() -> Iterator[None]:
     logging.getLogger('matplotlib').setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        matplotlib = _imported()
+        names = ('MATPLOTLIBRC', 'MPLBACKEND')
+        before = {name: os.environ[name] for name in names if name in os.environ}
+        # An empty file of settings, while it is imported: a bad one fails.
+        os.environ.update(MATPLOTLIBRC=os.devnull, MPLBACKEND='')
+        try:
+            import matplotlib
+        finally:
+            for name in names:
+                del os.environ[name]
+            os.environ.update(before)
         try:
             matplotlib.get_cachedir()
         except Exception:  # Which one is raised without a home folder depends on the Python.
@@ -57,17 +62,3 @@ def _plain_matplotlib() -> Iterator[None]:
             os.environ['MPLCONFIGDIR'] = folder
         with matplotlib.rc_context(matplotlib.rcParamsDefault):
             yield
-
-
-def _imported() -> Any:
-    """Imports matplotlib, if nobody has yet, with an empty file of settings: a bad one fails."""
-    names = ('MATPLOTLIBRC', 'MPLBACKEND')
-    before = {name: os.environ[name] for name in names if name in os.environ}
-    os.environ.update(MATPLOTLIBRC=os.devnull, MPLBACKEND='')
-    try:
-        import matplotlib
-    finally:
-        for name in names:
-            del os.environ[name]
-        os.environ.update(before)
-    return matplotlib

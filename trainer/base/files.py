@@ -26,10 +26,9 @@ _SECONDS_TO_ABANDONED = 3600.0
 def write_bytes(path: str, content: bytes) -> str:
     """Writes `content` under a temporary name beside `path`, then renames; returns `path`.
 
-    A reader sees the old file or the new one, never a part: POSIX renames within a folder are
-    atomic, and an object on gs:// appears only when its upload is complete.
+    A reader sees the old file or the new one, never a part, as on gs:// without that.
     """
-    temporary = '{}.{}.tmp'.format(path, temporary_name())
+    temporary = f'{path}.{temporary_name()}.tmp'
     tf.gfile.MakeDirs(os.path.dirname(path) or '.')
     try:
         with tf.gfile.GFile(temporary, 'wb') as f:
@@ -42,20 +41,23 @@ def write_bytes(path: str, content: bytes) -> str:
 
 
 def write_output(path: str, content: bytes) -> str:
-    """Writes a file that a user or a service has named, in a folder that need not be ours.
+    """As `write_bytes`, for a file that a user or a service has named, in a folder not ours.
 
-    As `write_bytes`, to what a link leads to. What can be written but not replaced is written in
-    place: a file in a folder of another owner or with the sticky bit, one that is mounted alone, a
-    pipe, a device. Returns `path`.
-
-    Raises:
-      UserError: it cannot be written; the message says why.
+    It goes to what a link leads to. What cannot be replaced is written in place: a file in a folder
+    of another owner or with the sticky bit, one that is mounted alone, a pipe, a device. Raises
+    UserError that says why it cannot be written.
     """
     try:
         if is_stream(path):
             _overwrite(path, content)
-        else:
-            _replace_or_overwrite(path if '://' in path else os.path.realpath(path), content)
+            return path
+        target = path if '://' in path else os.path.realpath(path)
+        try:
+            write_bytes(target, content)
+        except (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError):
+            if not os.path.isfile(target):
+                raise
+            _overwrite(target, content)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f'{path} cannot be written ({errors.reason(error)}): {errors.remedy(error)}.'
@@ -66,26 +68,18 @@ def write_output(path: str, content: bytes) -> str:
 def check_output(flag: str, path: str) -> None:
     """Refuses, before the work, a file in which its results could not be put by `write_output`.
 
-    It leaves nothing there. What is remote is not looked at.
-
-    Args:
-      flag: how it was named, as '--output'.
-
-    Raises:
-      UserError: names the flag, its value and why.
+    It leaves nothing there, and does not look at what is remote. Raises UserError that names the
+    flag, such as '--output', its value and why.
     """
     if is_stream(path):
         return
     if tf.gfile.IsDirectory(path):
-        raise UserError('{}={} is a folder: give a file.'.format(flag, path))
+        raise UserError(f'{flag}={path} is a folder: give a file.')
     _check(flag, path, _try_file)
 
 
 def check_folder(flag: str, path: str) -> None:
-    """Refuses, before the work, a folder in which nothing could be put, or that cannot be made.
-
-    As `check_output`.
-    """
+    """As `check_output`, for a folder in which results are put, which may have to be made."""
     _check(flag, path, _try_folder)
 
 
@@ -96,7 +90,7 @@ def _check(flag: str, path: str, attempt: Callable[[str], None]) -> None:
     try:
         attempt(target)
     except OSError as error:
-        where = '' if error.filename in (None, target) else '{}: '.format(error.filename)
+        where = '' if error.filename in (None, target) else f'{error.filename}: '
         raise UserError(
             f'{flag}={path} cannot be written ({where}{errors.reason(error)}): '
             f'{errors.remedy(error)}.'
@@ -129,15 +123,6 @@ def _try_folder(path: str) -> None:
         raise OSError(error.errno, error.strerror, path) from error
 
 
-def _replace_or_overwrite(path: str, content: bytes) -> None:
-    try:
-        write_bytes(path, content)
-    except (tf.errors.PermissionDeniedError, tf.errors.FailedPreconditionError):
-        if not os.path.isfile(path):
-            raise
-        _overwrite(path, content)
-
-
 def _overwrite(path: str, content: bytes) -> None:
     # Without O_CREAT, which Linux refuses for files of others in folders with the sticky bit.
     with open(os.open(path, os.O_WRONLY | os.O_TRUNC), 'wb') as f:
@@ -166,7 +151,7 @@ def is_alone(path: str) -> bool:
 
 def temporary_name() -> str:
     """Returns a new name for something unfinished, from which `is_abandoned` knows whose it is."""
-    return '{}-{}-{}'.format(_host(), os.getpid(), uuid.uuid4().hex[:8])
+    return f'{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}'
 
 
 def _host() -> str:
@@ -176,20 +161,21 @@ def _host() -> str:
 def unfinished(path: str) -> List[str]:
     """Returns what `write_bytes` has left, or writes, beside `path`."""
     folder, name = os.path.split(path)
-    names = tf.gfile.ListDirectory(folder or '.')
-    return [
-        os.path.join(folder, other)
-        for other in names
-        if other.startswith(name + '.') and other.endswith('.tmp')
-    ]
+    others = [other for other in names_in(folder or '.') if other.startswith(name + '.')]
+    return [os.path.join(folder, other) for other in others if other.endswith('.tmp')]
+
+
+def names_in(folder: str) -> List[str]:
+    """Returns the names of what lies in a folder, local or gs://; none where there is no folder."""
+    names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(folder) else []
+    return [name.rstrip('/') for name in names]  # On gs:// folders have a slash there (1.14).
 
 
 def is_abandoned(path: str) -> bool:
     """Whether what has a `temporary_name` was left by a process that has ended.
 
-    To be asked by a process that has not written anything yet: one that has its number, as the
-    first ones of two containers have, is not there any more. Those of other hosts count as ended
-    after an hour in which they wrote nothing.
+    To be asked before anything is written: another process of this number has ended, as in
+    containers. Those of other hosts count as ended after an hour without a write.
     """
     match = _TEMPORARY.fullmatch(os.path.basename(path.rstrip('/')))
     if match is None:
@@ -202,20 +188,16 @@ def is_abandoned(path: str) -> bool:
 
 def _last_write(path: str) -> float:
     """Seconds since the epoch, of a file, or of a folder and what is in it."""
-    paths = [path]
-    if tf.gfile.IsDirectory(path):
-        paths += [os.path.join(path, name) for name in tf.gfile.ListDirectory(path)]
+    paths = [path, *(os.path.join(path, name) for name in names_in(path))]
     return max(tf.gfile.Stat(each).mtime_nsec for each in paths) / 1e9
 
 
 def copy_tree(source: str, target: str, last: str) -> None:
-    """Copies all files below a folder, each whole at once; those with the name `last` come last."""
-    paths = [
-        os.path.join(folder, name)
-        for folder, _, names in tf.gfile.Walk(source)
-        for name in names
-        if name
-    ]
+    """Copies all files below a folder, each whole at once; while `last` is there, the rest is."""
+    if tf.gfile.Exists(os.path.join(target, last)):
+        tf.gfile.Remove(os.path.join(target, last))
+    tree = tf.gfile.Walk(source)
+    paths = [os.path.join(folder, name) for folder, _, names in tree for name in names if name]
     for path in sorted(paths, key=lambda path: path.endswith(last)):
         copy = os.path.join(target, os.path.relpath(path, source))
         tf.gfile.MakeDirs(os.path.dirname(copy))
@@ -242,8 +224,7 @@ def write_json(path: str, value: Any) -> str:
 def json_bytes(value: Any) -> bytes:
     """Returns `value` as indented JSON with sorted keys.
 
-    JSON has no NaN and no infinity (RFC 8259, section 6), and other readers than Python's end with
-    an error at them: such a number is null.
+    JSON has no NaN and no infinity (RFC 8259, section 6): such a number is null.
     """
     text = json.dumps(_without_nan(value), indent=2, sort_keys=True, allow_nan=False)
     return (text + '\n').encode('utf-8')
@@ -258,11 +239,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def read_json(path: str) -> Optional[Any]:
-    """Returns the JSON value in `path`, or None where there is no such file.
-
-    Raises:
-      UserError: the file is there, but is not JSON.
-    """
+    """Returns the JSON in `path`, None without such a file; raises UserError where it is none."""
     if not tf.gfile.Exists(path):
         return None
     with tf.gfile.GFile(path, 'rb') as f:
@@ -274,5 +251,5 @@ def read_json(path: str) -> Optional[Any]:
         return value
     except (ValueError, RecursionError) as error:
         raise UserError(
-            '{} is not valid JSON ({}): restore it or move it away.'.format(path, error)
+            f'{path} is not valid JSON ({error}): restore it or move it away.'
         ) from error

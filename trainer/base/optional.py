@@ -9,14 +9,10 @@ from trainer.base.errors import UserError, first_line
 
 @contextlib.contextmanager
 def part(*files: str) -> Iterator[None]:
-    """Says, whatever goes wrong, that `files` could not be made and why, and goes on.
-
-    What ends the process still does: signals are no `Exception`.
-    """
+    """Says, whatever goes wrong, that `files` could not be made and why; signals still end it."""
     try:
         yield
     except Exception as error:  # Of any library, and of any defect of ours.
-        reason = first_line(error)
-        if not isinstance(error, UserError):
-            reason = '{}: {}'.format(type(error).__name__, reason)
-        say('{} could not be made ({}): going on without.'.format(', '.join(files), reason))
+        kind = '' if isinstance(error, UserError) else f'{type(error).__name__}: '
+        reason = kind + first_line(error)
+        say(f'{", ".join(files)} could not be made ({reason}): going on without.')

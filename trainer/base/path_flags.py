@@ -1,7 +1,7 @@
 """Paths as users write them: the one place where those of flags are read.
 
-A shell expands `~` at the start of a word, but not in `--model_dir=~/runs/x`. Taken as it stands it
-would be a folder named `~`, and who removes that by its name removes the home folder.
+A shell does not expand the `~` in `--model_dir=~/runs/x`. It would be a folder named `~`, and who
+removes that by its name removes the home folder.
 """
 
 import os
@@ -21,11 +21,7 @@ flags.disclaim_key_flags()  # They are those of the module that calls `define`.
 
 
 def expanded(path: str) -> str:
-    """Returns `path` with `~` or `~user` at its start as the home folder; others as they are.
-
-    Raises:
-      ValueError: there is no such home folder; the message is the reason, and what to do.
-    """
+    """Returns `path` with `~` or `~user` at its start as the home folder; raises ValueError."""
     if not path.startswith('~'):
         return path
     user = path.split('/')[0][1:]
@@ -41,45 +37,28 @@ def expanded(path: str) -> str:
     )
 
 
-def check_is_no_pattern(path: str) -> None:
-    """Refuses a path of checkpoints that TensorFlow would not find again.
-
-    Raises:
-      ValueError: names the character.
-    """
-    special = _SPECIAL.search(path)
-    if special:
-        raise ValueError(
-            f'TensorFlow takes the {special.group()} in it for a part of a pattern: give a path '
-            'without'
-        )
-
-
 def of_flag(name: str, path: str) -> str:
-    """Returns `expanded(path)`, for a path that may have come another way than by its flag.
-
-    Raises:
-      UserError: names the flag.
-    """
+    """Returns `expanded(path)` for a path that need not come from its flag; raises UserError."""
     try:
         return expanded(path)
     except ValueError as error:
-        raise UserError('--{}={}: {}.'.format(name, path, error)) from error
+        raise UserError(f'--{name}={path}: {error}.') from error
 
 
 class _PathParser(flags.ArgumentParser):
     """Takes one path, or several with commas between them; of checkpoints, no pattern."""
 
     def __init__(self, several: bool, of_checkpoints: bool):
-        self._separator = ',' if several else None
-        self._of_checkpoints = of_checkpoints
+        self._several, self._of_checkpoints = several, of_checkpoints
 
     def parse(self, argument: Any) -> str:
-        parts = argument.split(self._separator) if self._separator else [argument]
-        paths = [expanded(part) for part in parts]
-        if self._of_checkpoints:
-            for path in paths:
-                check_is_no_pattern(path)
+        paths = [expanded(part) for part in (argument.split(',') if self._several else [argument])]
+        special = _SPECIAL.search(''.join(paths))
+        if special and self._of_checkpoints:
+            raise ValueError(
+                f'TensorFlow takes the {special.group()} in it for a part of a pattern: give a '
+                'path without'
+            )
         return ','.join(paths)
 
     def flag_type(self) -> str:
@@ -94,21 +73,10 @@ def define(
     several: bool = False,
     **more: Any,
 ) -> None:
-    """Defines a flag that is a path, or several with commas between them; local or gs://.
-
-    Args:
-      flag_values: where it is defined; None for absl's own.
-      more: what `flags.DEFINE` takes, such as `required`.
-    """
-    flags.DEFINE(
-        _PathParser(several, name in _OF_CHECKPOINTS),
-        name,
-        default,
-        text,
-        flag_values=flags.FLAGS if flag_values is None else flag_values,
-        serializer=flags.ArgumentSerializer(),
-        **more,
-    )
+    """Defines a flag that is a path, local or gs://, or several with commas between them."""
+    parser = _PathParser(several, name in _OF_CHECKPOINTS)
+    values = flags.FLAGS if flag_values is None else flag_values
+    flags.DEFINE(parser, name, default, text, values, flags.ArgumentSerializer(), **more)
 
 
 def names(flag_values: flags.FlagValues) -> List[str]:
@@ -119,9 +87,8 @@ def names(flag_values: flags.FlagValues) -> List[str]:
 def naming(path: str, flag_values: Optional[flags.FlagValues] = None) -> str:
     """Returns `--flag=value` of the flag whose value leads to `path`, '' where none does.
 
-    Args:
-      path: what is at or below the value or, as a temporary file, beside it; there may be words of
-        TF's before it, with a colon behind them.
+    The path is at or below the value or, as a temporary file, beside it, perhaps after words of
+    TF's and a colon.
     """
     values = flags.FLAGS if flag_values is None else flag_values
     parts = path.split(': ')
@@ -132,7 +99,7 @@ def naming(path: str, flag_values: Optional[flags.FlagValues] = None) -> str:
         for given in (value or '').split(','):
             below = re.compile(re.escape(_absolute(given)) + r'([/.].*)?')
             if len(given) > len(found) and any(map(below.fullmatch, places)):
-                found, flag = given, '--{}={}'.format(name, value)
+                found, flag = given, f'--{name}={value}'
     return flag
 
 

@@ -1,8 +1,7 @@
 """How a process ends when it is told to: SIGTERM (a preemption), SIGINT (Ctrl-C), SIGHUP.
 
-The last comes when the terminal is closed; under `nohup` it is ignored, and stays so. A training
-finishes its step, saves it, and ends; everything else ends at once, since every file is written
-whole or not at all. The exit code is the shell's for the signal: 143, 130 or 129.
+A training finishes its step, saves it, and ends; everything else ends at once, since every file is
+written whole or not at all. The exit code is the shell's for the signal: 143, 130 or 129.
 
 Python runs signal handlers in the main thread, when that comes back from C++. Where it does not, as
 while a session waits for a parameter server, another thread ends the process.
@@ -36,19 +35,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 class _State:
-    """What the handler has to know. A process has one set of handlers, so one of these.
-
-    Attributes:
-      received: the first signal; None before it.
-      deferred: whether a training step or its saving is under way, which has to be finished.
-      saved_step: global step of the last checkpoint that this process saved.
-      is_hopeless: whether what is deferred for waits for another process, and that is gone.
-    """
+    """What the handler has to know. A process has one set of handlers, so one of these."""
 
     def __init__(self) -> None:
-        self.received: Optional[int] = None
-        self.deferred = False
-        self.saved_step: Optional[int] = None
+        self.received: Optional[int] = None  # The first signal.
+        self.deferred = False  # A training step or its saving is under way, and has to be finished.
+        self.saved_step: Optional[int] = None  # Of the last checkpoint that this process saved.
+        # What it is deferred for waits for another process, and that is gone.
         self.is_hopeless: Callable[[], bool] = lambda: False
 
 
@@ -110,12 +103,10 @@ def _watched() -> Iterator[None]:
 def _watch(pipe: int, state: _State) -> None:
     """Ends the process on behalf of the first signal, where the main thread does not in time.
 
-    Args:
-      pipe: from which the numbers of the signals come, a byte each.
-      state: `deferred` gives the main thread all the time that it needs, unless `is_hopeless`.
+    The numbers of the signals come from `pipe`, a byte each. `state.deferred` gives the main thread
+    all the time that it needs, unless `is_hopeless`.
     """
-    told: Optional[int] = None
-    deadline = 0.0
+    told, deadline = None, 0.0
     while True:
         timeout = None if told is None else _SECONDS_BETWEEN_LOOKS
         if select.select([pipe], [], [], timeout)[0]:
@@ -142,16 +133,8 @@ def _leave(number: int) -> None:
 
 
 def finish_unless(is_hopeless: Callable[[], bool]) -> None:
-    """Ends a step, once the process was told to end, also where `is_hopeless` says so.
-
-    Else it is finished and saved, however long that takes. The function is called from a thread.
-    """
+    """Ends a step, once the process was told to end, where `is_hopeless`; a thread asks it."""
     state.is_hopeless = is_hopeless
-
-
-def defer() -> None:
-    """Leaves it to the caller, who has set handlers of his own, to end the process."""
-    state.deferred = True
 
 
 def exit_code(number: int) -> int:
@@ -161,24 +144,15 @@ def exit_code(number: int) -> int:
 
 def sentence(number: int) -> str:
     """Says that the process was told to end, and how to go on."""
-    if state.saved_step is None:
-        return '{}: the same command goes on from what was last saved.'.format(_WORDS[number])
-    return (
-        f'{_WORDS[number]}: step {state.saved_step:,} is saved, and the same command goes on from '
-        'it.'
-    )
+    words, step = _WORDS[number], state.saved_step
+    if step is None:
+        return f'{words}: the same command goes on from what was last saved.'
+    return f'{words}: step {step:,} is saved, and the same command goes on from it.'
 
 
 def leave_at_once() -> None:
-    """From now on a signal ends the process without a cleanup: there is nothing to save.
-
-    For a worker of a cluster, whose session would wait for its parameter servers.
-    """
-
-    def leave(number: int, frame: Any) -> None:
-        del frame
-        _leave(number)
-
+    """From now on a signal ends a worker without a cleanup: it saves nothing, and its session would
+    wait for parameter servers."""
     for number in _WORDS:
         if signal.getsignal(number) == _handle:
-            signal.signal(number, leave)
+            signal.signal(number, lambda number, frame: _leave(number))

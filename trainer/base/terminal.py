@@ -58,7 +58,7 @@ class _Stream:
     def _end(self, error: OSError) -> None:
         if error.errno == errno.EPIPE:
             sys.exit(_CODE_OF_A_CLOSED_PIPE)
-        print('error: the output cannot be written ({}).'.format(error.strerror), file=sys.stderr)
+        print(f'error: the output cannot be written ({error.strerror}).', file=sys.stderr)
         sys.exit(1)
 
     def finish(self) -> None:
@@ -75,9 +75,8 @@ class _Stream:
 def guarded(must_print: bool) -> Iterator[None]:
     """Lets nothing that cannot be printed end what is done meanwhile.
 
-    Args:
-      must_print: what goes to stdout is the result: where it cannot be written, the program ends,
-        quietly with code 141 if its reader has gone (`| head -1`), else with a sentence and 1.
+    With `must_print`, stdout is the result: where it cannot be written, the program ends, quietly
+    with code 141 if its reader has gone (`| head -1`), else with a sentence and 1.
     """
     before = sys.stdout, sys.stderr
     with open(os.devnull, 'w') as nowhere:
@@ -85,14 +84,12 @@ def guarded(must_print: bool) -> Iterator[None]:
         stdout = _Stream(_of_all_letters(before[0] or nowhere), must_print)
         stderr = _Stream(_of_all_letters(before[1] or nowhere), must_print=False)
         sys.stdout, sys.stderr = cast(TextIO, stdout), cast(TextIO, stderr)
-        try:
-            try:
-                yield
-            finally:
-                stdout.finish()
-        finally:
-            stderr.finish()
-            sys.stdout, sys.stderr = before
+        with contextlib.ExitStack() as at_the_end:
+            at_the_end.callback(setattr, sys, 'stdout', before[0])
+            at_the_end.callback(setattr, sys, 'stderr', before[1])
+            at_the_end.callback(stderr.finish)
+            at_the_end.callback(stdout.finish)
+            yield
 
 
 def _of_all_letters(stream: TextIO) -> TextIO:
@@ -106,7 +103,6 @@ def _of_all_letters(stream: TextIO) -> TextIO:
 def is_text(value: str) -> bool:
     """Whether it is one line that can be printed and be the name of a file.
 
-    Without control characters, NUL and newline among them, and without the surrogates that stand
-    for bytes of a command line that are not UTF-8.
+    Nothing in it is a control character, or a surrogate for a byte that is not UTF-8.
     """
     return not any(unicodedata.category(character) in ('Cc', 'Cs') for character in value)

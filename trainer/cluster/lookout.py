@@ -8,7 +8,8 @@ import os
 import socket
 import threading
 import time
-from typing import Any, Callable, List, Optional
+from math import inf
+from typing import Any, Callable, List, Optional, Tuple
 
 import tensorflow as tf
 
@@ -18,7 +19,6 @@ from trainer.base.errors import UserError
 from trainer.checkpoints import listing
 from trainer.cluster.tf_config import Task
 
-_SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_ANSWER = 2.0
 # Steps that take less are not worth a look.
@@ -29,33 +29,29 @@ _SETTINGS = b'\x04'
 
 
 def check_port(task: Task) -> None:
-    """Refuses to start where the port that `TF_CONFIG` gives this process cannot be had.
-
-    TF's server takes the port on all addresses of the machine.
-
-    Raises:
-      UserError: names the port.
-    """
+    """Raises UserError where the port that `TF_CONFIG` gives this process cannot be had."""
     if task.type == 'evaluator' or not task.hosts(task.type):
         return  # It has no server.
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # As gRPC has it.
         try:
-            trial.bind(('', _port(task)))
+            trial.bind(('', _address(task)[1]))  # TF's server takes all of the machine's addresses.
         except OSError as error:
             raise _no_port(task, os.strerror(error.errno or 0)) from error
 
 
-def _port(task: Task) -> int:
-    return int(task.hosts(task.type)[task.index].rpartition(':')[2])
+def _address(task: Task) -> Tuple[str, int]:
+    """`host:port` of this process, and the port."""
+    address = task.hosts(task.type)[task.index]
+    return address, int(address.rpartition(':')[2])
 
 
 def _no_port(task: Task, reason: str) -> UserError:
+    address, port = _address(task)
     return UserError(
-        f'TF_CONFIG gives {task} the address {task.hosts(task.type)[task.index]}, but port '
-        f'{_port(task)} of this machine cannot be had ({reason}): end the program that has it (ss '
-        f"-ltnp 'sport = :{_port(task)}' shows it), or give another port in the TF_CONFIG of all "
-        'processes.'
+        f'TF_CONFIG gives {task} the address {address}, but port {port} of this machine cannot be '
+        f"had ({reason}): end the program that has it (ss -ltnp 'sport = :{port}' shows it), or "
+        'give another port in the TF_CONFIG of all processes.'
     )
 
 
@@ -74,25 +70,15 @@ def answers(address: str) -> bool:
 
 
 class Lookout:
-    """Says, every 30 s, whom this process of a cluster waits for; a context.
+    """Says, every 30 `seconds`, whom this process of a cluster waits for; a context.
 
     In it a thread looks and speaks, as the main one may sit in C++. A hook (`hooks.LookoutHook`)
     tells it that steps are made. Where a parameter server is gone, a signal does not wait for the
-    end of a step.
-
-    Args:
-      task: of this process; a local training waits for nobody.
-      model_dir: where an evaluator finds checkpoints.
-      has_ended: whether training has, so that others may be gone.
-      seconds: between lines.
+    end of a step. A local training waits for nobody; where one `has_ended`, others may be gone.
     """
 
     def __init__(
-        self,
-        task: Task,
-        model_dir: str,
-        has_ended: Callable[[], bool],
-        seconds: float = _SECONDS_BETWEEN_LINES,
+        self, task: Task, model_dir: str, has_ended: Callable[[], bool], seconds: float = 30.0
     ):
         self._task, self._model_dir, self._has_ended = task, model_dir, has_ended
         self._seconds = seconds
@@ -111,11 +97,10 @@ class Lookout:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Turns what TF raises of servers into sentences.
+        """Raises what TF raises of servers as sentences.
 
-        Raises:
-          UserError: the port was taken after all, or a worker has waited for two hours.
-          signals.Interrupted: a parameter server, told to end too, did so before the last save.
+        UserError: the port was taken after all, or a worker has waited for two hours. Interrupted:
+        a parameter server, told to end too, did so before the last save.
         """
         self._left.set()
         lost = (tf.errors.AbortedError, tf.errors.UnavailableError)
@@ -149,10 +134,8 @@ class Lookout:
                 since = said_at = now
             elif now - said_at >= self._seconds and not self._left.is_set():
                 said_at = now
-                say(
-                    f'waiting for {errors.some(waited_for, shown=5)} ({duration(now - since)} so '
-                    'far)'
-                )
+                some = errors.some(waited_for, shown=5)
+                say(f'waiting for {some} ({duration(now - since)} so far)')
 
     def _is_silent(self) -> bool:
         return time.monotonic() - self._seen_at >= min(self._seconds, _SECONDS_OF_SILENCE)
@@ -172,10 +155,8 @@ class Lookout:
             if self._has_ended():
                 return []
             if self._task.type == 'evaluator' and listing.latest(self._model_dir) is None:
-                return [
-                    '{} to save a checkpoint in {}'.format(name, self._model_dir)
-                    for name in self._named('chief')
-                ]
+                chiefs = self._named('chief')
+                return [f'{name} to save a checkpoint in {self._model_dir}' for name in chiefs]
             return self._missing('chief')
         missing = self._missing('ps')
         self._missing_since = (self._missing_since or time.monotonic()) if missing else None
@@ -190,11 +171,8 @@ class Lookout:
 
     def _named(self, kind: str) -> List[str]:
         hosts = enumerate(self._task.hosts(kind))
-        return ['{} {} at {}'.format(kind, index, host) for index, host in hosts]
+        return [f'{kind} {index} at {host}' for index, host in hosts]
 
     def _is_hopeless(self) -> bool:
-        now = time.monotonic()
-        times = (self._missing_since, self._look_began_at)
-        return self._is_silent() and any(
-            since is not None and now - since > _SECONDS_OF_HOPE for since in times
-        )
+        times = filter(None, (self._missing_since, self._look_began_at))
+        return self._is_silent() and time.monotonic() - min(times, default=inf) > _SECONDS_OF_HOPE

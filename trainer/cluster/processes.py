@@ -18,15 +18,10 @@ _SECONDS_FOR_THE_LAST_SAVE = 10.0
 
 
 def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool]) -> None:
-    """Runs a parameter server until training has ended, and exits with 0; or until it is told to.
+    """Runs a parameter server until training `has_ended`, and exits with 0; or until told to end.
 
-    Then it serves a while longer, as the chief, which was mostly told so too, has to save the
-    weights. TF's own never ends: its `Server.join` waits in C++, where no Python signal handler
-    runs.
-
-    Args:
-      config: of a task of type 'ps'.
-      has_ended: whether the training has.
+    Then it serves a while longer, as the chief, mostly told so too, has to save the weights. TF's
+    own never ends: its `Server.join` waits in C++, where no Python signal handler runs.
     """
     stop = threading.Event()
     received: List[int] = []
@@ -36,23 +31,19 @@ def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool])
         received.append(number)
         stop.set()
 
-    signals.defer()
+    signals.state.deferred = True  # What ends this process is the handler below.
     signals.handle_with(note)
     # Kept: a server that is garbage-collected ends.
     server = tf.train.Server(
-        config.cluster_spec,
-        job_name='ps',
-        task_index=config.task_id,
-        config=config.session_config,
-        protocol=config.protocol,
+        config.cluster_spec, 'ps', config.task_id, config.protocol, config.session_config
     )
-    say('Serving weights at {}.'.format(server.target))
+    say(f'Serving weights at {server.target}.')
     while not stop.wait(_SECONDS_BETWEEN_LOOKS):
         if _ended(has_ended):
             stop.wait(_SECONDS_OF_GRACE)
             break
     if received and not _ended(has_ended):
-        say('Told to end: serving for {:.0f} s more.'.format(_SECONDS_FOR_THE_LAST_SAVE))
+        say(f'Told to end: serving for {_SECONDS_FOR_THE_LAST_SAVE:.0f} s more.')
         time.sleep(_SECONDS_FOR_THE_LAST_SAVE)
         _exit_now(signals.exit_code(received[0]))
     say('Training has ended: leaving.')
@@ -62,10 +53,8 @@ def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool])
 def watch(should_end: Callable[[], bool], stop: threading.Event, leave: bool) -> None:
     """Sets `stop`, from a thread and soon, once others have brought training to its end.
 
-    Args:
-      should_end: whether no further step should be made.
-      leave: also end the process then, in good time: a worker that lost its parameter servers in
-        the last step would wait two hours for new ones.
+    With `leave` it also ends the process then, in good time: a worker that lost its parameter
+    servers in the last step would wait two hours for new ones.
     """
 
     def look() -> None:
@@ -73,7 +62,7 @@ def watch(should_end: Callable[[], bool], stop: threading.Event, leave: bool) ->
             if _ended(should_end):
                 stop.set()
         if leave:
-            threading.Event().wait(2 * _SECONDS_OF_GRACE)
+            time.sleep(2 * _SECONDS_OF_GRACE)
             say('Training has ended: leaving.')
             _exit_now()
 

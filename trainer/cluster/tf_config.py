@@ -1,9 +1,8 @@
 """The part of a process in a distributed training, as `TF_CONFIG` tells it.
 
 Training is TensorFlow's own between-graph replication: weights live on parameter servers (`ps`); a
-`chief` and `worker`s each compute gradients of batches of their own and apply them whenever they
-are ready, without waiting for each other; an `evaluator` evaluates the checkpoints. Of what TF 1.14
-has it is the engine that survives the loss of any process.
+`chief` and `worker`s apply gradients of batches of their own without waiting for each other; an
+`evaluator` evaluates the checkpoints. In TF 1.14 only this survives the loss of any process.
 """
 
 import contextlib
@@ -16,29 +15,21 @@ from typing import Any, Dict, Iterator, List, Mapping, Tuple
 from trainer.base.errors import UserError
 
 TYPES = ('chief', 'worker', 'ps', 'evaluator')
+_ONE_OF_TYPES = 'one of ' + ', '.join(TYPES)
 # What TensorFlow's gRPC takes.
 _HOST = re.compile(r'[!-.0-~]+:([0-9]{1,5})')
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What this process does.
+    """What this process does."""
 
-    Attributes:
-      type: 'local' for a training in one process, else one of `TYPES`.
-      index: number among the tasks of its type.
-      replica: number among the processes that train, the chief being 0.
-      replicas: number of processes that train.
-      has_evaluator: whether the cluster is known to have an evaluator.
-      tf_config: the corrected `TF_CONFIG`; empty for 'local'.
-    """
-
-    type: str = 'local'
-    index: int = 0
-    replica: int = 0
-    replicas: int = 1
-    has_evaluator: bool = False
-    tf_config: str = ''
+    type: str = 'local'  # For a training in one process, else one of `TYPES`.
+    index: int = 0  # Number among the tasks of its type.
+    replica: int = 0  # Number among the processes that train, the chief being 0.
+    replicas: int = 1  # Number of processes that train.
+    has_evaluator: bool = False  # Whether the cluster is known to have an evaluator.
+    tf_config: str = ''  # The corrected `TF_CONFIG`.
 
     @property
     def is_leader(self) -> bool:
@@ -50,7 +41,7 @@ class Task:
         return json.loads(self.tf_config or '{"cluster": {}}')['cluster'].get(kind, [])
 
     def __str__(self) -> str:
-        return '{} {}'.format(self.type, self.index)
+        return f'{self.type} {self.index}'
 
 
 LOCAL = Task()
@@ -64,15 +55,9 @@ def join(environ: Mapping[str, str] = os.environ) -> Task:
     * `master`, the chief's older name, becomes `chief`: TF allows no evaluator beside a master.
     * Without a chief, worker 0 leads and the others move up, as Kubernetes' TFJob has it.
 
-    Args:
-      environ: `TF_CONFIG`, and `CLUSTER_SPEC`, which Vertex AI sets beside it and which tells
-        whether there is an evaluator.
+    `CLUSTER_SPEC`, which Vertex AI sets beside it, tells whether there is an evaluator.
 
-    Returns:
-      The task of this process.
-
-    Raises:
-      UserError: `TF_CONFIG` is malformed, or is a cluster that cannot train.
+    Raises UserError where `TF_CONFIG` is malformed, or is a cluster that cannot train.
     """
     if not environ.get('TF_CONFIG'):
         return LOCAL
@@ -91,7 +76,10 @@ def join(environ: Mapping[str, str] = os.environ) -> Task:
         if kind == 'worker':
             kind, index = ('chief', 0) if index == 0 else ('worker', index - 1)
     cluster = {name: hosts for name, hosts in cluster.items() if hosts}
-    has_evaluator = 'evaluator' in cluster or _vertex_has_evaluator(environ)
+    has_evaluator = 'evaluator' in cluster
+    if not has_evaluator and environ.get('CLUSTER_SPEC'):
+        # Vertex AI leaves it out of TF_CONFIG's cluster; worker pool 3 is always it.
+        has_evaluator = bool(_parse('CLUSTER_SPEC', environ).get('cluster', {}).get('workerpool3'))
     training = len(cluster.get('chief', [])) + len(cluster.get('worker', []))
     if kind in ('', 'chief') and training == 1 and 'ps' not in cluster and not has_evaluator:
         return LOCAL
@@ -156,71 +144,56 @@ def _task_of(config: Dict[str, Any], cluster: Dict[str, List[str]]) -> Tuple[str
         ) from error
 
 
-def _vertex_has_evaluator(environ: Mapping[str, str]) -> bool:
-    """Vertex AI leaves the evaluator out of TF_CONFIG's cluster; worker pool 3 is always it."""
-    if not environ.get('CLUSTER_SPEC'):
-        return False
-    return bool(_parse('CLUSTER_SPEC', environ).get('cluster', {}).get('workerpool3'))
+def _refuse(*reasons: Tuple[Any, str]) -> None:
+    """Raises UserError with the first sentence whose condition holds."""
+    for holds, sentence in reasons:
+        if holds:
+            raise UserError('TF_CONFIG has ' + sentence)
 
 
 def _check_hosts(cluster: Dict[str, List[str]]) -> None:
     """Refuses hosts that TF would not start with, or that would do the same work twice."""
-    if 'chief' in cluster and 'master' in cluster:
-        raise UserError('TF_CONFIG has a chief and a master, two names for one: leave one away.')
-    for kind in ('chief', 'master', 'evaluator'):
-        if len(cluster.get(kind, [])) > 1:
-            raise UserError(
-                'TF_CONFIG has {} {}s: there can be only one.'.format(len(cluster[kind]), kind)
-            )
     # Nobody connects to an evaluator.
     found = [host for kind, hosts in cluster.items() if kind != 'evaluator' for host in hosts]
     twice = next((host for host in found if found.count(host) > 1), None)
-    if twice is not None:
-        raise UserError(
-            'TF_CONFIG has the address {} twice: each process needs one of its own.'.format(twice)
-        )
+    counts = {kind: len(cluster.get(kind, [])) for kind in ('chief', 'master', 'evaluator')}
+    two_names = 'a chief and a master, two names for one: leave one away.'
+    _refuse(
+        ('chief' in cluster and 'master' in cluster, two_names),
+        *((n > 1, f'{n} {kind}s: there can be only one.') for kind, n in counts.items()),
+        (twice, f'the address {twice} twice: each process needs one of its own.'),
+    )
 
 
 def _check_place(cluster: Dict[str, List[str]], kind: str, index: int) -> None:
     """Refuses a task that is not one of the cluster's."""
-    if kind and kind not in TYPES:
-        raise UserError(
-            'TF_CONFIG has a task of type {!r:.500}: it must be one of {}.'.format(
-                kind, ', '.join(TYPES)
-            )
-        )
     # Vertex AI has an evaluator that is not in its cluster.
     count = len(cluster.get(kind, [])) or int(kind == 'evaluator')
-    if kind and not 0 <= index < count:
-        raise UserError(
-            f'TF_CONFIG has the task {kind} {index}, but its cluster has {count} of that type.'
-        )
+    is_outside = kind and not 0 <= index < count
+    _refuse(
+        (kind and kind not in TYPES, f'a task of type {kind!r:.500}: it must be {_ONE_OF_TYPES}.'),
+        (is_outside, f'the task {kind} {index}, but its cluster has {count} of that type.'),
+    )
 
 
 def _check_training(cluster: Dict[str, List[str]], kind: str, training: int) -> None:
     """Refuses clusters that TF would hang in, or train apart in."""
-    if not kind:
-        raise UserError(
-            'TF_CONFIG has a cluster, but its task has no type: it must be one of {}.'.format(
-                ', '.join(TYPES)
-            )
-        )
-    if 'chief' not in cluster:
-        raise UserError('TF_CONFIG has a cluster without a chief or worker: nobody would train.')
-    if training > 1 and 'ps' not in cluster:
-        raise UserError(
-            f'TF_CONFIG has {training} training processes and no parameter server (ps), so they '
-            'could not share weights: add one.'
-        )
+    apart = (
+        f'{training} training processes and no parameter server (ps), so they could not share '
+        'weights: add one.'
+    )
+    _refuse(
+        (not kind, f'a cluster, but its task has no type: it must be {_ONE_OF_TYPES}.'),
+        ('chief' not in cluster, 'a cluster without a chief or worker: nobody would train.'),
+        (training > 1 and 'ps' not in cluster, apart),
+    )
 
 
 def device_filters(task: Task) -> List[str]:
-    """Devices a session of this task looks at; without them it waits for every worker to come.
-
-    `RunConfig` sets the same ones where it is not given a session_config.
-    """
+    """Devices a session of this task looks at, as `RunConfig` sets them where it is given no
+    session_config; without them it waits for every worker to come."""
     return {
         'chief': ['/job:ps', '/job:chief'],
-        'worker': ['/job:ps', '/job:worker/task:{}'.format(task.index)],
+        'worker': ['/job:ps', f'/job:worker/task:{task.index}'],
         'ps': ['/job:ps', '/job:worker', '/job:chief', '/job:master'],
     }.get(task.type, [])
