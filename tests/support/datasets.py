@@ -87,9 +87,8 @@ def small_mnist(folder, url=NOWHERE, archives=None, dataset='mnist'):
     builder = {'mnist': tfds_mnist.MNIST, 'fashion_mnist': tfds_mnist.FashionMNIST}[dataset]
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    row = dataclasses.replace(
-        real, sizes=_sizes(contents), sha256=digests, num_train=NUM_TRAIN, num_test=NUM_TEST
-    )
+    counts = {'train': NUM_TRAIN, 'test': NUM_TEST}
+    row = dataclasses.replace(real, sizes=_sizes(contents), sha256=digests, counts=counts)
     registered = {}
     for name, content in contents.items():
         archive = _read(archives, name + '.gz') if archives else content
@@ -127,8 +126,7 @@ def small_binarized_mnist(folder, url=NOWHERE):
     real = catalog.FILE_DATASETS['binarized_mnist']
     contents = {name: _read(folder, name) for name in real.sha256}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    counts = {'num_' + split: count for split, count in BINARY_COUNTS.items()}
-    row = dataclasses.replace(real, sizes=_sizes(contents), sha256=digests, **counts)
+    row = dataclasses.replace(real, sizes=_sizes(contents), sha256=digests, counts=BINARY_COUNTS)
     registered = {url + name: (len(contents[name]), digests[name]) for name in contents}
     with mock.patch.dict(catalog.FILE_DATASETS, binarized_mnist=row), mock.patch.object(
         tfds_binarized_mnist.BinarizedMNIST, 'URL', url

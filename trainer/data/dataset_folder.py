@@ -9,14 +9,14 @@ import os
 import re
 import shutil
 import tempfile
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 import tensorflow as tf
 
-from trainer.base import path_flags
+from trainer.base import files, path_flags
 from trainer.base.console import say
 from trainer.base.errors import UserError
-from trainer.data import quiet_tfds
+from trainer.data import tfds
 from trainer.data.catalog import FILE_DATASETS
 
 _DEFAULT_DATA_DIR = os.path.join('~', 'tensorflow_datasets')
@@ -28,26 +28,14 @@ _DATASET_NAME = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class DatasetFolder:
-    """One version of one dataset, and its folders.
+    """One version of one dataset, and its folders."""
 
-    Attributes:
-      dataset: the name as the user gave it.
-      name: TFDS name, with `/config` where the dataset has configurations.
-      version: the version that TFDS will use.
-      data_dir: TFDS's data folder, `~` expanded.
-      image_shape: (rows, columns, channels) of every image.
-      num_train, num_test: images in TFDS's splits; 0 where only the preparation will tell.
-      num_validation: images in TFDS's validation split; 0 also where it has none.
-    """
-
-    dataset: str
-    name: str
-    version: str
-    data_dir: str
-    image_shape: Tuple[int, int, int]
-    num_train: int
-    num_test: int
-    num_validation: int = 0
+    dataset: str  # The name as the user gave it.
+    name: str  # TFDS name, with `/config` where the dataset has configurations.
+    version: str  # The one that TFDS will use.
+    data_dir: str  # TFDS's data folder, `~` expanded.
+    image_shape: Tuple[int, int, int]  # (rows, columns, channels) of every image.
+    counts: Mapping[str, int]  # Images in TFDS's splits; {} or 0 where only the preparation tells.
 
     @property
     def path(self) -> str:
@@ -66,18 +54,14 @@ class DatasetFolder:
     @property
     def request(self) -> str:
         """The dataset as TFDS is asked for it."""
-        return '{}:{}'.format(self.name, self.version)
+        return f'{self.name}:{self.version}'
 
     @property
     def is_remote(self) -> bool:
         return '://' in self.data_dir
 
     def has_records(self) -> bool:
-        """Whether TFDS's records are there.
-
-        Raises:
-          UserError: their folder is there, but is not whole, and is not ours to mend.
-        """
+        """Whether TFDS's records are there; raises UserError where its folder is not whole."""
         if tf.gfile.Exists(os.path.join(self.records, 'dataset_info.json')):
             return True
         # On gs:// this is an interrupted upload of ours, which dataset_info.json ends.
@@ -92,12 +76,9 @@ class DatasetFolder:
         """Paths of TFDS's record files of a split, in their order.
 
         Not by tf.gfile.Glob, to which [ and * in the name of the folder would be patterns too.
-
-        Raises:
-          tf.errors.OpError: the folder of the records cannot be read.
         """
         name = self.name.split('/')[0]
-        pattern = re.compile(r'{}-{}\.tfrecord-\d{{5}}-of-\d{{5}}'.format(name, split))
+        pattern = re.compile(rf'{name}-{split}\.tfrecord-\d{{5}}-of-\d{{5}}')
         names = filter(pattern.fullmatch, tf.gfile.ListDirectory(self.records))
         return [os.path.join(self.records, name) for name in sorted(names)]
 
@@ -123,7 +104,7 @@ class DatasetFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say('{}: another process is preparing it; waiting for that.'.format(self.name))
+                say(f'{self.name}: another process is preparing it; waiting for that.')
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
@@ -149,16 +130,15 @@ class DatasetFolder:
 def find(dataset: str, data_dir: Optional[str]) -> DatasetFolder:
     """The folder for `dataset`, found without network and without creating any.
 
-    Raises:
-      UserError: there is no such dataset, its images are of no use to the model, or there is no
-        home folder for `~`, of which the default is made.
+    Raises UserError: there is no such dataset, its images are of no use to the model, or there is
+    no home folder for `~`, of which the default is made.
     """
     data_dir = path_flags.of_flag('data_dir', data_dir or _DEFAULT_DATA_DIR)
     match = _DATASET_NAME.fullmatch(dataset)
     if not match:
         raise UserError(
-            f'--dataset={dataset}: not a TFDS name{quiet_tfds.did_you_mean(dataset)}; write it '
-            'like mnist, or name/config:1.2.3 in full.'
+            f'--dataset={dataset}: not a TFDS name{tfds.did_you_mean(dataset)}; write it like '
+            'mnist, or name/config:1.2.3 in full.'
         )
     name = match.group('name')
     row = FILE_DATASETS.get(name)
@@ -168,39 +148,25 @@ def find(dataset: str, data_dir: Optional[str]) -> DatasetFolder:
         raise UserError(
             f'--dataset={dataset}: only {name}:{row.version} is supported; leave the rest away.'
         )
-    return DatasetFolder(
-        dataset,
-        name,
-        row.version,
-        data_dir,
-        row.image_shape,
-        row.num_train,
-        row.num_test,
-        row.num_validation,
-    )
+    return DatasetFolder(dataset, name, row.version, data_dir, row.image_shape, row.counts)
 
 
 def _find_by_tfds(dataset: str, data_dir: str) -> DatasetFolder:
-    builder = quiet_tfds.builder(dataset, data_dir)
-    shape = quiet_tfds.image_shape(builder, dataset)
+    builder = tfds.builder(dataset, data_dir)
+    shape = tfds.image_shape(builder, dataset)
     config = builder.builder_config
-    name = '{}/{}'.format(builder.name, config.name) if config else builder.name
-    found = DatasetFolder(dataset, name, str(builder.version), data_dir, shape, 0, 0)
+    name = f'{builder.name}/{config.name}' if config else builder.name
+    found = DatasetFolder(dataset, name, str(builder.version), data_dir, shape, {})
     if not tf.gfile.Exists(found.records):
         return found
-    counts = quiet_tfds.split_counts(builder, dataset)
-    return dataclasses.replace(
-        found,
-        num_train=counts['train'],
-        num_test=counts['test'],
-        num_validation=counts['validation'],
-    )
+    return dataclasses.replace(found, counts=tfds.split_counts(builder, dataset))
 
 
-def three_splits(num_train: int, num_test: int, num_validation: int = 0) -> Dict[str, int]:
+def three_splits(counts: Mapping[str, int]) -> Dict[str, int]:
     """Images in 'train', 'validation' and 'test', given those in TFDS's two or three splits."""
-    taken = 0 if num_validation else num_train // _VALIDATION_DIVISOR
-    return {'train': num_train - taken, 'validation': num_validation or taken, 'test': num_test}
+    train, validation = counts['train'], counts.get('validation', 0)
+    taken = 0 if validation else train // _VALIDATION_DIVISOR
+    return {'train': train - taken, 'validation': validation or taken, 'test': counts['test']}
 
 
 def publish(folder: str, target: str, last: str) -> None:
@@ -208,14 +174,10 @@ def publish(folder: str, target: str, last: str) -> None:
 
     On gs:// the files are copied one by one, `last` at the end: its presence means all are there.
     """
-    if '://' not in target:
-        if os.path.exists(target):
-            # Readers of the old files keep them open; the work folder takes them away.
-            os.rename(target, os.path.join(os.path.dirname(folder), 'replaced'))
-        os.rename(folder, target)
+    if '://' in target:
+        files.copy_tree(folder, target, last)
         return
-    tf.gfile.MakeDirs(target)
-    if tf.gfile.Exists(os.path.join(target, last)):
-        tf.gfile.Remove(os.path.join(target, last))
-    for name in sorted(os.listdir(folder), key=lambda name: name == last):
-        tf.gfile.Copy(os.path.join(folder, name), os.path.join(target, name), overwrite=True)
+    if os.path.exists(target):
+        # Readers of the old files keep them open; the work folder takes them away.
+        os.rename(target, os.path.join(os.path.dirname(folder), 'replaced'))
+    os.rename(folder, target)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
-from trainer.data import quiet_tfds
+from trainer.data import tfds
 from trainer.data.dataset import SPLITS, PreparedDataset
 from trainer.data.dataset_folder import DatasetFolder, three_splits
 
@@ -21,33 +21,26 @@ _FORMAT = 1
 def write(source: DatasetFolder, folder: str) -> None:
     """Decodes TFDS's records to the new local `folder`, its sidecar last.
 
-    Raises:
-      UserError: the records are broken, or a split is missing or empty.
+    Raises UserError: the records are broken, or a split is missing or empty.
     """
-    builder = quiet_tfds.builder(source.request, source.data_dir)
-    known = quiet_tfds.split_counts(builder, source.dataset)
-    say('{}: decoding its images once.'.format(source.name))
+    builder = tfds.builder(source.request, source.data_dir)
+    known = tfds.split_counts(builder, source.dataset)
+    known.update({split: count for split, count in source.counts.items() if count})
+    say(f'{source.name}: decoding its images once.')
     os.mkdir(folder)
     paths = _paths(folder)
-    expected = {
-        'train': source.num_train,
-        'validation': source.num_validation,
-        'test': source.num_test,
-    }
     counts = {
-        split: _write_split(builder, source, split, paths[split], expected[split] or known[split])
+        split: _write_split(builder, source, split, paths[split], known[split])
         for split in SPLITS
         if split in builder.info.splits
     }
-    has_validation = 'validation' in counts
-    num_examples = three_splits(counts['train'], counts['test'], counts.get('validation', 0))
+    num_examples = three_splits(counts)
     if not all(num_examples.values()):
         raise UserError(
-            '--dataset={}: its {} train and {} test images are too few; name a larger one.'.format(
-                source.dataset, counts['train'], counts['test']
-            )
+            f'--dataset={source.dataset}: its {counts["train"]} train and {counts["test"]} test '
+            'images are too few; name a larger one.'
         )
-    if not has_validation:
+    if 'validation' not in counts:
         rows, columns, channels = source.image_shape
         start = num_examples['train'] * rows * columns * channels
         _move_tail(paths['train'], paths['validation'], start)
@@ -66,10 +59,9 @@ def write(source: DatasetFolder, folder: str) -> None:
 def load(
     folder: str, source: Optional[DatasetFolder] = None
 ) -> Tuple[Optional[PreparedDataset], str]:
-    """Reads and verifies a decoded copy; returns it, or None and why ('' where there is none).
+    """Reads and verifies a decoded copy, of `source` if given.
 
-    Args:
-      source: what it has to be a copy of; None: anything.
+    Returns it, or None and why ('' where there is none).
     """
     try:
         facts = files.read_json(os.path.join(folder, SIDECAR))
@@ -77,50 +69,31 @@ def load(
             return None, 'no ' + SIDECAR if tf.gfile.Exists(folder) else ''
         if facts['format'] != _FORMAT:
             return None, 'of another format'
-        rows, columns, channels = facts['image_shape']
+        rows, columns, channels = shape = tuple(facts['image_shape'])
+        counts = {split: facts['num_examples'][split] for split in SPLITS}
+        if not all(type(number) is int for number in [*shape, *counts.values()]):
+            return None, f'{SIDECAR} has a count that is no whole number'
         prepared = PreparedDataset(
-            name=facts['name'],
-            version=facts['version'],
-            image_shape=(rows, columns, channels),
-            files=_paths(folder),
-            num_examples={split: facts['num_examples'][split] for split in SPLITS},
+            facts['name'], facts['version'], (rows, columns, channels), _paths(folder), counts
         )
-        numbers = [*prepared.image_shape, *prepared.num_examples.values()]
-        if not all(type(count) is int for count in numbers):
-            return None, '{} has a count that is no whole number'.format(SIDECAR)
-        if source is not None and not _is_of(prepared, source):
-            return None, '{} is of another dataset'.format(SIDECAR)
+        found = (prepared.name, prepared.version, prepared.image_shape)
+        if source is not None and found != (source.name, source.version, source.image_shape):
+            return None, f'{SIDECAR} is of another dataset'
         for split, path in prepared.files.items():
-            size = prepared.num_examples[split] * prepared.image_bytes
+            size = counts[split] * prepared.image_bytes
             if tf.gfile.Stat(path).length != size or files.sha256(path) != facts['sha256'][split]:
-                return None, '{} does not have the bytes that were written'.format(path)
+                return None, f'{path} does not have the bytes that were written'
     except (UserError, KeyError, TypeError, ValueError, tf.errors.NotFoundError) as error:
-        reason = first_line(error)
-        return None, '{} or a file it names is broken ({})'.format(SIDECAR, reason)
+        return None, f'{SIDECAR} or a file it names is broken ({first_line(error)})'
     return prepared, ''
 
 
-def _is_of(prepared: PreparedDataset, source: DatasetFolder) -> bool:
-    return (prepared.name, prepared.version, prepared.image_shape) == (
-        source.name,
-        source.version,
-        source.image_shape,
-    )
-
-
 def load_written(folder: str, source: DatasetFolder) -> PreparedDataset:
-    """Reads and verifies a decoded copy that has just been written from `source`.
-
-    Raises:
-      UserError: it is not what was written.
-    """
+    """Reads a decoded copy that has just been written; raises UserError if it is not `source`."""
     prepared, reason = load(folder, source)
     if prepared is None:
-        raise UserError(
-            '{}: {}, though it was written just now: check the disk.'.format(
-                folder, reason or 'missing'
-            )
-        )
+        reason = reason or 'missing'
+        raise UserError(f'{folder}: {reason}, though it was written just now: check the disk.')
     return prepared
 
 
@@ -131,11 +104,9 @@ def _paths(folder: str) -> Dict[str, str]:
 def _write_split(builder: Any, source: DatasetFolder, split: str, path: str, expected: int) -> int:
     """Writes the pixels of a TFDS split to `path` in the order of the records; returns the count.
 
-    The record files are read one after the other, and only the image of each record: TFDS's own
-    reader interleaves files and parses the labels too.
+    TFDS's own reader interleaves files and parses the labels too.
 
-    Raises:
-      UserError: a record is damaged, or there are not `expected` of them (0: not known).
+    Raises UserError: a record is damaged, or there are not `expected` of them (0: not known).
     """
     records = source.record_files(split)
     count, damage = _write_pixels(records, builder.info.features['image'], path)
@@ -143,7 +114,7 @@ def _write_split(builder: Any, source: DatasetFolder, split: str, path: str, exp
     if len(records) != (int(records[0][-5:]) if records else 1):
         damage = 'a file is missing'
     if not damage and count != (expected or count):
-        damage = '{} images, not {}'.format(count, expected)
+        damage = f'{count} images, not {expected}'
     if damage:
         raise UserError(
             f"{source.records}: TFDS's records of the {split} split are broken ({damage}): move "

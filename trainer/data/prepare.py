@@ -8,17 +8,13 @@
                                       decoded.json with their shape, counts and sha256
 
 Images keep the order of TFDS's record files. Validation is TFDS's validation split or, where there
-is none, the last 1/12 of its train split (5,000 images of MNIST), fixed. Labels stay in TFDS's
-records: they are not copied.
-
-All work happens in a folder `.preparing-*` beside the results, under a lock, and each result is
-renamed into place when it is whole. A killed preparation therefore leaves nothing that could be
-taken for data; the next one removes its work folder. On gs:// there is neither a lock nor an atomic
-rename: prepare once, before the processes that use the data start.
+is none, the last 1/12 of its train split (5,000 images of MNIST), fixed. All work happens in a
+folder `.preparing-*` beside the results, under a lock, and each result is renamed into place when
+it is whole. On gs:// there is neither a lock nor an atomic rename: prepare once, before the
+processes that use the data start.
 """
 
 import atexit
-import contextlib
 import os
 import shutil
 import sys
@@ -31,7 +27,8 @@ from trainer.base import child_process
 from trainer.base.child_process import Died
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
-from trainer.data import catalog, dataset_folder, decoded_copy, quiet_tfds, sources, tfds_downloads
+from trainer.data import dataset_folder, decoded_copy, sources, tfds, tfds_downloads
+from trainer.data.catalog import FILE_DATASETS
 from trainer.data.dataset import DatasetFacts, PreparedDataset
 from trainer.data.dataset_folder import DatasetFolder
 from trainer.data.sources import NoSource
@@ -39,22 +36,10 @@ from trainer.settings import table
 
 
 def dataset_facts(dataset: str, data_dir: Optional[str] = None) -> DatasetFacts:
-    """Checks a dataset's name and shape without network and without creating anything.
-
-    Args:
-      dataset: TFDS name, optionally with a configuration and a version (`name/config:1.2.3`).
-      data_dir: TFDS's data folder; None or '' for TFDS's own, ~/tensorflow_datasets.
-
-    Returns:
-      The facts; `num_examples` is None where TFDS knows it only after preparing.
-
-    Raises:
-      UserError: unknown name, or images that the model cannot take; the message says which.
-    """
+    """Checks a dataset's name and shape as `prepare` does, without network and without a trace."""
     found = dataset_folder.find(dataset, data_dir)
-    counts = None
-    if found.num_train and found.num_test:
-        counts = dataset_folder.three_splits(found.num_train, found.num_test, found.num_validation)
+    is_known = found.counts.get('train') and found.counts.get('test')
+    counts = dataset_folder.three_splits(found.counts) if is_known else None
     return DatasetFacts(found.name, found.version, found.image_shape, counts)
 
 
@@ -69,24 +54,21 @@ def prepare(
     """Returns the images of `dataset`, preparing first what is missing. Call it before any graph.
 
     Sources, in order: what is prepared already; `idx_dir`; the archives in TFDS's download folder
-    or TFDS's own download; a package, see `catalog`. Whatever the source, the bytes of the
-    datasets in `catalog` are verified by sha256. One process prepares and the others wait; a
-    start that finds everything prepared only verifies the decoded copy (0.1 s for MNIST's 55 MB)
-    and writes nothing.
+    or TFDS's own download; a package. The files of the datasets in `catalog` are verified by
+    sha256. One process prepares and the others wait; a start that finds everything prepared only
+    verifies the decoded copy (0.1 s for MNIST's 55 MB) and writes nothing.
 
     Args:
       dataset: TFDS name, optionally with a configuration and a version (`name/config:1.2.3`).
-      data_dir: TFDS's data folder, local or gs://; None or '' for TFDS's own,
-        ~/tensorflow_datasets. A read-only one serves too if TFDS's records are in it.
-      idx_dir: folder of the dataset's files, raw or .gz, see `file_search`; used only when TFDS's
-        records are missing.
-      separate_process: prepare, if there is anything to prepare, in a spawned process, so that
-        this one opens no session: see `_fill_in_child`. The main module must be importable.
+      data_dir: TFDS's data folder, local or gs://; None or '' for ~/tensorflow_datasets. It may be
+        read-only if TFDS's records are in it.
+      idx_dir: folder of the dataset's files, see `file_search`, used only without TFDS's records.
+      separate_process: prepare in a spawned process, so that this one opens no session: see
+        `_fill_in_child`. The main module must be importable.
       stall_seconds: a network source is given up after so long without a byte.
 
-    Raises:
-      UserError: the dataset is unknown or of a shape the model cannot take, no source works, a
-        file has other bytes than it should, or a folder is broken or cannot be written.
+    Raises UserError: the dataset is unknown or of a shape the model cannot take, no source works, a
+    file has other bytes than it should, or a folder is broken or cannot be written.
     """
     target = dataset_folder.find(dataset, data_dir)
     try:
@@ -114,21 +96,14 @@ def static_mnist(
     idx_dir: Optional[str] = None,
     *,
     may_download: bool = True,
-    separate_process: bool = False,
-    stall_seconds: float = 30.0,
+    **options: Any,
 ) -> str:
     """Returns the dataset whose images MNIST's become when binarised once and for all.
 
     That is Larochelle's, 'binarized_mnist', where it is prepared, or can be prepared now; else
-    'mnist', of which a fixed-seed sampling has to be made; then it has said why. Arguments as of
-    `prepare`, but for:
-
-    Args:
-      idx_dir: where it is given, nothing is downloaded.
-      may_download: whether to prepare what is not prepared.
-
-    Raises:
-      UserError: as `prepare`, but not for want of a source.
+    'mnist', of which a fixed-seed sampling has to be made; then it has said why. With `idx_dir`
+    nothing is downloaded. `options` are for `prepare`, which raises the same errors but for want of
+    a source.
     """
     target = dataset_folder.find(table.BINARIZED_MNIST, data_dir)
     if tf.gfile.Exists(target.decoded) or tf.gfile.Exists(target.records):
@@ -136,17 +111,12 @@ def static_mnist(
     if idx_dir:
         reason = '--idx_dir names other files'
     elif not may_download:
-        reason = 'it is not prepared in --data_dir={}'.format(target.data_dir)
+        reason = f'it is not prepared in --data_dir={target.data_dir}'
     elif not target.is_writable():
-        reason = '--data_dir={} cannot be written'.format(target.data_dir)
+        reason = f'--data_dir={target.data_dir} cannot be written'
     else:
         try:
-            prepare(
-                target.name,
-                data_dir,
-                separate_process=separate_process,
-                stall_seconds=stall_seconds,
-            )
+            prepare(target.name, data_dir, **options)
             return target.name
         except NoSource as error:
             reason = error.reasons
@@ -158,14 +128,10 @@ def static_mnist(
 
 
 def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
-    """`_fill` in a new process.
+    """`_fill` in a new process; raises UserError also where that dies.
 
-    The first session of a process fixes the size of TF 1.14's thread pools, whatever the later
-    ones ask for, and TFDS opens sessions to encode PNGs: a training after it in the same process
-    would not run with the numbers of threads it chose.
-
-    Raises:
-      UserError: as `_fill`, or the child died.
+    The first session of a process fixes the size of TF 1.14's thread pools, and TFDS opens sessions
+    to encode PNGs: a training in the same process would not run with the threads it chose.
     """
     try:
         child_process.call(_fill, target, idx_dir, stall_seconds)
@@ -191,55 +157,40 @@ def _fill(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
 def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds: float) -> None:
     """Prepares the dataset with TFDS in the `work` folder and publishes its records.
 
-    Raises:
-      UserError: no source works, or TFDS fails.
+    Raises UserError: no source works, or whatever goes wrong in TFDS or in the dataset's own code.
     """
-    builder = quiet_tfds.builder(target.request, work)
-    if target.name in catalog.FILE_DATASETS:
-        downloads = os.path.join(work, 'downloads')
+    import requests
+    from tensorflow_datasets.core import download
+
+    builder = tfds.builder(target.request, work)
+    is_known = target.name in FILE_DATASETS
+    in_work = is_known or target.is_remote
+    downloads = os.path.join(work if in_work else target.data_dir, 'downloads')
+    if is_known:
         sources.place_downloads(
             target.name, builder.URL, idx_dir, target.data_dir, downloads, stall_seconds
         )
     else:
-        downloads = os.path.join(work if target.is_remote else target.data_dir, 'downloads')
-        say("{}: getting its files: TFDS's download.".format(target.name))
-    extracted = os.path.join(work, 'extracted')
-    _download_and_prepare(target, builder, downloads, extracted, stall_seconds)
-    dataset_folder.publish(builder.data_dir, target.records, 'dataset_info.json')
-
-
-def _download_and_prepare(
-    target: DatasetFolder, builder: Any, downloads: str, extracted: str, stall_seconds: float
-) -> None:
-    """Runs TFDS's preparation without the statistics, half of its time, that nobody reads.
-
-    Raises:
-      UserError: whatever goes wrong in TFDS or in the dataset's own code.
-    """
-    import requests
-    import tensorflow_datasets as tfds
-
-    config = tfds.download.DownloadConfig(
-        extract_dir=extracted, compute_stats=tfds.download.ComputeStatsMode.SKIP
+        say(f"{target.name}: getting its files: TFDS's download.")
+    config = download.DownloadConfig(
+        extract_dir=os.path.join(work, 'extracted'), compute_stats=download.ComputeStatsMode.SKIP
     )
     _say_when_downloaded(builder, target.name)
     bars = sys.stderr.isatty()
-    download_bars = bars and target.name not in catalog.FILE_DATASETS
     try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(quiet_tfds.quiet(bars, download_bars))
-            stack.enter_context(tfds_downloads.timeout(stall_seconds))
-            stack.enter_context(tfds_downloads.tidy(downloads))
-            stack.enter_context(tfds_downloads.by_hand())
+        with tfds.quiet(bars, bars and not is_known), tfds_downloads.downloading(
+            downloads, stall_seconds
+        ):
             builder.download_and_prepare(download_dir=downloads, download_config=config)
     except Exception as error:  # Any of 100 datasets' own code runs here: no narrower class.
-        reason = '{}: {}'.format(type(error).__name__, first_line(error))
+        reason = f'{type(error).__name__}: {first_line(error)}'
         if isinstance(error, requests.exceptions.RequestException):
             reason = tfds_downloads.reason(error, stall_seconds)
         raise UserError(
             f'--dataset={target.dataset}: TFDS could not prepare it in '
             f'--data_dir={target.data_dir} ({reason}).'
         ) from error
+    dataset_folder.publish(builder.data_dir, target.records, 'dataset_info.json')
 
 
 def _say_when_downloaded(builder: Any, name: str) -> None:
@@ -248,18 +199,14 @@ def _say_when_downloaded(builder: Any, name: str) -> None:
 
     def split_generators(manager: Any) -> Any:
         generators = usual(manager)
-        say('{}: writing its TFDS records, which takes a minute or so.'.format(name))
+        say(f'{name}: writing its TFDS records, which takes a minute or so.')
         return generators
 
     builder._split_generators = split_generators
 
 
 def _temporary_copy(source: DatasetFolder) -> PreparedDataset:
-    """Decodes a read-only data folder's records to a folder that lives as long as the process.
-
-    Raises:
-      UserError: there are no records, or they are broken.
-    """
+    """Decodes a read-only folder's records to a folder that lives as long as the process."""
     if not source.has_records():
         raise UserError(
             f'--data_dir={source.data_dir} cannot be written and does not hold {source.request}: '
@@ -267,10 +214,8 @@ def _temporary_copy(source: DatasetFolder) -> PreparedDataset:
         )
     parent = tempfile.mkdtemp(prefix='decoded-')
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
-    say(
-        f'{source.name}: {source.data_dir} cannot be written, so the decoded images go to '
-        f'{parent} until this process ends.'
-    )
+    where = f'{source.data_dir} cannot be written, so the decoded images go to {parent}'
+    say(f'{source.name}: {where} until this process ends.')
     folder = os.path.join(parent, source.version)
     decoded_copy.write(source, folder)
     return decoded_copy.load_written(folder, source)

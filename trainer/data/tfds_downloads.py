@@ -1,6 +1,6 @@
 """The downloads of TFDS 1.2.0: with an end to waiting, without rests, by hand where they are there.
 
-TFDS is imported inside functions, as in `quiet_tfds`.
+TFDS is imported inside functions, as in `tfds`.
 """
 
 import contextlib
@@ -12,60 +12,16 @@ import urllib.parse
 from typing import Any, Iterator
 
 from trainer.base import files
-from trainer.data.quiet_tfds import replaced
+from trainer.data.tfds import replaced
 
 
 @contextlib.contextmanager
-def timeout(seconds: float) -> Iterator[None]:
-    """Lets TFDS's downloads give up after `seconds` without a byte; TFDS 1.2.0 waits for ever.
+def downloading(folder: str, stall_seconds: float) -> Iterator[None]:
+    """Lets TFDS's downloads into the local `folder` end, leave nothing, and be put there by hand.
 
-    Its downloader takes no timeout, so the session class it uses is replaced meanwhile.
-    """
-    import requests
-    from tensorflow_datasets.core.download import downloader
-
-    class TimedSession(requests.Session):
-        def request(self, method: str, url: str, **kwargs: Any) -> Any:
-            kwargs['timeout'] = (seconds / _num_addresses(url), seconds)
-            return super().request(method, url, **kwargs)
-
-    with replaced(downloader, 'requests', types.SimpleNamespace(Session=TimedSession)):
-        yield
-
-
-@contextlib.contextmanager
-def tidy(folder: str) -> Iterator[None]:
-    """Leaves no unfinished download in TFDS's local download folder, nor what killed ones left.
-
-    TFDS downloads into folders `<archive>.tmp.<hex>` and leaves those of failed downloads. Here the
-    hex tells whose they are, so that those of another process that is at work stay.
-    """
-    from tensorflow_datasets.core.download import download_manager
-
-    unique = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex=files.temporary_name()))
-    _remove_abandoned(folder)
-    try:
-        with replaced(download_manager, 'uuid', unique):
-            yield
-    finally:
-        _remove_abandoned(folder)
-
-
-def _remove_abandoned(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        for entry in list(os.scandir(folder)):
-            if '.tmp.' in entry.name and files.is_abandoned(entry.path):
-                if entry.is_dir():
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.remove(entry.path)
-
-
-@contextlib.contextmanager
-def by_hand() -> Iterator[None]:
-    """Lets TFDS take archives that were put into its local download folder, whatever their names.
-
-    TFDS takes only what has its name for it and an `.INFO` beside it.
+    They end after `stall_seconds` without a byte. TFDS leaves the folders `<archive>.tmp.<hex>` of
+    failed downloads: here the hex tells whose they are, so that those of another process at work
+    stay. TFDS takes only archives that have its name for them and an `.INFO` beside them.
     """
     from tensorflow_datasets.core.download import download_manager
 
@@ -79,8 +35,60 @@ def by_hand() -> Iterator[None]:
             _adopt(path, url, *known)
         return path
 
-    with replaced(manager, '_get_final_dl_path', adopting):
+    unique = types.SimpleNamespace(uuid4=lambda: types.SimpleNamespace(hex=files.temporary_name()))
+    _remove_abandoned(folder)
+    try:
+        named, found = (download_manager, 'uuid', unique), (manager, '_get_final_dl_path', adopting)
+        with timeout(stall_seconds), replaced(*named), replaced(*found):
+            yield
+    finally:
+        _remove_abandoned(folder)
+
+
+@contextlib.contextmanager
+def timeout(seconds: float) -> Iterator[None]:
+    """Lets TFDS's downloads give up after `seconds` without a byte, by another class of session."""
+    import requests
+    from tensorflow_datasets.core.download import downloader
+
+    class TimedSession(requests.Session):
+        def request(self, method: str, url: str, **kwargs: Any) -> Any:
+            kwargs['timeout'] = (seconds / _num_addresses(url), seconds)
+            return super().request(method, url, **kwargs)
+
+    with replaced(downloader, 'requests', types.SimpleNamespace(Session=TimedSession)):
         yield
+
+
+def _num_addresses(url: str) -> int:
+    """Number of addresses of the host: the timeout of a connection holds for each in turn."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return len(socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM))
+    except OSError:
+        return 1
+
+
+def reason(error: Exception, stall_seconds: float) -> str:
+    """One phrase for an exception of requests, whose own text runs over several lines."""
+    import requests
+
+    # A stall amid the body is a ConnectionError with 'Read timed out' in requests 2.x.
+    if isinstance(error, requests.exceptions.Timeout) or 'timed out' in str(error):
+        return f'no byte for {stall_seconds:g} s'
+    if isinstance(error, requests.exceptions.ConnectionError):
+        return 'no connection'
+    return ' '.join(str(error).split())[:200]
+
+
+def _remove_abandoned(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            if '.tmp.' in entry.name and files.is_abandoned(entry.path):
+                if entry.is_dir():
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.remove(entry.path)
 
 
 def _adopt(path: str, url: str, size: int, sha256: str) -> None:
@@ -93,39 +101,27 @@ def _adopt(path: str, url: str, size: int, sha256: str) -> None:
         is_it = entry.is_file() and entry.stat().st_size == size
         if is_it and files.sha256(entry.path) == sha256:
             if entry.path != path:
-                _link(entry.path, path)
+                temporary = f'{path}.tmp.{files.temporary_name()}'
+                try:
+                    os.link(entry.path, temporary)
+                except OSError:  # Not every file system has links.
+                    shutil.copyfile(entry.path, temporary)
+                os.replace(temporary, path)
             if not os.path.exists(path + '.INFO'):
-                name = util.get_file_name(url)
-                resource.write_info_file(resource.Resource(url=url), path, None, name)
+                write_info(path, url, util.get_file_name(url))
             return
 
 
-def _link(source: str, target: str) -> None:
-    """Lets `target` have the content of `source`, which stays."""
-    temporary = '{}.tmp.{}'.format(target, files.temporary_name())
-    try:
-        os.link(source, temporary)
-    except OSError:  # Not every file system has links.
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+def write_info(path: str, url: str, name: str) -> None:
+    """Lets TFDS take the file at `path` for its download of `url`: one of the right name has an
+    `.INFO` beside it, with the `name` by whose ending TFDS 1.2.0 tells whether it is packed."""
+    from tensorflow_datasets.core.download import resource
+
+    resource.write_info_file(resource.Resource(url=url), path, None, name)
 
 
-def reason(error: Exception, stall_seconds: float) -> str:
-    """One phrase for an exception of requests, whose own text runs over several lines."""
-    import requests
+def archive_name(url: str) -> str:
+    """The file name TFDS gives to the archive at `url`, which is in TFDS's checksum lists."""
+    from tensorflow_datasets.core.download import checksums, resource
 
-    # A stall amid the body is a ConnectionError with 'Read timed out' in requests 2.x.
-    if isinstance(error, requests.exceptions.Timeout) or 'timed out' in str(error):
-        return 'no byte for {:g} s'.format(stall_seconds)
-    if isinstance(error, requests.exceptions.ConnectionError):
-        return 'no connection'
-    return ' '.join(str(error).split())[:200]
-
-
-def _num_addresses(url: str) -> int:
-    """Number of addresses of the host: the timeout of a connection holds for each in turn."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        return len(socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM))
-    except OSError:
-        return 1
+    return resource.get_dl_fname(url, checksums.get_all_sizes_checksums()[url][1])
