@@ -1,10 +1,8 @@
 """Who is waited for in a cluster, how such a process ends, and whose port is taken."""
 
-import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,24 +12,16 @@ import tensorflow as tf
 
 from tests.support import tiny
 from tests.support.paths import ROOT
+from tests.support.servers import silent
 from trainer.base.errors import UserError
 from trainer.cluster import lookout, tf_config
 from trainer.cluster.lookout import Lookout
 from trainer.training import run
 
 
-@contextlib.contextmanager
-def taken():
-    """The address of a port that a program has which is no server of TensorFlow."""
-    with socket.socket() as other:
-        other.bind(('127.0.0.1', 0))
-        other.listen(5)
-        yield '127.0.0.1:{}'.format(other.getsockname()[1])
-
-
 def nobody():
     """An address where nobody is."""
-    with taken() as address:
+    with silent() as address:
         return address
 
 
@@ -48,7 +38,7 @@ def task(kind, index=0, **hosts):
 def test_only_a_server_of_tensorflow_answers(server, monkeypatch):
     assert lookout.answers(server)
     monkeypatch.setattr(lookout, '_SECONDS_TO_ANSWER', 0.2)
-    with taken() as address:
+    with silent() as address:
         assert not lookout.answers(address)
     for address in (nobody(), 'no-such-host.invalid:1', 'a..b:1', '[::1]:1'):
         assert not lookout.answers(address)
@@ -110,7 +100,7 @@ def test_a_worker_that_tensorflow_lets_give_up_says_who_did_not_come(tmp_path):
 @pytest.mark.parametrize('kind', ['chief', 'worker', 'ps'])
 def test_a_port_that_is_taken_is_named_before_anything_is_done(kind, tmp_path):
     folder = tmp_path / 'run'
-    with taken() as address:
+    with silent() as address:
         spec = dict({'chief': ['a:1'], 'worker': ['b:1'], 'ps': ['c:1']}, **{kind: [address]})
         with pytest.raises(UserError) as refused:
             run.run(tiny.params_in(folder), task(kind, **spec))
@@ -121,7 +111,7 @@ def test_a_port_that_is_taken_is_named_before_anything_is_done(kind, tmp_path):
 
 
 def test_a_port_that_is_taken_at_the_last_moment_is_named_too(tmp_path):
-    with taken() as address:
+    with silent() as address:
         chief = task('chief', chief=[address], ps=['c:1'])
         config = run.make_estimator(tiny.params_in(tmp_path), chief).config
         refused = pytest.raises(UserError, match='port {} of this machine'.format(address[10:]))
@@ -221,7 +211,7 @@ def test_a_chief_that_has_lost_its_ps_says_so_and_ends_when_told(number, code, s
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['chief', 'ps'])
 def test_a_process_whose_port_is_taken_ends_with_a_sentence(kind, start):
-    with taken() as address:
+    with silent() as address:
         process = start(kind, dict({'chief': [nobody()], 'ps': [nobody()]}, **{kind: [address]}))
         assert process.code() == 1
     assert process.said().startswith('error: TF_CONFIG gives {} 0 the address'.format(kind))

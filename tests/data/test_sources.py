@@ -1,17 +1,14 @@
 """Tests of where the files of a dataset come from: folders as other tools leave them, downloads."""
 
-import contextlib
-import functools
 import gzip
-import http.server
 import os
 import re
 import shutil
-import threading
 
 import pytest
 
 from tests.support import datasets
+from tests.support.servers import serving
 from trainer.base import files
 from trainer.base.errors import UserError
 from trainer.data import catalog, file_search, labels, prepare, sources
@@ -237,31 +234,13 @@ def test_sizes_are_those_of_images_and_labels():
 # Downloads.
 
 
-class _QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@contextlib.contextmanager
-def _server(folder):
-    handler = functools.partial(_QuietHandler, directory=str(folder))
-    with http.server.HTTPServer(('127.0.0.1', 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield 'http://127.0.0.1:{}/'.format(server.server_port)
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.fixture(name='served')
 def _served(tmp_path, monkeypatch):
     """A folder on the network, and its address."""
     monkeypatch.setenv('NO_PROXY', '*')
     folder = tmp_path / 'served'
     folder.mkdir()
-    with _server(folder) as url:
+    with serving(folder) as url:
         yield folder, url
 
 
