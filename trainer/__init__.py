@@ -2,11 +2,11 @@
 
 The programs (`python -m trainer.NAME`) lie here, what they do in the packages beside them:
 
-    settings    one frozen table of them     data         images, prepared and read
-    model       the network, its priors      checkpoints  which are whole, which is best
-    training    the run and its model_fn     serving      exports and their signatures
-    evaluation  the likelihood of images     monitoring   TensorBoard and pictures
-    cluster     several processes, clouds    base         what all of them need
+    settings    one frozen table of them          data         images, prepared and read
+    model       the network, its priors           checkpoints  which are whole, which is best
+    training    the run, its loss and its steps   serving      exports and their signatures
+    evaluation  the likelihood of images          monitoring   TensorBoard and pictures
+    cluster     several processes, clouds         base         what all of them need
 """
 
 from trainer.base import chatter

@@ -1,4 +1,4 @@
-"""The commands of the README as processes of their own, on the real MNIST."""
+"""A run of trainer.task that is killed and goes on, on the real MNIST, and what it leaves."""
 
 import glob
 import json

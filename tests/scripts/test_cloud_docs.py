@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scripts.clients import kserve_model
-from tests.support import cloud_checks, fake_cloud
+from tests.support import fake_cloud, readmes
 from tests.support.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
 
 # What a body has to be that is sent to a path with this end.
@@ -22,13 +22,18 @@ _SCHEMAS = {
     '/endpoints/7:deployModel': ('vertex', VERTEX + 'DeployModelRequest'),
     '/endpoints/7:predict': ('vertex', VERTEX + 'PredictRequest'),
 }
-# Files with commands in comments or docstrings, as people find them from the README.
+# Files with commands in comments or docstrings, as people find them from scripts/README.md.
 _FILES = ('cloudbuild.yaml', 'scripts/Dockerfile', 'scripts/tfjob.yaml', 'scripts/submit')
 
 
+def in_blocks(word='gcloud '):
+    """The shell blocks of the README files that contain `word`."""
+    return [code for code in readmes.blocks('sh') if word in code]
+
+
 def documented():
-    """Shell code with gcloud in it: blocks of the README, and indented lines of other files."""
-    code = cloud_checks.readme_blocks('gcloud ')
+    """Shell code with gcloud in it: blocks of README files, and indented lines of other files."""
+    code = in_blocks()
     for name in _FILES:
         with open(os.path.join(ROOT, name)) as f:
             code += re.findall(r'^# {2,}(gcloud .*)$', f.read(), re.M)
@@ -36,9 +41,8 @@ def documented():
 
 
 def in_text():
-    """The gcloud commands in the running text of the README."""
-    with open(os.path.join(ROOT, 'README.md')) as f:
-        return [' '.join(code.split()) for code in re.findall(r'`(gcloud [^`]*)`', f.read())]
+    """The gcloud commands in the running text of the README files."""
+    return [code for code in readmes.spans() if re.match(r'gcloud \w', code)]
 
 
 @pytest.fixture(scope='module')
@@ -116,10 +120,9 @@ def test_gcloud_knows_the_commands_in_the_text(tmp_path):
 
 
 def test_no_gcloud_line_is_left_out():
-    with open(os.path.join(ROOT, 'README.md')) as f:
-        mentioned = re.findall(r'\bgcloud (?:ai|builds|auth|storage|artifacts)\b', f.read())
+    mentioned = re.findall(r'\bgcloud (?:ai|builds|auth|storage|artifacts)\b', readmes.text())
     run = ' '.join(documented() + in_text())
-    readme = ' '.join(cloud_checks.readme_blocks('gcloud ') + in_text())
+    readme = ' '.join(in_blocks() + in_text())
     assert len(mentioned) == len(re.findall(r'\bgcloud [a-z]', readme)) > 5
     for name in os.listdir(ROOT) + ['scripts/' + name for name in os.listdir(ROOT + '/scripts')]:
         if name in _FILES or os.path.isdir(os.path.join(ROOT, name)):
@@ -130,7 +133,7 @@ def test_no_gcloud_line_is_left_out():
 
 
 def test_the_readmes_request_is_one_image(tmp_path):
-    [block] = cloud_checks.readme_blocks('> request.json')
+    [block] = in_blocks('> request.json')
     [line] = [line for line in block.splitlines() if '> request.json' in line]
     subprocess.run(['bash', '-euc', line], check=True, cwd=str(tmp_path))
     request = json.loads((tmp_path / 'request.json').read_text())

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from tests.support import cloud_checks, fake_cloud
+from tests.support import cloud_checks, fake_cloud, readmes
 from tests.support.cloud_checks import (
     IMAGE,
     JOB,
@@ -286,7 +286,7 @@ def test_gcloud_sends_what_a_dry_run_prints(extra, tmp_path, monkeypatch, capfd)
 
 
 def test_readme_commands_make_requests_that_fit_the_schema():
-    [block] = cloud_checks.readme_blocks('scripts/submit')
+    [block] = [code for code in readmes.blocks('sh') if 'scripts/submit' in code]
     script = 'submit() { printf "%s\\0" "$@" END; }\n' + block.replace(
         './scripts/run scripts/submit', 'submit'
     )

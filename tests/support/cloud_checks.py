@@ -4,7 +4,6 @@ import importlib.machinery
 import importlib.util
 import json
 import os
-import re
 import shutil
 
 import jsonschema
@@ -73,10 +72,3 @@ def config_of(*arguments):
     values, after = parsed(*arguments)
     submit.check(values)
     return submit.gcloud_config(values, after, submit.parse_trainer_flags(after))
-
-
-def readme_blocks(word):
-    """The README's shell blocks that contain `word`."""
-    with open(os.path.join(ROOT, 'README.md')) as f:
-        blocks = re.findall(r'^```sh\n(.*?)^```', f.read(), re.M | re.S)
-    return [text for text in blocks if word in text]
