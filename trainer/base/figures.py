@@ -20,7 +20,7 @@ from trainer.base.errors import UserError
 def png(size: Tuple[float, float], draw: Callable[[Any], None]) -> bytes:
     """Returns as a PNG file what `draw` puts into an empty `matplotlib.figure.Figure`.
 
-    Its size is in inches, of 100 pixels each. Raises UserError: matplotlib is not installed.
+    Its size is in inches, of 100 pixels each. Raises UserError where matplotlib is not installed.
     """
     try:
         with _plain_matplotlib():

@@ -26,7 +26,8 @@ _SECONDS_TO_ABANDONED = 3600.0
 def write_bytes(path: str, content: bytes) -> str:
     """Writes `content` under a temporary name beside `path`, then renames; returns `path`.
 
-    A reader sees the old file or the new one, never a part, as on gs:// without that.
+    A reader sees the old file or the new one, never a part: renames on a local disk are atomic, and
+    an object on gs:// appears whole.
     """
     temporary = f'{path}.{temporary_name()}.tmp'
     tf.gfile.MakeDirs(os.path.dirname(path) or '.')
@@ -174,8 +175,8 @@ def names_in(folder: str) -> List[str]:
 def is_abandoned(path: str) -> bool:
     """Whether what has a `temporary_name` was left by a process that has ended.
 
-    To be asked before anything is written: another process of this number has ended, as in
-    containers. Those of other hosts count as ended after an hour without a write.
+    To be asked before anything is written: a process with the number of this one has
+    ended, as in containers. Those of other hosts count as ended after an hour without a write.
     """
     match = _TEMPORARY.fullmatch(os.path.basename(path.rstrip('/')))
     if match is None:
@@ -193,7 +194,7 @@ def _last_write(path: str) -> float:
 
 
 def copy_tree(source: str, target: str, last: str) -> None:
-    """Copies all files below a folder, each whole at once; while `last` is there, the rest is."""
+    """Copies a folder, each file whole at once; `last` is removed first: with it, all are there."""
     if tf.gfile.Exists(os.path.join(target, last)):
         tf.gfile.Remove(os.path.join(target, last))
     tree = tf.gfile.Walk(source)
@@ -239,7 +240,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def read_json(path: str) -> Optional[Any]:
-    """Returns the JSON in `path`, None without such a file; raises UserError where it is none."""
+    """Returns the JSON in `path`, or None without the file; raises UserError for other content."""
     if not tf.gfile.Exists(path):
         return None
     with tf.gfile.GFile(path, 'rb') as f:

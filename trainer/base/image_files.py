@@ -20,7 +20,7 @@ _LONGEST_SIDE = 8192  # Of what is decoded: a small file may claim to hold a bil
 def paths(text: str) -> List[str]:
     """Returns the files that `--images` means: those it lists, or the images of a folder.
 
-    Says which files of a folder are none by their names. Raises UserError: there are none.
+    Says which files of a folder are none by their names. Raises UserError where there are none.
     """
     found: List[str] = []
     for path in text.split(','):

@@ -9,7 +9,7 @@ from trainer.base.errors import UserError, first_line
 
 @contextlib.contextmanager
 def part(*files: str) -> Iterator[None]:
-    """Says, whatever goes wrong, that `files` could not be made and why; signals still end it."""
+    """Says, whatever goes wrong, that `files` could not be made and why; signals pass."""
     try:
         yield
     except Exception as error:  # Of any library, and of any defect of ours.

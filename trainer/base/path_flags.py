@@ -21,7 +21,7 @@ flags.disclaim_key_flags()  # They are those of the module that calls `define`.
 
 
 def expanded(path: str) -> str:
-    """Returns `path` with `~` or `~user` at its start as the home folder; raises ValueError."""
+    """Returns `path` with a home folder for its `~` or `~user`; raises ValueError without one."""
     if not path.startswith('~'):
         return path
     user = path.split('/')[0][1:]

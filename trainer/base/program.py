@@ -16,10 +16,8 @@ from trainer.base.errors import UserError
 def expanded(argv: List[str], flag_values: flags.FlagValues = flags.FLAGS) -> List[str]:
     """Returns `argv` with the lines of its flag files in their place.
 
-    absl passes over a file that includes itself and over an empty name, and fails in one that is no
-    text.
-
-    Raises UserError: a flag file cannot be read, or an argument is not one line of text.
+    Raises UserError where a flag file cannot be read, or includes itself, which absl passes over,
+    or where an argument is not one line of text.
     """
     for number, argument in enumerate(argv[1:], 1):
         name, _, value = argument.partition('=')

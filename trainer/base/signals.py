@@ -133,7 +133,7 @@ def _leave(number: int) -> None:
 
 
 def finish_unless(is_hopeless: Callable[[], bool]) -> None:
-    """Ends a step, once the process was told to end, where `is_hopeless`; a thread asks it."""
+    """Ends the process amid a step, once told to, if `is_hopeless`, which a thread calls."""
     state.is_hopeless = is_hopeless
 
 

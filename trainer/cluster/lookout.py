@@ -24,8 +24,6 @@ _SECONDS_TO_ANSWER = 2.0
 # Steps that take less are not worth a look.
 _SECONDS_OF_SILENCE = 2.0
 _SECONDS_OF_HOPE = 5.0
-# The type of HTTP/2's SETTINGS, in the fourth byte of a frame: the first that gRPC sends.
-_SETTINGS = b'\x04'
 
 
 def check_port(task: Task) -> None:
@@ -64,7 +62,8 @@ def answers(address: str) -> bool:
             if found.getsockname() == found.getpeername():
                 return False
             found.settimeout(_SECONDS_TO_ANSWER)
-            return found.recv(9)[3:4] == _SETTINGS
+            # The type of HTTP/2's SETTINGS, in the fourth byte of the first frame that gRPC sends.
+            return found.recv(9)[3:4] == b'\x04'
     except (OSError, UnicodeError):
         return False
 

@@ -28,10 +28,6 @@ from trainer.settings.table import HParams
 
 _METRIC_FILE = '/tmp/hypertune/output.metrics'
 _METRICS_KEPT = 100
-_UNREPORTED = (
-    'CLOUD_ML_HP_METRIC_FILE: {} The tuning does not learn what this trial measures; training goes '
-    'on.'
-)
 
 
 def placed(params: HParams, is_model_dir_given: bool, environ: Mapping[str, str]) -> HParams:
@@ -82,8 +78,9 @@ def metric_reporter(
             files.write_output(path, content.encode('utf-8'))
         except Exception as error:
             if not warned:
-                warned.append(_UNREPORTED.format(error))
-                say(warned[0])
+                warned.append(str(error))
+                then = 'The tuning does not learn what this trial measures; training goes on.'
+                say(f'CLOUD_ML_HP_METRIC_FILE: {error} {then}')
 
     return report if path else lambda metrics: None
 

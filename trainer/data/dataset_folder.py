@@ -19,7 +19,6 @@ from trainer.base.errors import UserError
 from trainer.data import tfds
 from trainer.data.catalog import FILE_DATASETS
 
-_DEFAULT_DATA_DIR = os.path.join('~', 'tensorflow_datasets')
 _VALIDATION_DIVISOR = 12
 _DATASET_NAME = re.compile(
     r'(?P<name>\w+)(/(?P<config>[\w.-]+))?(:(?P<version>(\d+|\*)(\.(\d+|\*)){2}))?'
@@ -130,10 +129,10 @@ class DatasetFolder:
 def find(dataset: str, data_dir: Optional[str]) -> DatasetFolder:
     """The folder for `dataset`, found without network and without creating any.
 
-    Raises UserError: there is no such dataset, its images are of no use to the model, or there is
-    no home folder for `~`, of which the default is made.
+    Raises UserError where there is no such dataset, its images are of no use to the model, or `~`,
+    of which the default is made, is not known.
     """
-    data_dir = path_flags.of_flag('data_dir', data_dir or _DEFAULT_DATA_DIR)
+    data_dir = path_flags.of_flag('data_dir', data_dir or '~/tensorflow_datasets')
     match = _DATASET_NAME.fullmatch(dataset)
     if not match:
         raise UserError(

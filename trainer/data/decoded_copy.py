@@ -21,7 +21,7 @@ _FORMAT = 1
 def write(source: DatasetFolder, folder: str) -> None:
     """Decodes TFDS's records to the new local `folder`, its sidecar last.
 
-    Raises UserError: the records are broken, or a split is missing or empty.
+    Raises UserError where the records are broken, or a split is missing or empty.
     """
     builder = tfds.builder(source.request, source.data_dir)
     known = tfds.split_counts(builder, source.dataset)
@@ -106,7 +106,7 @@ def _write_split(builder: Any, source: DatasetFolder, split: str, path: str, exp
 
     TFDS's own reader interleaves files and parses the labels too.
 
-    Raises UserError: a record is damaged, or there are not `expected` of them (0: not known).
+    Raises UserError where a record is damaged, or there are not `expected` of them (0: not known).
     """
     records = source.record_files(split)
     count, damage = _write_pixels(records, builder.info.features['image'], path)

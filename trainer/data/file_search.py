@@ -92,7 +92,7 @@ def search(folder: str, dataset: str) -> Search:
     Their names do not matter: what has the size of a known file, raw or inside of a gzip file under
     100 MB, is hashed. At most 10,000 entries are looked at, those near `folder` first.
 
-    Raises OSError: `folder` itself is no folder, or may not be read.
+    Raises OSError where `folder` itself is no folder, or may not be read.
     """
     names = list(FILE_DATASETS[dataset].sha256)
     result = Search({}, {}, {name: [] for name in names})

@@ -94,8 +94,8 @@ def _downloaded(
 ) -> str:
     """Runs a client that downloads a package (`what`); returns the package's path.
 
-    Raises SourceFailed: it fails, with errors that begin with the pattern `prefix`; it stalls, or
-    leaves no package.
+    Raises SourceFailed where it stalls, leaves no package, or fails, with errors that begin with
+    the pattern `prefix`.
     """
     client = os.path.basename(command[0])
     download, log = os.path.join(folder, client), os.path.join(folder, client + '.log')

@@ -36,7 +36,7 @@ from trainer.settings import table
 
 
 def dataset_facts(dataset: str, data_dir: Optional[str] = None) -> DatasetFacts:
-    """Checks a dataset's name and shape as `prepare` does, without network and without a trace."""
+    """Checks a dataset's name and shape as `prepare` does, without network, creating nothing."""
     found = dataset_folder.find(dataset, data_dir)
     is_known = found.counts.get('train') and found.counts.get('test')
     counts = dataset_folder.three_splits(found.counts) if is_known else None
@@ -67,8 +67,8 @@ def prepare(
         `_fill_in_child`. The main module must be importable.
       stall_seconds: a network source is given up after so long without a byte.
 
-    Raises UserError: the dataset is unknown or of a shape the model cannot take, no source works, a
-    file has other bytes than it should, or a folder is broken or cannot be written.
+    Raises UserError where the dataset is unknown or of a shape the model cannot take, no source
+    works, a file has other bytes than it should, or a folder is broken or cannot be written.
     """
     target = dataset_folder.find(dataset, data_dir)
     try:
@@ -157,7 +157,7 @@ def _fill(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
 def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds: float) -> None:
     """Prepares the dataset with TFDS in the `work` folder and publishes its records.
 
-    Raises UserError: no source works, or whatever goes wrong in TFDS or in the dataset's own code.
+    Raises UserError for whatever goes wrong, in TFDS and in the dataset's own code too.
     """
     import requests
     from tensorflow_datasets.core import download

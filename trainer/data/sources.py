@@ -149,7 +149,7 @@ def place_downloads(
     dataset's second source; each is given up after `stall_seconds` without a byte. What else is
     downloaded lands beside `folder`.
 
-    Raises NoSource: no source works; or UserError: a file has other bytes.
+    Raises NoSource where no source works; or UserError where a file has other bytes.
     """
     row = FILE_DATASETS[dataset]
     # As the `_split_generators` of TFDS 1.2.0 build them.

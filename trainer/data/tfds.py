@@ -20,8 +20,10 @@ _KNOWN_NAMES = ('mnist', 'fashion_mnist', 'kmnist', 'cifar10', 'svhn_cropped')
 
 
 def builder(dataset: str, data_dir: str) -> Any:
-    """TFDS's builder for `dataset`, made without network and without creating folders. Raises
-    UserError: TFDS has no such dataset, configuration or version, or its folder is broken."""
+    """TFDS's builder for `dataset`, made without network and without creating folders.
+
+    Raises UserError where TFDS has no such dataset or version, or its folder is broken.
+    """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import registered
 
@@ -78,7 +80,7 @@ def split_counts(builder: Any, dataset: str) -> Dict[str, int]:
     """Images in TFDS's train, validation and test splits by its own books.
 
     0 where they do not say (versions without a length a shard, as we skip the statistics), and
-    where there is no validation split. Raises UserError: there is no train or no test split.
+    where there is no validation split. Raises UserError where there is no train or no test split.
     """
     splits = builder.info.splits
     missing = [name for name in ('train', 'test') if name not in splits]

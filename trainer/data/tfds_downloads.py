@@ -17,11 +17,12 @@ from trainer.data.tfds import replaced
 
 @contextlib.contextmanager
 def downloading(folder: str, stall_seconds: float) -> Iterator[None]:
-    """Lets TFDS's downloads into the local `folder` end, leave nothing, and be put there by hand.
+    """Gives TFDS's downloads an end, removes their rests, and takes archives put there by hand.
 
-    They end after `stall_seconds` without a byte. TFDS leaves the folders `<archive>.tmp.<hex>` of
-    failed downloads: here the hex tells whose they are, so that those of another process at work
-    stay. TFDS takes only archives that have its name for them and an `.INFO` beside them.
+    They end after `stall_seconds` without a byte. In the local `folder` TFDS leaves the folders
+    `<archive>.tmp.<hex>` of failed downloads: here the hex tells whose they are, so that those of
+    another process at work stay. TFDS takes only archives that have its name for them and an
+    `.INFO` beside them.
     """
     from tensorflow_datasets.core.download import download_manager
 
