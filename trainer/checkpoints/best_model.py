@@ -15,11 +15,7 @@ from trainer.settings.table import HParams
 EXPORT_NAME = 'best'  # Of its folder below `export`.
 _STATE_FILE = 'best.json'
 # What the state holds once there is a best model, and before.
-_BEST: Dict[str, Any] = {
-    'global_step': int,
-    'checkpoint': str,
-    'export': str,
-}
+_BEST: Dict[str, Any] = {'global_step': int, 'checkpoint': str, 'export': str}
 # Its value, by the name of the metric that it goes by.
 _VALUES = ('negative_elbo', 'negative_importance_weighted_bound')
 # The best of those that early stopping counts, where a schedule of beta leaves some out.

@@ -142,10 +142,7 @@ def evaluate(
     partial = PartialResults(kept, facts, sampler.row_type)
     rows, seconds = estimate_all(sampler, partial, facts)
     record = dict(
-        facts,
-        **report.summarize(rows, params),
-        wall_seconds=seconds,
-        versions=storage.versions(),
+        facts, **report.summarize(rows, params), wall_seconds=seconds, versions=storage.versions()
     )
     write = files.write_output if is_named else files.write_bytes
     write(output, files.json_bytes(record))

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 import requests
@@ -25,17 +25,11 @@ class Refused(UserError):
 
 
 class Answer(NamedTuple):
-    """What became of a file.
-
-    Attributes:
-      path: of the file.
-      outputs: the model's, by name, without the axis of examples; None where there are none.
-      error: why there are none, a sentence.
-    """
+    """What became of a file."""
 
     path: str
-    outputs: Optional[Dict[str, np.ndarray]] = None
-    error: Optional[str] = None
+    outputs: Optional[Dict[str, np.ndarray]] = None  # By name, without the axis of examples.
+    error: Optional[str] = None  # Why there are no outputs, a sentence.
 
 
 Predict = Callable[[List[bytes]], Dict[str, np.ndarray]]
@@ -120,17 +114,16 @@ def answers_to(paths: List[str], predict: Predict) -> List[Answer]:
     try:
         outputs = predict(contents) if contents else {}
     except Refused as error:
-        if len(contents) == 1:
-            path = paths[readable[0]]
-            answers[readable[0]] = Answer(path, error=f'--images={path}: {error}')
-            return answers
         for number in readable:
-            (answers[number],) = answers_to([paths[number]], predict)
+            path = paths[number]
+            if len(contents) == 1:
+                answers[number] = Answer(path, error=f'--images={path}: {error}')
+            else:
+                (answers[number],) = answers_to([path], predict)
         return answers
     for row, number in enumerate(readable):
-        answers[number] = _answer(
-            paths[number], {name: value[row] for name, value in outputs.items()}
-        )
+        values = {name: value[row] for name, value in outputs.items()}
+        answers[number] = _answer(paths[number], values)
     return answers
 
 
@@ -158,10 +151,8 @@ def name_the_bad(answers: List[Answer]) -> None:
     for error in errors:
         say(error)
     if errors:
-        raise UserError(
-            f'--images: {len(errors):,} of {len(answers):,} files have no scores, for the reasons '
-            'above.'
-        )
+        counts = f'{len(errors):,} of {len(answers):,}'
+        raise UserError(f'--images: {counts} files have no scores, for the reasons above.')
 
 
 def save(folder: str, answers: List[Answer]) -> str:
@@ -170,8 +161,13 @@ def save(folder: str, answers: List[Answer]) -> str:
     There, what a file without scores lacks is null, and `error` says why.
     """
     targets = _reconstruction_files(folder, [answer.path for answer in answers])
-    good = [number for number, answer in enumerate(answers) if answer.outputs]
-    _write_pictures([(targets[number], answers[number].outputs) for number in good])
+    good = [(target, one.outputs) for target, one in zip(targets, answers) if one.outputs]
+    if good:
+        images = np.stack([outputs['reconstruction'] for _, outputs in good])
+        images = images.reshape(images.shape[:3] + (-1,))
+        encoded = image_files.encode_png(np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8))
+        for (target, _), content in zip(good, encoded):
+            files.write_output(target, content)
     results = []
     for target, (path, outputs, error) in zip(targets, answers):
         written = target if outputs else None
@@ -179,18 +175,7 @@ def save(folder: str, answers: List[Answer]) -> str:
         for key in _SCORES + ('mean', 'scale'):
             result[key] = outputs[key].tolist() if outputs else None
         results.append(result)
-    path = os.path.join(folder, 'results.json')
-    return files.write_output(path, files.json_bytes(results))
-
-
-def _write_pictures(outputs_by_target: List[Tuple[str, Any]]) -> None:
-    if not outputs_by_target:
-        return
-    images = np.stack([outputs['reconstruction'] for _, outputs in outputs_by_target])
-    images = images.reshape(images.shape[:3] + (-1,))
-    encoded = image_files.encode_png(np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8))
-    for (target, _), content in zip(outputs_by_target, encoded):
-        files.write_output(target, content)
+    return files.write_output(os.path.join(folder, 'results.json'), files.json_bytes(results))
 
 
 def _reconstruction_files(folder: str, paths: List[str]) -> List[str]:

@@ -1,7 +1,7 @@
 """The model card of an export: what it is, what it takes, what its numbers mean."""
 
 import json
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional
 
 import tensorflow as tf
 
@@ -21,12 +21,12 @@ def model_card(
       signatures: those of the export by name, as `signatures.Signature`.
       evaluation: validation metrics, where they are known.
     """
-    metrics = ''
+    metrics, name = '', wording.selection_metric(params)
     if evaluation:
-        metrics = '; validation {} {:.2f} nats per example ({})'.format(
-            wording.selection_metric(params).replace('_', ' ').replace('elbo', 'ELBO'),
-            float(evaluation[wording.selection_metric(params)]),
-            wording.data_convention(params),
+        metric = name.replace('_', ' ').replace('elbo', 'ELBO')
+        metrics = (
+            f'; validation {metric} {float(evaluation[name]):.2f} nats per example '
+            f'({wording.data_convention(params)})'
         )
     reader = tf.train.load_checkpoint(checkpoint_path)
     step = reader.get_tensor(tf.GraphKeys.GLOBAL_STEP)
@@ -52,21 +52,16 @@ def model_card(
 
 
 def _card_row(name: str, signature: Any) -> str:
-    def listed(tensors: Dict[str, tf.Tensor]) -> str:
-        return ', '.join(
-            '`{}` {} {}'.format(
-                key,
-                tensor.dtype.name,
-                str([size or 'n' for size in _shape(tensor)]).replace("'", ''),
-            )
-            for key, tensor in sorted(tensors.items())
-        )
-
-    return '| `{}` | {} | {} |'.format(name, listed(signature.inputs), listed(signature.outputs))
+    columns = [
+        ', '.join(f'`{key}` {x.dtype.name} {_shape_text(x)}' for key, x in sorted(tensors.items()))
+        for tensors in signature
+    ]
+    return '| `{}` | {} | {} |'.format(name, *columns)
 
 
-def _shape(tensor: tf.Tensor) -> List[Optional[int]]:
-    return [] if tensor.shape.ndims is None else tensor.shape.as_list()
+def _shape_text(tensor: tf.Tensor) -> str:
+    sizes = [] if tensor.shape.ndims is None else tensor.shape.as_list()
+    return '[{}]'.format(', '.join(str(size or 'n') for size in sizes))
 
 
 _BINARY = '0 or 1, other values are refused (in image files, levels of 128 and more are 1)'

@@ -1,12 +1,13 @@
-"""Writes one SavedModel folder: graph and weights, and beside them what a reader needs to trust it.
+"""Writes one SavedModel folder: graph and weights, and what a reader needs to trust them.
 
-The graph is TensorFlow's; `assets.extra` holds a model card, golden inputs with their outputs, the
-program that checks them in any runtime, and, on demand, TF Serving's warm-up requests.
+`assets.extra` holds a model card, golden inputs with their outputs, the program that checks them in
+any runtime, and, on demand, TF Serving's warm-up requests.
 """
 
 import functools
 import io
 import os
+import pathlib
 import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -29,17 +30,11 @@ _WARMUP_NAME = 'tf_serving_warmup_requests'  # TF Serving looks for this name.
 
 
 class Options(NamedTuple):
-    """How a SavedModel is written.
+    """How a SavedModel is written."""
 
-    Attributes:
-      signature: the only signature, which is then also `serving_default`; None for all.
-      optimize: weights become constants, and what depends on constants alone is computed now.
-      warmup: adds requests that TF Serving sends itself after loading.
-    """
-
-    signature: Optional[str] = None
-    optimize: bool = False
-    warmup: bool = False
+    signature: Optional[str] = None  # The only one, then also `serving_default`; None for all.
+    optimize: bool = False  # Makes weights constants, and computes what depends on these alone.
+    warmup: bool = False  # Adds requests that TF Serving sends itself after loading.
 
 
 ALL_SIGNATURES = Options()
@@ -90,7 +85,8 @@ def write(
             _write_graph(folder, session, signatures, served.saver)
     extra = os.path.join(folder, 'assets.extra')
     files.write_bytes(os.path.join(extra, 'golden.npz'), npz(golden))
-    files.write_bytes(os.path.join(extra, 'verify_export.py'), _verify_program())
+    verify_program = pathlib.Path(__file__).with_name('verify_export.py').read_bytes()
+    files.write_bytes(os.path.join(extra, 'verify_export.py'), verify_program)
     card = model_card.model_card(signatures, checkpoint_path, params, evaluation)
     files.write_bytes(os.path.join(extra, 'README.md'), card.encode('utf-8'))
     if options.warmup:
@@ -132,13 +128,9 @@ def _chosen(by_signature: Dict[str, Any], name: Optional[str]) -> Dict[str, Any]
 def _write_graph(
     folder: str, session: tf.Session, signatures: Dict[str, Signature], saver: tf.train.Saver
 ) -> None:
+    by_name = {name: _signature_def(signature) for name, signature in signatures.items()}
     builder = tf.saved_model.Builder(folder)
-    builder.add_meta_graph_and_variables(
-        session,
-        [tf.saved_model.SERVING],
-        {name: _signature_def(signature) for name, signature in signatures.items()},
-        saver=saver,
-    )
+    builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], by_name, saver=saver)
     builder.save()
 
 
@@ -159,32 +151,27 @@ def _write_frozen(
     """Writes only what `signatures` need, with constants in place of variables."""
     tensors = [list(part.values()) for signature in signatures.values() for part in signature]
     names = sorted({tensor.op.name for part in tensors for tensor in part})
-    graph_def = tf.graph_util.convert_variables_to_constants(
-        session, session.graph.as_graph_def(), names
-    )
+    graph_def = session.graph.as_graph_def()
+    graph_def = tf.graph_util.convert_variables_to_constants(session, graph_def, names)
     if optimize:
         graph_def = _folded(graph_def, names)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name='')
-        frozen = {
-            name: Signature(
-                *[
-                    {key: graph.get_tensor_by_name(tensor.name) for key, tensor in part.items()}
-                    for part in signature
-                ]
-            )
-            for name, signature in signatures.items()
-        }
+
+        def frozen(tensors: Dict[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+            return {key: graph.get_tensor_by_name(tensor.name) for key, tensor in tensors.items()}
+
+        signatures = {key: Signature(*map(frozen, one)) for key, one in signatures.items()}
         with tf.Session(graph=graph) as frozen_session:
-            _write_graph(folder, frozen_session, frozen, tf.train.Saver(allow_empty=True))
+            saver = tf.train.Saver(allow_empty=True)
+            _write_graph(folder, frozen_session, signatures, saver)
 
 
 def _folded(graph_def: tf.GraphDef, names: List[str]) -> tf.GraphDef:
     """Computes what depends on constants alone; then keeps one of equal constants.
 
-    Without that last step the weights would be there once for each signature that uses them.
-    Grappler does the folding, because `fold_constants` of `graph_transforms` 1.14 makes required
-    placeholders of those with a default.
+    Else the weights would be there once for each signature that uses them. Grappler folds, because
+    `fold_constants` of `graph_transforms` 1.14 makes required placeholders of those with a default.
     """
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name='')
@@ -233,21 +220,16 @@ def _golden(
 
 def npz(golden: Dict[str, Golden]) -> bytes:
     """Returns the `.npz` file of arrays `<signature>/<inputs|outputs>/<name>`."""
-    arrays = {}
-    for signature, example in golden.items():
-        for kind, values in example._asdict().items():
-            for name, value in values.items():
-                # Bytes strings, not objects: NumPy loads those only as pickles.
-                value = value.astype('S') if value.dtype == object else value
-                arrays['{}/{}/{}'.format(signature, kind, name)] = value
+    # Bytes strings, not objects: NumPy loads those only as pickles.
+    arrays = {
+        f'{signature}/{kind}/{name}': value.astype('S') if value.dtype == object else value
+        for signature, example in golden.items()
+        for kind, values in example._asdict().items()
+        for name, value in values.items()
+    }
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
     return content.getvalue()
-
-
-def _verify_program() -> bytes:
-    with open(os.path.join(os.path.dirname(__file__), 'verify_export.py'), 'rb') as f:
-        return f.read()
 
 
 def _serving_api() -> Any:
@@ -283,9 +265,9 @@ def export_saved_model(
 ) -> str:
     """Writes a SavedModel to `export/<kind>/<timestamp>`; returns that folder.
 
-    It is written under a name that TensorFlow Serving ignores, as no number, and then renamed: on
-    local disks a reader never sees half of it. (gs:// has no folders to rename: there, as with
-    Estimator's own exports, the files appear one by one.)
+    It is written under a name that TensorFlow Serving ignores, and then renamed: on local disks a
+    reader never sees half of it. (gs:// has no folders to rename: there the files appear one by
+    one, as with Estimator's own exports.)
 
     Args:
       evaluation: validation metrics for the model card, where they are known.

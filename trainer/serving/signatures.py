@@ -35,7 +35,7 @@ Tensors = Dict[str, tf.Tensor]
 class Signature(NamedTuple):
     """The tensors that a client feeds and fetches, by the names that it uses.
 
-    Inputs of unknown static shape are scalars: the optimiser of TF 2 would take the assertion of a
+    Inputs of unknown static shape are scalars: TF 2's optimiser would take the assertion of a
     static one for true.
     """
 
@@ -53,8 +53,7 @@ class _Checked(NamedTuple):
 def build_signatures(params: HParams, prior: Prior) -> Dict[str, Signature]:
     """Builds the graph that is served; returns its signatures by name.
 
-    `prior` is a distribution of `priors.py`, of constants: no request waits for a VampPrior to
-    encode its pseudo-inputs.
+    `prior` is one of constants: no request waits for a VampPrior to encode its pseudo-inputs.
 
     Shapes, with `images` float32 `[n, rows, columns]` in [0, 1], of binarised models 0 or 1 (a
     fourth axis holds the channels of colour images), `z` the latent size, and every n free, 0
@@ -144,8 +143,7 @@ def _reconstruct_png(prior: Prior, params: HParams) -> Signature:
             values = tf.cast(pixels, tf.float32) / 255.0
         return tf.reshape(values, params.served_shape)
 
-    with tf.control_dependencies([_assert_shape(image_bytes, [], 'image_bytes')]):
-        images = tf.map_fn(decode_one, tf.identity(image_bytes), dtype=tf.float32)
+    images = tf.map_fn(decode_one, _of_shape(image_bytes, []), dtype=tf.float32)
     always_valid = tf.zeros([tf.shape(images)[0]])
     outputs = _reconstruct(_Checked(images, always_valid), prior, params)
     return Signature({'image_bytes': image_bytes}, outputs)
@@ -163,27 +161,22 @@ def _decoded_file(content: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
     is_png = tf.reduce_all(tf.equal(start, list(b'\x89PNG')))
     is_jpeg = tf.reduce_all(tf.equal(start[:3], list(b'\xff\xd8\xff')))
     # Runtimes differ in what else they decode, such as GIF and BMP.
-    check = tf.Assert(tf.logical_or(is_png, is_jpeg), ['image_bytes must hold PNG or JPEG files'])
-    with tf.control_dependencies([check]):
-        content = tf.identity(content)
+    is_known = tf.logical_or(is_png, is_jpeg)
+    content = _asserted(content, is_known, 'image_bytes must hold PNG or JPEG files')
     # It reads JPEG too, and turns colours into grey levels where one channel is wanted.
     pixels = tf.image.decode_png(content, channels=image_shape[2])
-    check = tf.Assert(
+    content = _asserted(
+        content,
         tf.reduce_all(tf.equal(tf.shape(pixels), image_shape)),
-        ['image_bytes must hold images of {} x {} pixels'.format(*image_shape[:2])],
+        'image_bytes must hold images of {} x {} pixels'.format(*image_shape[:2]),
     )
-    with tf.control_dependencies([check]):
-        content = tf.identity(content)
     is_opaque = tf.cond(is_png, lambda: _is_opaque(content), lambda: tf.constant(True))
-    check = tf.Assert(
+    return _asserted(
+        pixels,
         is_opaque,
-        [
-            'image_bytes must hold images without transparent pixels: put them on the background '
-            'that the training images have'
-        ],
+        'image_bytes must hold images without transparent pixels: put them on the background that '
+        'the training images have',
     )
-    with tf.control_dependencies([check]):
-        return tf.identity(pixels)
 
 
 def _is_opaque(png: tf.Tensor) -> tf.Tensor:
@@ -192,9 +185,8 @@ def _is_opaque(png: tf.Tensor) -> tf.Tensor:
     alpha = tf.cast(tf.image.decode_png(png, channels=4)[:, :, 3], tf.int32)
     bits = tf.cast(tf.decode_raw(tf.strings.substr(png, 24, 1), tf.uint8), tf.int32)
     filler = tf.minimum(tf.bitwise.left_shift(1, bits) - 1, 255)
-    return tf.logical_or(
-        tf.reduce_all(tf.equal(alpha, 255)), tf.reduce_all(tf.equal(alpha, filler))
-    )
+    opaque = [tf.reduce_all(tf.equal(alpha, value)) for value in (255, filler)]
+    return tf.logical_or(*opaque)
 
 
 def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signature:
@@ -204,10 +196,8 @@ def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signatu
     start, end = mean[:-1, tf.newaxis], mean[1:, tf.newaxis]
     latents = start + share[:, tf.newaxis] * (end - start)
     shape = tf.concat([tf.shape(latents)[:2], params.served_shape], axis=0)
-    latents = tf.reshape(latents, [-1, params.latent_size])
-    return Signature(
-        {'images': images, 'steps': steps}, {'interpolations': _decoded(latents, shape, params)}
-    )
+    images_between = _decoded(tf.reshape(latents, [-1, params.latent_size]), shape, params)
+    return Signature({'images': images, 'steps': steps}, {'interpolations': images_between})
 
 
 def _decoded(latents: tf.Tensor, shape, params: HParams) -> tf.Tensor:
@@ -233,11 +223,9 @@ def _checked_images(images: tf.Tensor, params: HParams) -> _Checked:
 def _checked(values: tf.Tensor, example_shape: List[int], is_valid, message: str) -> _Checked:
     """Asserts the shape of `values` `[n] + example_shape`, and that each of them `is_valid`."""
     with tf.name_scope('checked_' + values.op.name):
-        with tf.control_dependencies([_assert_shape(values, example_shape, values.op.name)]):
-            axes = list(range(1, 1 + len(example_shape)))
-            valid = tf.reduce_all(is_valid(tf.identity(values)), axis=axes)
-        with tf.control_dependencies([tf.Assert(tf.reduce_all(valid), [message])]):
-            values = tf.identity(values)
+        axes = list(range(1, 1 + len(example_shape)))
+        valid = tf.reduce_all(is_valid(_of_shape(values, example_shape)), axis=axes)
+        values = _asserted(values, tf.reduce_all(valid), message)
         # The square root of 0 or -1. tf2onnx 1.17 makes multiplications of a tf.where, after which
         # everything would be NaN.
         return _Checked(values, tf.sqrt(tf.cast(valid, tf.float32) - 1.0))
@@ -247,38 +235,37 @@ def _marked(output: tf.Tensor, nan_if_bad: tf.Tensor) -> tf.Tensor:
     return output + tf.reshape(nan_if_bad, [-1] + [1] * (output.shape.ndims - 1))
 
 
-def _fed_shape(values: tf.Tensor) -> tf.Tensor:
+def _asserted(value: tf.Tensor, condition: tf.Tensor, message: str) -> tf.Tensor:
+    """Returns `value`; computing it fails, with the message, where the condition is false."""
+    with tf.control_dependencies([tf.Assert(condition, [message])]):
+        return tf.identity(value)
+
+
+def _of_shape(values: tf.Tensor, example_shape: List[int]) -> tf.Tensor:
+    """Asserts the shape `[n] + example_shape`, whatever the rank of what is fed."""
     # Only Python's Session compares what is fed with the placeholder's shape. TF Serving and TF 2
     # do not, and the optimiser would take the assertion for true by that very shape, which a
     # placeholder_with_default hides from it.
-    return tf.shape(tf.placeholder_with_default(values, None))
-
-
-def _assert_shape(values: tf.Tensor, example_shape: List[int], name: str) -> tf.Operation:
-    """Asserts the shape `[n] + example_shape`, whatever the rank of what is fed."""
+    fed_shape = tf.shape(tf.placeholder_with_default(values, None))
     wanted = example_shape + [-1]
-    padded = tf.concat([_fed_shape(values), [-1] * (1 + len(wanted))], axis=0)
-    shape = ', '.join(['n'] + [str(size) for size in example_shape])
+    padded = tf.concat([fed_shape, [-1] * (1 + len(wanted))], axis=0)
     right = tf.equal(padded[1 : 1 + len(wanted)], wanted)
     has_first_axis = padded[0] >= 0  # Where each example is a scalar nothing else tells.
-    return tf.Assert(
+    shape = ', '.join(['n'] + [str(size) for size in example_shape])
+    return _asserted(
+        values,
         tf.logical_and(has_first_axis, tf.reduce_all(right)),
-        ['{} must have the shape [{}]'.format(name, shape)],
+        f'{values.op.name} must have the shape [{shape}]',
     )
 
 
 def _checked_scalar(fed: tf.Tensor, low: int, high: int) -> tf.Tensor:
     """Asserts that `fed`, of unknown static shape, is a scalar, and its range."""
     name = fed.op.name
-    is_scalar = tf.Assert(tf.equal(tf.rank(fed), 0), ['{} must be a scalar'.format(name)])
-    with tf.control_dependencies([is_scalar]):
-        value = tf.reshape(fed, [])
-    in_range = tf.Assert(
-        tf.logical_and(value >= low, value <= high),
-        ['{} must be from {:,} to {:,}'.format(name, low, high)],
-    )
-    with tf.control_dependencies([in_range]):
-        return tf.identity(value)
+    scalar = _asserted(fed, tf.equal(tf.rank(fed), 0), f'{name} must be a scalar')
+    value = tf.reshape(scalar, [])
+    in_range = tf.logical_and(value >= low, value <= high)
+    return _asserted(value, in_range, f'{name} must be from {low:,} to {high:,}')
 
 
 def _named(name: str, signature: Signature) -> Signature:

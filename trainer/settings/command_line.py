@@ -40,28 +40,16 @@ def define_flags(
     for row in table.settings():
         if names is not None and row.name not in names:
             continue
-        if row.metadata['choices']:
-            flags.DEFINE_enum(
-                row.name,
-                row.default,
-                row.metadata['choices'],
-                row.metadata['help'],
-                flag_values=flag_values,
-            )
-        elif row.metadata['range'] is None:
-            define = path_flags.define if row.name.endswith('_dir') else flags.DEFINE_string
-            define(row.name, row.default, row.metadata['help'], flag_values=flag_values)
+        name, default, text = row.name, row.default, row.metadata['help']
+        choices, allowed = row.metadata['choices'], row.metadata['range']
+        if choices:
+            flags.DEFINE_enum(name, default, choices, text, flag_values=flag_values)
+        elif allowed is None:
+            define = path_flags.define if name.endswith('_dir') else flags.DEFINE_string
+            define(name, default, text, flag_values=flag_values)
         else:
-            parser = _NumberParser(type(row.default), row.metadata['range'])
-            serializer = flags.ArgumentSerializer()
-            flags.DEFINE(
-                parser,
-                row.name,
-                row.default,
-                row.metadata['help'],
-                flag_values=flag_values,
-                serializer=serializer,
-            )
+            parser, serializer = _NumberParser(type(default), allowed), flags.ArgumentSerializer()
+            flags.DEFINE(parser, name, default, text, flag_values, serializer)
 
 
 def define_flags_of_run(names: Iterable[str] = ()) -> None:

@@ -1,83 +1,67 @@
 """Which settings make no sense together, or with a dataset."""
 
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Optional
 
 from trainer.base.errors import UserError
 from trainer.settings import table
 from trainer.settings.table import HParams
 
 
-def check_consistent(hparams: HParams) -> None:
+def check_consistent(params: HParams) -> None:
     """Refuses settings that make no sense together.
 
     Raises:
       UserError: names the two settings, and why.
     """
-    for wrong, text in _contradictions(hparams):
-        if wrong:
+    for text, is_wrong in _contradictions(params).items():
+        if is_wrong:
             raise UserError(text)
 
 
-def _contradictions(hparams: HParams) -> List[Tuple[bool, str]]:
-    weighted = hparams.objective != 'elbo'
-    objective = '--objective={}'.format(hparams.objective)
-    groups = hparams.free_bits_groups
-    return [
-        (
-            hparams.is_binarised and not table.LIKELIHOODS[hparams.likelihood].of_binary_images,
-            f'--likelihood={hparams.likelihood} needs --binarization=none (now '
-            f'{hparams.binarization}): it is a density of grey levels, and images of 0 and 1 have '
-            'probabilities.',
+def _contradictions(params: HParams) -> Dict[str, bool]:
+    weighted, groups = params.objective != 'elbo', params.free_bits_groups
+    warmup, cycles = params.beta_warmup_steps, params.beta_cycles
+    likelihood = table.LIKELIHOODS[params.likelihood]
+    return {
+        f'--likelihood={params.likelihood} needs --binarization=none (now {params.binarization}): '
+        'it is a density of grey levels, and images of 0 and 1 have probabilities.': (
+            params.is_binarised and not likelihood.of_binary_images
         ),
-        (
-            table.is_binary(hparams.dataset) and hparams.binarization != 'static',
-            f'--dataset={hparams.dataset} needs --binarization=static (now '
-            f'{hparams.binarization}): its pixels are 0 and 1 already.',
+        f'--dataset={params.dataset} needs --binarization=static (now {params.binarization}): '
+        'its pixels are 0 and 1 already.': (
+            table.is_binary(params.dataset) and params.binarization != 'static'
         ),
-        (
-            weighted and hparams.training_samples < 2,
-            f'{objective} needs --training_samples of at least 2 (now '
-            f'{hparams.training_samples}): with one it is the ELBO.',
+        f'--objective={params.objective} needs --training_samples of at least 2 (now '
+        f'{params.training_samples}): with one it is the ELBO.': (
+            weighted and params.training_samples < 2
         ),
-        (
-            weighted and bool(hparams.free_bits),
-            f'--free_bits={hparams.free_bits:g} needs --objective=elbo (now {hparams.objective}): '
-            'the importance-weighted bound has no KL divergence to leave free.',
+        f'--free_bits={params.free_bits:g} needs --objective=elbo (now {params.objective}): the '
+        'importance-weighted bound has no KL divergence to leave free.': (
+            weighted and params.free_bits > 0
         ),
-        (
-            weighted
-            and (hparams.beta != 1.0 or hparams.beta_warmup_steps + hparams.beta_cycles > 0),
-            '--beta, --beta_warmup_steps and --beta_cycles need --objective=elbo (now '
-            f'{hparams.objective}): the importance-weighted bound has no KL divergence to weigh.',
+        '--beta, --beta_warmup_steps and --beta_cycles need --objective=elbo (now '
+        f'{params.objective}): the importance-weighted bound has no KL divergence to weigh.': (
+            weighted and (params.beta != 1.0 or warmup + cycles > 0)
         ),
-        (
-            hparams.beta_warmup_steps > 0 and hparams.beta_cycles > 0,
-            f'--beta_warmup_steps={hparams.beta_warmup_steps} and '
-            f'--beta_cycles={hparams.beta_cycles} exclude each other: give one.',
+        f'--beta_warmup_steps={warmup} and --beta_cycles={cycles} exclude each other: give one.': (
+            warmup > 0 and cycles > 0
         ),
-        (
-            hparams.beta_cycles > hparams.max_steps,
-            f'--beta_cycles={hparams.beta_cycles} must be at most --max_steps={hparams.max_steps}.',
+        f'--beta_cycles={cycles} must be at most --max_steps={params.max_steps}.': (
+            cycles > params.max_steps
         ),
-        (
-            bool(hparams.free_bits) and not table.PRIORS[hparams.prior].has_closed_kl,
-            f'--free_bits={hparams.free_bits:g} needs --prior=standard_normal (now '
-            f'{hparams.prior}): the KL divergence from a mixture is not a sum over dimensions.',
+        f'--free_bits={params.free_bits:g} needs --prior=standard_normal (now {params.prior}): the '
+        'KL divergence from a mixture is not a sum over dimensions.': (
+            params.free_bits > 0 and not table.PRIORS[params.prior].has_closed_kl
         ),
-        (
-            groups > 0 and not hparams.free_bits,
-            '--free_bits_groups={} needs --free_bits above 0.'.format(groups),
+        f'--free_bits_groups={groups} needs --free_bits above 0.': (
+            groups > 0 and not params.free_bits
         ),
-        (
-            groups > 0 and hparams.latent_size % groups > 0,
-            f'--free_bits_groups={groups} must divide --latent_size={hparams.latent_size}.',
+        f'--free_bits_groups={groups} must divide --latent_size={params.latent_size}.': (
+            groups > 0 and params.latent_size % groups > 0
         ),
-        (
-            bool(hparams.normal_scale) and hparams.likelihood != 'normal',
-            f'--normal_scale={hparams.normal_scale:g} needs --likelihood=normal (now '
-            f'{hparams.likelihood}).',
-        ),
-    ]
+        f'--normal_scale={params.normal_scale:g} needs --likelihood=normal (now '
+        f'{params.likelihood}).': params.normal_scale > 0 and params.likelihood != 'normal',
+    }
 
 
 def check_settings(params: HParams, num_examples: Optional[Dict[str, int]]) -> None:

@@ -80,11 +80,7 @@ def _check_values(hparams: HParams) -> None:
 
 def versions() -> Dict[str, str]:
     """Returns those of the software that a record's numbers come from."""
-    return {
-        'python': sys.version.split()[0],
-        'tensorflow': tf.__version__,
-        'numpy': np.__version__,
-    }
+    return {'python': sys.version.split()[0], 'tensorflow': tf.__version__, 'numpy': np.__version__}
 
 
 def trained(model_dir: str) -> HParams:

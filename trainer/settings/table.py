@@ -1,18 +1,16 @@
 """Every setting of a run in one frozen table: the only thing that flags become.
 
 The table is the single source of each setting's name, default, range and help text:
-`command_line.py` makes flags of it, `model_fn` receives it as `params`, and `model_dir` keeps a
-copy of it.
+`command_line.py` makes flags of it, `model_fn` receives it as `params`, `model_dir` keeps a copy.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
 # Larochelle's binary MNIST, as TFDS calls it.
 BINARIZED_MNIST = 'binarized_mnist'
-
-
 # Images of an evaluation's batch; fewer where memory could not hold all their samples, or each
 # sample's deviations from all components of a prior.
 _EVALUATION_BATCH = 1000
@@ -21,19 +19,12 @@ _DEVIATIONS_AT_ONCE = 3 * 10**7
 
 
 class LikelihoodFacts(NamedTuple):
-    """What the rest of the program has to know of a likelihood.
+    """What the rest of the program has to know of a likelihood."""
 
-    Attributes:
-      of_binary_images: whether it gives images of 0 and 1 a probability.
-      of_grey_levels: whether it is a density of grey levels.
-      mean_is_bounded: whether its mean lies in [0, 1].
-      values: what its mean is called.
-    """
-
-    of_binary_images: bool
-    of_grey_levels: bool
-    mean_is_bounded: bool
-    values: str
+    of_binary_images: bool  # Whether it gives images of 0 and 1 a probability.
+    of_grey_levels: bool  # Whether it is a density of grey levels.
+    mean_is_bounded: bool  # Whether its mean lies in [0, 1].
+    values: str  # What its mean is called.
 
 
 # The values of --likelihood; the classes of `model/likelihoods.py` have these names as `kind`.
@@ -45,17 +36,12 @@ LIKELIHOODS: Dict[str, LikelihoodFacts] = {
 
 
 class PriorFacts(NamedTuple):
-    """What the rest of the program has to know of a prior.
+    """What the rest of the program has to know of a prior."""
 
-    Attributes:
-      has_closed_kl: whether the KL divergence of the posterior is a sum over dimensions in closed
-        form, which free bits need.
-      has_components: whether it is a mixture of `prior_components`, each held in memory for each
-        sample.
-    """
-
+    # Whether the KL divergence of the posterior is a sum over dimensions in closed form, which free
+    # bits need.
     has_closed_kl: bool
-    has_components: bool
+    has_components: bool  # Whether it is a mixture, all of it held in memory for each sample.
 
 
 # The values of --prior; the classes of `model/priors.py` have these names as `kind`.
@@ -90,19 +76,22 @@ def _setting(
     default: Any,
     text: str,
     allowed: Optional[Range] = None,
-    fixed: bool = True,
     choices: Optional[Collection[str]] = None,
+    fixed: bool = True,
 ) -> Any:
     """A row of the table; a `fixed` setting may not differ when a run is resumed."""
     metadata = {'help': text, 'range': allowed, 'fixed': fixed, 'choices': choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-COUNT = Range(1, 10**9)
+_free = functools.partial(_setting, fixed=False)
+
+
+COUNT, STEPS = Range(1, 10**9), Range(0, 10**9)
 SIZE = Range(1, 8192)
-# Within these, Adam's step of finite weights along finite gradients leaves finite weights and
-# moments in single precision, which ends at 3e38: the second moment is at most the square of the
-# norm, and a step at most some 10 learning rates.
+# Within these, Adam's step along finite gradients leaves finite weights and moments in single
+# precision, which ends at 3e38: the second moment is at most the square of the norm, and a step at
+# most some 10 learning rates.
 _STEP_SIZE = Range(0, 10**9, open_low=True)
 _GRADIENT_NORM = Range(0, 10**18, open_low=True)
 
@@ -129,9 +118,7 @@ class HParams:
     )
 
     likelihood: str = _setting(
-        'bernoulli',
-        'Distribution of a pixel given the latents.',
-        choices=LIKELIHOODS,
+        'bernoulli', 'Distribution of a pixel given the latents.', choices=LIKELIHOODS
     )
     normal_scale: float = _setting(
         0.0,
@@ -158,9 +145,7 @@ class HParams:
         1, 'Samples of the posterior of each image in a training step.', Range(1, 1000)
     )
     beta: float = _setting(1.0, 'Weight of the KL divergence in the ELBO.', Range(0, 1000))
-    beta_warmup_steps: int = _setting(
-        0, 'Steps over which beta rises linearly from 0.', Range(0, 10**9)
-    )
+    beta_warmup_steps: int = _setting(0, 'Steps over which beta rises linearly from 0.', STEPS)
     beta_cycles: int = _setting(
         0,
         'Equal parts of training in the first half of each of which beta rises linearly from 0.',
@@ -176,22 +161,18 @@ class HParams:
         0, 'Groups of neighbouring dimensions for free_bits. 0: each is its own.', Range(0, 8192)
     )
     batch_size: int = _setting(128, 'Images in a training step.', COUNT)
-    max_steps: int = _setting(5500, 'Global step at which training ends.', COUNT, fixed=False)
-    learning_rate: float = _setting(
+    max_steps: int = _free(5500, 'Global step at which training ends.', COUNT)
+    learning_rate: float = _free(
         4e-3,
         'Peak learning rate of Adam, reached after warmup_steps; over the last 30% of max_steps it '
         'falls linearly to 0.',
         _STEP_SIZE,
-        fixed=False,
     )
-    warmup_steps: int = _setting(
-        200, 'Steps over which the learning rate rises linearly.', Range(0, 10**9)
-    )
-    max_gradient_norm: float = _setting(
+    warmup_steps: int = _setting(200, 'Steps over which the learning rate rises linearly.', STEPS)
+    max_gradient_norm: float = _free(
         100.0,
         'Gradients whose global norm (nats per unit of weight) is larger are scaled down to it.',
         _GRADIENT_NORM,
-        fixed=False,
     )
     seed: int = _setting(
         1,
@@ -200,70 +181,58 @@ class HParams:
     )
 
     # Where and how it runs: free to differ when a run is resumed.
-    model_dir: str = _setting(
+    model_dir: str = _free(
         '',
         'Folder of checkpoints, event files, exports and pictures; a run that finds its own '
         'checkpoint there goes on from it. Default: runs/<dataset>-z<latent_size>.',
-        fixed=False,
     )
-    data_dir: str = _setting(
-        '', "Folder of prepared TFDS datasets. Default: TFDS's own.", fixed=False
-    )
-    idx_dir: str = _setting(
+    data_dir: str = _free('', "Folder of prepared TFDS datasets. Default: TFDS's own.")
+    idx_dir: str = _free(
         '',
         'Folder with the files of the dataset (the four IDX files of mnist and fashion_mnist), raw '
         'or .gz, or folders of them; from these it is prepared instead of from the network.',
-        fixed=False,
     )
-    save_checkpoints_steps: int = _setting(
+    save_checkpoints_steps: int = _free(
         0,
         'Steps between checkpoints; each is evaluated on the validation images. '
         '0: a fifth of max_steps.',
-        Range(0, 10**9),
-        fixed=False,
+        STEPS,
     )
-    save_summary_steps: int = _setting(
+    save_summary_steps: int = _free(
         100,
         'Steps between training summaries for TensorBoard. 0: no summaries, no pictures, only the '
         'metrics of evaluations.',
-        Range(0, 10**9),
-        fixed=False,
+        STEPS,
     )
-    profile_steps: int = _setting(
+    profile_steps: int = _free(
         0,
         'Steps between profiles of a training step: a Chrome trace, timeline-<step>.json, and the '
         'compute times of the GRAPH tab. 0: none.',
-        Range(0, 10**9),
-        fixed=False,
+        STEPS,
     )
-    early_stopping_patience: int = _setting(
+    early_stopping_patience: int = _free(
         0,
         'Evaluations in a row without a lower negative ELBO on the validation images, or negative '
         'bound where the objective is iwae or dreg, after which training ends before max_steps. '
         'Those while beta rises do not count. 0: it does not.',
-        Range(0, 10**9),
-        fixed=False,
+        STEPS,
     )
-    evaluation_samples: int = _setting(
+    evaluation_samples: int = _free(
         3,
         'Samples of the posterior of each image in an evaluation, of which the importance-weighted '
         'bound is made. The objectives iwae and dreg take training_samples.',
         Range(1, 10000),
-        fixed=False,
     )
-    exports_to_keep: int = _setting(
-        5, 'Exports of best models that are kept, the newest ones.', COUNT, fixed=False
+    exports_to_keep: int = _free(5, 'Exports of best models that are kept, the newest ones.', COUNT)
+    num_images: int = _free(
+        100, 'Images drawn from the prior into new_images.png.', Range(1, 10000)
     )
-    num_images: int = _setting(
-        100, 'Images drawn from the prior into new_images.png.', Range(1, 10000), fixed=False
-    )
-    num_threads: int = _setting(
+    num_threads: int = _free(
         0,
         'Threads of a training step: the batch is cut into that many parts, computed in '
         'parallel. 0: one for each core that this process may use, as long as each part has 32 '
         'images.',
         Range(0, 1024),
-        fixed=False,
     )
 
     # Taken from the dataset, not a flag: (rows, columns, channels).
