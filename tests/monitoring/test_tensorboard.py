@@ -24,7 +24,6 @@ from tests.support import datasets, tiny
 from tests.support.paths import ROOT
 from trainer.base.errors import UserError
 from trainer.data import inputs, prepare
-from trainer.data import labels as label_reader
 from trainer.monitoring import animation, picture_files, projector_files, run_card
 from trainer.monitoring import curves as curve_files
 from trainer.settings.table import HParams
@@ -366,11 +365,10 @@ def test_projector_files_hold_means_labels_and_digits(runs):
         assert 'embedding' not in f.read()
 
 
-def test_projector_of_a_dataset_without_labels_numbers_its_points(runs, monkeypatch, tmp_path):
-    monkeypatch.setattr(label_reader, 'labels', lambda *arguments: None)
+def test_projector_of_a_dataset_without_labels_numbers_its_points(runs, tmp_path):
     checkpoint = tf.train.latest_checkpoint(runs.path('three'))
-    params = runs.params.__class__(**dict(vars(runs.params), model_dir=str(tmp_path)))
-    folder = projector_files.write(checkpoint, runs.data, params)
+    params = dataclasses.replace(runs.params, model_dir=str(tmp_path))
+    folder = projector_files.write(checkpoint, runs.data, lambda count: None, params)
     with open(os.path.join(folder, 'metadata.tsv')) as f:
         assert f.read().splitlines() == [str(i) for i in range(20)]
 

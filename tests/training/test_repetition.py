@@ -13,6 +13,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.settings import storage
 from trainer.settings.table import HParams
 from trainer.training import run
+from trainer.training.model_fn import model_fn
 
 
 def bars(count, seed):
@@ -57,6 +58,19 @@ class LossesHook(tf.train.SessionRunHook):
 
     def after_run(self, run_context, run_values):
         self.losses += run_values.results
+
+
+# TF 1.14 seeds an initializer by the number of ops before it, those of the input pipeline too.
+_SEEDS = [42, 555, 575, 612, 633, 654, 679, 710]
+
+
+def test_the_default_settings_start_from_the_weights_that_they_did(data, own_graph):
+    params = HParams(num_threads=2)
+    batches = inputs.train_input_fn(data, params.batch_size, params.seed, 0, params.binarization)
+    features = batches.make_one_shot_iterator().get_next()
+    model_fn(features, None, tf.estimator.ModeKeys.TRAIN, params)
+    drawn = [op for op in tf.get_default_graph().get_operations() if op.type == 'RandomUniform']
+    assert [op.get_attr('seed2') for op in drawn] == _SEEDS
 
 
 @pytest.mark.slow

@@ -67,9 +67,10 @@ def train_input_fn(
             split = split.batch(num_examples, drop_remainder=True)
         else:
             split = tf.data.Dataset.from_tensors(prepared.files['train'])
-            split = split.map(lambda path: tf.decode_raw(tf.read_file(path), tf.uint8))
             shape = [num_examples, prepared.image_bytes]
-            split = split.map(lambda pixels: tf.reshape(pixels, shape))
+            split = split.map(
+                lambda path: tf.reshape(tf.decode_raw(tf.read_file(path), tf.uint8), shape)
+            )
         return _plain(split.flat_map(batches).prefetch(_PREFETCH))
 
 
