@@ -21,7 +21,6 @@ from typing import Dict, List, NoReturn, Optional
 
 from absl import app, flags
 
-from scripts import ROOT
 from trainer.base import terminal
 
 _SECONDS_TO_FOLLOW_THE_CHIEF = 120.0
@@ -55,7 +54,7 @@ class Member:
     def start(self) -> None:
         self.starts += 1
         self.process = subprocess.Popen(
-            self._command, cwd=ROOT, env=self._environment, errors='replace',
+            self._command, env=self._environment, errors='replace',
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._show, args=[self.process], daemon=True)
