@@ -312,12 +312,13 @@ def test_every_package_is_on_the_map():
     assert set(on_page) == packages
 
 
-def test_long_test_files_have_a_reason():
-    reasons = readmes.text(pathlib.Path(ROOT, 'tests', 'README.md'))
+def test_slow_and_long_test_files_have_a_reason():
+    text = readmes.text(pathlib.Path(ROOT, 'tests', 'README.md'))
+    slow, _, long = text.partition('## Slow tests')[2].partition('## Files above')
     for path in pathlib.Path(ROOT, 'tests').rglob('*.py'):
-        if path.read_text().count('\n') > 350:
-            name = str(path.relative_to(pathlib.Path(ROOT, 'tests')))
-            assert '`{}`'.format(name) in reasons, name
+        code, name = path.read_text(), '`{}`'.format(path.relative_to(pathlib.Path(ROOT, 'tests')))
+        assert 'mark.' + 'slow' not in code or name in slow, name
+        assert code.count('\n') <= 350 or name in long, name
 
 
 def test_what_is_added_by_the_model_s_page_works_as_it_stands(tmp_path):
