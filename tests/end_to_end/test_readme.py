@@ -176,7 +176,7 @@ def test_commands_run(folder):
                 process = subprocess.run(
                     words_to_run(command),
                     cwd=str(folder), env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    text=True, timeout=600,
+                    text=True, timeout=1800,
                 )  # fmt: skip
                 # absl ends --help with 1.
                 expected = int('--help' in command)
