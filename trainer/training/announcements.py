@@ -18,18 +18,16 @@ def start(params: HParams) -> None:
             'nothing left to train.'
         )
     elif early_stopping.patience_ran_out(params):
+        reason, count = early_stopping.why(params)
         say(
-            '{} has stopped early at step {:,} of {:,}, because {}: nothing left to train. To go '
-            'on, give --early_stopping_patience=0 or more than {}.'.format(
-                params.model_dir, step, params.max_steps, *early_stopping.why(params)
-            )
+            f'{params.model_dir} has stopped early at step {step:,} of {params.max_steps:,}, '
+            f'because {reason}: nothing left to train. To go on, give --early_stopping_patience=0 '
+            f'or more than {count}.'
         )
     else:
-        verb = 'Training {}'
-        if step:
-            verb = 'Resuming {} at step {:,}, going'
+        verb = f'Resuming {params.model_dir} at step {step:,}, going'
         say(
-            f'{verb.format(params.model_dir, step)} to step {params.max_steps:,} on '
+            f'{verb if step else "Training " + params.model_dir} to step {params.max_steps:,} on '
             f'{params.dataset} ({wording.data_convention(params)}): batches of '
             f'{params.batch_size} on {towers.count(params)} thread(s), '
             f'{optimizer.schedule_text(params)}.'
@@ -40,14 +38,9 @@ def evaluation(metrics: Dict[str, Any], is_best: bool, params: HParams) -> None:
     """Says how a checkpoint did on the validation images."""
     what = 'reconstruction + KL'
     if wording.selection_metric(params) != 'negative_elbo':
-        what += '; negative bound of {} samples'.format(params.samples_evaluated)
-    reported = {name: metrics[name] for name in wording.reported_metrics(params)}
+        what += f'; negative bound of {params.samples_evaluated} samples'
+    terms = wording.terms_text({name: metrics[name] for name in wording.reported_metrics(params)})
     say(
-        'step {:,}: validation negative ELBO {} ({}) nats, {}{}'.format(
-            int(metrics['global_step']),
-            wording.terms_text(reported),
-            what,
-            wording.data_convention(params),
-            '; best so far' if is_best else '',
-        )
+        f'step {int(metrics["global_step"]):,}: validation negative ELBO {terms} ({what}) nats, '
+        f'{wording.data_convention(params)}{"; best so far" if is_best else ""}'
     )

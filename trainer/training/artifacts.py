@@ -30,13 +30,13 @@ def draw(
 
     say('Drawing {} new images.'.format(params.num_images))
     drawn: Dict[str, str] = {}
-    with optional.part(path(picture_files.NEW_IMAGES)):
+    new_images = path(picture_files.NEW_IMAGES)
+    with optional.part(new_images):
         drawn['new images'] = picture_files.write_new_images(
-            path(picture_files.NEW_IMAGES), params.num_images, params.seed, checkpoint_path, params
+            new_images, params.num_images, params.seed, checkpoint_path, params
         )
     names = ['reconstructions', 'interpolations', 'traversals']
-    if params.latent_size == 2:
-        names.append('latent_manifold')
+    names += ['latent_manifold'] * (params.latent_size == 2)
     of_images = {name: path(name + '.png') for name in names}
     with optional.part(*of_images.values()):
         images = picture_files.validation_images(data, params)
@@ -44,14 +44,14 @@ def draw(
         drawn.update(of_images)
     curves_path = path('training_curves.png')
     with optional.part(curves_path):
+        convention = wording.data_convention(params)
         drawn['training curves'] = curves.write_training_curves(
-            curves_path, params.model_dir, wording.data_convention(params)
+            curves_path, params.model_dir, convention
         )
     if params.save_summary_steps:
         with optional.part('the results in the event files of ' + params.model_dir):
             run_card.describe_results(params.model_dir, record)
         with optional.part(path(projector_files.FOLDER)):
-            drawn['projector'] = projector_files.write(
-                checkpoint_path, data, functools.partial(labels.labels, data, params), params
-            )
+            of_data = functools.partial(labels.labels, data, params)
+            drawn['projector'] = projector_files.write(checkpoint_path, data, of_data, params)
     return drawn

@@ -16,9 +16,7 @@ from trainer.settings.table import HParams
 
 
 class BestExporter(tf.estimator.Exporter):
-    """Exports the best model on validation so far, and keeps its checkpoint.
-
-    The best is that of the lowest `wording.selection_metric`.
+    """Exports the best model on validation so far, by `wording.selection_metric`.
 
     The best value lives in `best.json` beside the exports, written as the last step of an export,
     with the number of evaluations since that were no better: `early_stopping_patience` counts them.
@@ -26,7 +24,6 @@ class BestExporter(tf.estimator.Exporter):
     model, forgets the best at a restart, and fails on a truncated file.)
 
     Args:
-      params: the settings of the run.
       export: exports the weights of a checkpoint, with the metrics of its evaluation; returns the
         folder.
       report: called with each evaluation's metrics and whether it is the best so far.
@@ -43,13 +40,12 @@ class BestExporter(tf.estimator.Exporter):
         self._params, self._export, self._report = params, export, report
 
     def export(
-        self,
-        estimator: tf.estimator.Estimator,
-        export_path: str,
-        checkpoint_path: str,
-        eval_result: Dict[str, Any],
-        is_the_final_export: bool,
+        self, estimator, export_path, checkpoint_path, eval_result, is_the_final_export
     ) -> Optional[str]:
+        """Exports the checkpoint where `eval_result` is the best so far; returns the folder."""
+        folder = self._params.model_dir
+        metrics, name = without_groups(eval_result), wording.selection_metric(self._params)
+        state, best = best_model.read_state(folder), best_model.read_best(folder)
         del estimator, is_the_final_export
         metrics, name = without_groups(eval_result), wording.selection_metric(self._params)
         state, best = (
@@ -63,22 +59,19 @@ class BestExporter(tf.estimator.Exporter):
         exported = None
         if kept is not None:
             exported = self._export(os.path.join(export_path, kept), metrics)
-            best_model.write_state(
-                self._params.model_dir,
-                dict(
-                    counted,
-                    convention=wording.data_convention(self._params),
-                    global_step=step,
-                    checkpoint=kept,
-                    export=os.path.basename(exported),
-                    **{name: value},
-                ),
-            )
+            chosen: Dict[str, Any] = {
+                'convention': wording.data_convention(self._params),
+                'global_step': step,
+                'checkpoint': kept,
+                'export': os.path.basename(exported),
+                name: value,
+            }
+            best_model.write_state(folder, {**counted, **chosen})
             if best is not None and best['global_step'] != step:
                 tf.train.remove_checkpoint(os.path.join(export_path, best['checkpoint']))
             exports.remove_old(export_path, self._params.exports_to_keep)
         elif not is_best and counted != state:
-            best_model.write_state(self._params.model_dir, counted)
+            best_model.write_state(folder, counted)
         self._report(metrics, is_best)
         return exported
 

@@ -44,11 +44,11 @@ def recorded_settings(model_dir: str) -> Optional[HParams]:
 
 
 def _check_folder(model_dir: str) -> None:
-    wild = sorted(set('*?[]\\') & set(model_dir))
+    wild = ' and '.join(sorted(set('*?[]\\') & set(model_dir)))
     if wild:
         raise UserError(
-            '--model_dir={} has {} in it, which TensorFlow takes for a pattern: choose another '
-            'name.'.format(model_dir, ' and '.join(wild))
+            f'--model_dir={model_dir} has {wild} in it, which TensorFlow takes for a pattern: '
+            'choose another name.'
         )
     files.check_folder('--model_dir', model_dir)
 
@@ -62,6 +62,5 @@ def record(params: HParams) -> None:
     try:
         storage.save(params)
     except tf.errors.OpError as error:
-        raise UserError(
-            f'--model_dir={params.model_dir} cannot be written ({error.message}).'
-        ) from error
+        text = f'--model_dir={params.model_dir} cannot be written ({error.message}).'
+        raise UserError(text) from error

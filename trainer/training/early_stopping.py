@@ -2,9 +2,9 @@
 
 TF's own early stopping sends the stop through a variable of the graph, which is saved with the
 weights, so that a run that has stopped could not go on; and it leaves an evaluator waiting. Here
-every process of a cluster reads two facts from `model_dir`: how many evaluations in a row were no
-better, from the state of the best export; and whether the leader has saved its last checkpoint
-since, which parameter servers have to wait for.
+every process reads two facts from `model_dir`: how many evaluations in a row were no better, from
+the state of the best export; and whether the leader has saved its last checkpoint since, which
+parameter servers have to wait for.
 """
 
 from typing import Optional, Tuple
@@ -39,9 +39,8 @@ def should_end(params: HParams) -> bool:
 
 def has_ended(params: HParams) -> bool:
     """Whether the last checkpoint is there."""
-    return (
-        listing.start_step(params.model_dir) >= params.max_steps or stopped_step(params) is not None
-    )
+    is_done = listing.start_step(params.model_dir) >= params.max_steps
+    return is_done or stopped_step(params) is not None
 
 
 def stopped_step(params: HParams) -> Optional[int]:
@@ -64,10 +63,8 @@ def note_early_stop(params: HParams) -> None:
 def why(params: HParams) -> Tuple[str, int]:
     """Returns why training should end early, in words, and the number of evaluations in vain."""
     count = best_model.read_state(params.model_dir)['evaluations_since_best']
-    best = best_model.counted_best(params.model_dir)
-    results = 'finite'
+    best, results = best_model.counted_best(params.model_dir), 'finite'
     if best is not None:
-        results = 'better than the {:.2f} nats of step {:,}'.format(
-            best[wording.selection_metric(params)], best['global_step']
-        )
-    return 'none of the last {} evaluation(s) was {}'.format(count, results), count
+        value = best[wording.selection_metric(params)]
+        results = f'better than the {value:.2f} nats of step {best["global_step"]:,}'
+    return f'none of the last {count} evaluation(s) was {results}', count

@@ -1,10 +1,10 @@
 """Keeps NaN and infinity out of the weights and the checkpoints.
 
 A step is looked at in the graph, by its loss and the norm of its gradients, before its update; the
-weights are before each checkpoint (`hooks.FiniteWeightsListener`). Estimator's NanTensorHook sees a
-NaN of the loss alone, and only after the update. Finite weights and gradients of a finite norm
-leave finite weights, within the ranges of `learning_rate` and `max_gradient_norm`; so what the
-parameter servers of a cluster hold is finite too, whoever updates it while it is saved.
+weights, before each checkpoint (`hooks.FiniteWeightsListener`). Estimator's NanTensorHook sees a
+NaN of the loss alone, after the update. Finite weights and gradients of a finite norm leave finite
+weights, within the ranges of `learning_rate` and `max_gradient_norm`; so what the parameter servers
+of a cluster hold is finite too, whoever updates it while it is saved.
 """
 
 import re
@@ -30,7 +30,6 @@ def checked_norm(
 
     Args:
       gradients: one for each of `tf.trainable_variables()`.
-      images: of the batch.
       terms: each `[batch]`.
 
     Raises (when run):
@@ -62,9 +61,8 @@ def _fail(norm: tf.Tensor, images: tf.Tensor, terms: Terms) -> tf.Operation:
         bad_pixels=tf.size(images) - tf.size(pixels),
         bad_weights=bad_weights,
     )
-    return tf.raw_ops.Assert(
-        condition=False, data=[_MARK] + [part for pair in found.items() for part in pair]
-    )
+    data = [_MARK] + [part for pair in found.items() for part in pair]
+    return tf.raw_ops.Assert(condition=False, data=data)
 
 
 def count_not_finite(variables: Sequence[tf.Variable]) -> List[tf.Tensor]:
@@ -101,9 +99,8 @@ def explain(error: tf.errors.OpError, way_on: Callable[[bool], str]) -> None:
 def _cause(found: Dict[str, float]) -> str:
     """The first thing that went wrong; all that is computed from it is not finite either."""
     if found['bad_pixels']:
-        return '{bad_pixels:,.0f} of the {pixels:,.0f} pixels of its batch are not finite'.format(
-            **found
-        )
+        text = '{bad_pixels:,.0f} of the {pixels:,.0f} pixels of its batch are not finite'
+        return text.format(**found)
     if found['bad_weights']:
         return '{bad_weights:,.0f} of the weights are not finite any more'.format(**found)
     if not np.isfinite(found['negative_elbo']):

@@ -1,7 +1,7 @@
 """All hooks and listeners of a training, and the order in which they stand.
 
-A session calls its hooks in their order at each event, so that places matter: `in_order` is
-the one list of them, with the reason of each place.
+A session calls its hooks in their order at each event: `in_order` is the one list of them, with the
+reason of each place. Methods of TF's interfaces take what TF documents.
 """
 
 import os
@@ -46,8 +46,7 @@ def in_order(
         hooks.append(FitsHook(params.model_dir))  # Before a session restores a checkpoint.
         if params.prior == 'vamp':
             hooks.append(PseudoInputsHook(data, params))  # Before the weights of step 0 are saved.
-        # Before all that works between steps: it is no part of the step that they measure, and a
-        # signal does not wait for it.
+        # Before all that works between steps: they do not measure it, and no signal waits for it.
         hooks += [FinishStepHook(), ProgressHook(progress, params)]
         # Who was told to end does so before anything is evaluated; no bad weights are saved.
         listeners = [LeaveWhenSavedListener(), FiniteWeightsListener(params), *evaluate]
@@ -84,19 +83,15 @@ class PseudoInputsHook(tf.train.SessionRunHook):
         self._data, self._params = data, params
 
     def begin(self) -> None:
-        (self._logits,) = [
-            variable
-            for variable in tf.trainable_variables()
-            if variable.op.name == priors.PSEUDO_INPUTS
-        ]
+        variables = tf.trainable_variables()
+        (self._logits,) = [v for v in variables if v.op.name == priors.PSEUDO_INPUTS]
         # A placeholder, as the images would be a large constant of the graph.
         self._images = tf.placeholder(tf.float32, self._logits.shape)
         # Grey levels of 0 and 1 have no finite logit.
         inside = 0.02 + 0.96 * self._images
         self._start = self._logits.assign(tf.math.log(inside) - tf.math.log1p(-inside)).op
 
-    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
-        del coord
+    def after_create_session(self, session, coord) -> None:
         # Not by the session's global step: a worker may have made one since it was begun.
         if listing.start_step(self._params.model_dir) > 0:
             return
@@ -111,14 +106,10 @@ class FinishStepHook(tf.train.SessionRunHook):
     Estimator's loop then ends as after the last step, and the CheckpointSaverHook saves.
     """
 
-    def before_run(self, run_context: tf.train.SessionRunContext) -> None:
-        del run_context
+    def before_run(self, run_context) -> None:
         signals.state.deferred = True
 
-    def after_run(
-        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
-    ) -> None:
-        del run_values
+    def after_run(self, run_context, run_values) -> None:
         if signals.state.received is not None:
             run_context.request_stop()
 
@@ -135,19 +126,14 @@ class ProgressHook(tf.train.SessionRunHook):
         self._writer = event_files.open_event_file(self._params.model_dir)
         event_files.describe_training(self._writer, self._params)
 
-    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
-        del coord
+    def after_create_session(self, session, coord) -> None:
         self._progress.session_began(int(session.run(self._fetches[1])))
 
-    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        del run_context
+    def before_run(self, run_context) -> tf.train.SessionRunArgs:
         self._progress.step_began()
         return tf.train.SessionRunArgs(self._fetches)
 
-    def after_run(
-        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
-    ) -> None:
-        del run_context
+    def after_run(self, run_context, run_values) -> None:
         loss, global_step = run_values.results
         self._progress.step_ended(float(loss), int(global_step))
         rate = self._progress.examples_per_second()
@@ -155,8 +141,7 @@ class ProgressHook(tf.train.SessionRunHook):
             value = tf.Summary.Value(tag=event_files.EXAMPLES_PER_SECOND, simple_value=rate)
             self._writer.add_summary(tf.Summary(value=[value]), self._progress.step)
 
-    def end(self, session: tf.Session) -> None:
-        del session
+    def end(self, session) -> None:
         self._writer.flush()
         self._progress.close()
 
@@ -167,36 +152,25 @@ class LookoutHook(tf.train.SessionRunHook):
     def __init__(self, lookout: Any):
         self._lookout = lookout
 
-    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
-        del session, coord
+    def after_create_session(self, session, coord) -> None:
         self._lookout.session_began()
 
-    def before_run(self, run_context: tf.train.SessionRunContext) -> None:
-        del run_context
+    def before_run(self, run_context) -> None:
         self._lookout.saw_a_step()
 
-    def after_run(
-        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
-    ) -> None:
-        del run_context, run_values
+    def after_run(self, run_context, run_values) -> None:
         self._lookout.saw_a_step()
 
 
 class LeaveWhenSavedListener(tf.train.CheckpointSaverListener):
     """Ends the process, if it was told to, as soon as a checkpoint is there."""
 
-    def after_save(self, session: tf.Session, global_step_value: int) -> None:
-        del session
-        self._leave(global_step_value)
-
-    def end(self, session: tf.Session, global_step_value: int) -> None:
-        del session
-        self._leave(global_step_value)
-
-    def _leave(self, step: int) -> None:
-        signals.state.saved_step, signals.state.deferred = int(step), False
+    def after_save(self, session, global_step_value) -> None:
+        signals.state.saved_step, signals.state.deferred = int(global_step_value), False
         if signals.state.received is not None:
             raise Interrupted(signals.state.received)
+
+    end = after_save  # The end of a session saves too.
 
 
 class FiniteWeightsListener(tf.train.CheckpointSaverListener):
@@ -211,7 +185,7 @@ class FiniteWeightsListener(tf.train.CheckpointSaverListener):
         with tf.name_scope('optimizer/finite/'):
             self._counts = finite_check.count_not_finite(variables)
 
-    def before_save(self, session: tf.Session, global_step_value: int) -> None:
+    def before_save(self, session, global_step_value) -> None:
         counts = session.run(self._counts)
         names = [name for name, count in zip(self._names, counts) if count]
         if names:
@@ -225,20 +199,13 @@ class FiniteWeightsListener(tf.train.CheckpointSaverListener):
 class EvaluationListener(tf.train.CheckpointSaverListener):
     """Evaluates and exports as a local training does; TF leaves a chief's checkpoints alone."""
 
-    def __init__(
-        self,
-        estimator: tf.estimator.Estimator,
-        evaluation: tf.estimator.EvalSpec,
-        stop: threading.Event,
-    ):
-        self._estimator, self._evaluation, self._stop = estimator, evaluation, stop
+    def __init__(self, estimator: tf.estimator.Estimator, evaluation: Any, stop: threading.Event):
+        self._estimator, self._spec, self._stop = estimator, evaluation, stop
 
-    def after_save(self, session: tf.Session, global_step_value: int) -> None:
-        del session
+    def after_save(self, session, global_step_value) -> None:
         if not global_step_value or self._stop.is_set():
             return
-        spec = self._evaluation
-        path = self._estimator.latest_checkpoint()
+        spec, path = self._spec, self._estimator.latest_checkpoint()
         metrics = self._estimator.evaluate(
             spec.input_fn, hooks=spec.hooks, checkpoint_path=path, name=spec.name
         )
@@ -250,13 +217,12 @@ class EvaluationListener(tf.train.CheckpointSaverListener):
 class CheckpointSaverHook(tf.train.CheckpointSaverHook):
     """TF's own, but for the graph in the event files: once in a run.
 
-    That of 1.14 writes it twice at each start, as a graph and within a meta-graph, and TensorBoard
-    warns of each repetition.
+    That of 1.14 writes it twice at each start, and TensorBoard warns of each repetition.
     """
 
     _has_graph = False
 
-    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
+    def after_create_session(self, session, coord) -> None:
         writer: tf.summary.FileWriter = self._summary_writer  # type: ignore[has-type]
         self._summary_writer = _WithoutGraphs(writer)
         try:
@@ -275,11 +241,10 @@ class _WithoutGraphs:
     def __init__(self, writer: tf.summary.FileWriter):
         self._writer = writer
 
-    def add_graph(self, graph: tf.Graph) -> None:
+    def add_graph(self, graph: Any) -> None:
         pass
 
-    def add_meta_graph(self, meta_graph: Any) -> None:
-        pass
+    add_meta_graph = add_graph
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._writer, name)
@@ -299,10 +264,7 @@ class StopEarlyHook(tf.train.SessionRunHook):
     def __init__(self, stop: threading.Event):
         self._stop = stop
 
-    def after_run(
-        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
-    ) -> None:
-        del run_values
+    def after_run(self, run_context, run_values) -> None:
         if self._stop.is_set():
             run_context.request_stop()
 
@@ -310,9 +272,9 @@ class StopEarlyHook(tf.train.SessionRunHook):
 class StopInTimeHook(tf.train.SessionRunHook):
     """Starts no step once a cluster has made enough of them.
 
-    TF's StopAtStepHook looks at the global step that was read during a step, when those of the
-    others may not have counted yet. Read after each step, `max_steps` is exceeded by at most one
-    step of each other process: the one that it was in.
+    TF's StopAtStepHook goes by the global step read during a step, when those of others may not
+    have counted yet. Read after it, it exceeds `max_steps` by at most one step of each other
+    process: the one that it was in.
     """
 
     def __init__(self, max_steps: int):
@@ -321,10 +283,7 @@ class StopInTimeHook(tf.train.SessionRunHook):
     def begin(self) -> None:
         self._global_step = tf.train.get_global_step()
 
-    def after_run(
-        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
-    ) -> None:
-        del run_values
+    def after_run(self, run_context, run_values) -> None:
         if run_context.session.run(self._global_step) >= self._max_steps:
             run_context.request_stop()
 
@@ -338,8 +297,8 @@ class FirstBatchSummaryHook(tf.train.SummarySaverHook):
         super().__init__(save_steps=10**9, output_dir=output_dir, summary_op=tf.no_op)
 
     def begin(self) -> None:
-        merged = tf.summary.merge_all()
         # An event without values where there are no summaries: the hook takes no None.
+        merged = tf.summary.merge_all()
         self._summary_op = tf.constant('') if merged is None else merged
         event_files.open_event_file(self._output_dir)
         super().begin()

@@ -28,8 +28,6 @@ def model_fn(
     Args:
       features: `images`, float32 `[batch, rows, features]` in [0, 1].
       labels: none are used.
-      mode: a `tf.estimator.ModeKeys`.
-      params: the settings of the run.
       config: tells which of several training processes this is.
 
     Returns:
@@ -37,7 +35,6 @@ def model_fn(
       metrics are means over all examples; its predictions, one row an example, use the posterior's
       point in place of a sample, so that they are the same each time.
     """
-    del labels
     images = features['images']
 
     if mode == tf.estimator.ModeKeys.TRAIN:

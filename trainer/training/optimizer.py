@@ -55,13 +55,12 @@ def training_step(
 
     Args:
       gradients: one for each of `tf.trainable_variables()`.
-      norm: their global norm where it is known already. No update is made where computing it fails.
+      norm: their global norm where it is known; no update is made where computing it fails.
     """
     with tf.variable_scope('optimizer'):
         global_step = tf.train.get_or_create_global_step()
         rate = learning_rate(global_step, params)
         clipped, norm = tf.clip_by_global_norm(gradients, params.max_gradient_norm, norm)
-        train_op = tf.train.AdamOptimizer(rate).apply_gradients(
-            zip(clipped, tf.trainable_variables()), global_step=global_step
-        )
+        adam = tf.train.AdamOptimizer(rate)
+        train_op = adam.apply_gradients(zip(clipped, tf.trainable_variables()), global_step)
         return TrainingStep(train_op, rate, norm)

@@ -13,9 +13,8 @@ from trainer.settings.table import HParams
 class TrainingProgress:
     """Shows step, negative ELBO, rate and time left; measures the time spent in steps.
 
-    A hook (`hooks.ProgressHook`) tells it what happens. A session may be lost with the steps since
-    the last checkpoint, as where a parameter server dies, and be made anew: what was measured
-    before counts on.
+    `hooks.ProgressHook` tells it what happens. A session may be lost with the steps since the last
+    checkpoint, as where a parameter server dies, and be made anew: what was measured counts on.
 
     Attributes:
       first_step: global step before the first step, None if there was none.
@@ -87,9 +86,8 @@ class TrainingProgress:
 
     def _show(self) -> None:
         loss = sum(self._losses) / len(self._losses)
-        rate = self._params.batch_size / self._own_pace.seconds_each(
-            self._steps_done, self.step_seconds
-        )
+        seconds = self._own_pace.seconds_each(self._steps_done, self.step_seconds)
+        rate = self._params.batch_size / seconds
         text = f'negative ELBO {loss:.2f} nats, {rate:,.0f} examples/s, {self._left()} left'
         if self._bar is not None:
             self._bar.n = self._step

@@ -12,6 +12,7 @@ from trainer.base import files
 from trainer.base.console import duration, say
 from trainer.base.errors import UserError
 from trainer.checkpoints import weights
+from trainer.data.dataset import SPLITS
 from trainer.settings import storage, wording
 from trainer.settings.table import LIKELIHOODS, HParams
 from trainer.training import early_stopping
@@ -22,13 +23,13 @@ FILE_NAME = 'results.json'
 
 def units(params: HParams) -> str:
     """Says what the losses of a run are."""
-    samples = '{} posterior sample(s) per image'.format(params.samples_evaluated)
+    samples = f'{params.samples_evaluated} posterior sample(s) per image'
     if params.objective == 'elbo':
         samples += ', 1 in the train split'
-    data = wording.data_convention(params)
     return (
         'nats per example, summed over pixels and latents, mean over the images of a split; '
-        f'{data}; log p(x) is {wording.log_likelihood(params)}; {samples}'
+        f'{wording.data_convention(params)}; log p(x) is {wording.log_likelihood(params)}; '
+        f'{samples}'
     )
 
 
@@ -37,8 +38,8 @@ def collect(
 ) -> Dict[str, Any]:
     """Joins the metrics with what the run took.
 
-    Times are of this process, until now: a resumed run counts from its own start. A process that
-    had nothing left to train keeps the times of the one before it.
+    Times are of this process, until now. One that had nothing left to train keeps the times of the
+    one before it.
     """
     import tensorflow_datasets as tfds  # A second to import, which trainer.generate can do without.
 
@@ -74,13 +75,10 @@ def _times_before(path: str, names: List[str]) -> Dict[str, Any]:
     except UserError:
         say('{} is damaged: it is written anew, without the times of training.'.format(path))
         return {}
-    if not isinstance(before, dict):
-        return {}
+    before = before if isinstance(before, dict) else {}
     times: Dict[str, Any] = {name: before.get(name) for name in names}
-    for number in times.values():
-        if type(number) not in (int, float) or not 0 <= number < 1e9:
-            return {}
-    return times
+    good = all(type(t) in (int, float) and 0 <= t < 1e9 for t in times.values())
+    return times if good else {}
 
 
 def save(record: Dict[str, Any], params: HParams) -> str:
@@ -94,10 +92,8 @@ def warning(record: Dict[str, Any], params: HParams) -> str:
     For a Bernoulli that is a coin flip for each pixel: ln 2 nats, whatever the pixel is.
     """
     coin_flips = params.rows * params.row_features * math.log(2.0)
-    if (
-        LIKELIHOODS[params.likelihood].of_grey_levels
-        or record['test']['negative_elbo'] <= coin_flips
-    ):
+    loss = record['test']['negative_elbo']
+    if LIKELIHOODS[params.likelihood].of_grey_levels or loss <= coin_flips:
         return ''
     return (
         f'The model is worse than a coin flip for each pixel, {coin_flips:,.0f} nats: training '
@@ -112,24 +108,20 @@ def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
     if 'negative_importance_weighted_bound' in record['test']:
         header += '; negative importance-weighted bound'
     print(header)
-    for split in ('train', 'validation', 'test'):
-        print('{:<18} {}'.format(split, wording.terms_text(record[split])))
+    rows = {split: wording.terms_text(record[split]) for split in SPLITS}
     best = record.get('best')
     if best and best['global_step'] != record['global_step']:
-        print(
-            '{:<18} {}  (best on validation, step {:,})'.format(
-                'test, best model', wording.terms_text(best['test']), best['global_step']
-            )
+        rows['test, best model'] = (
+            f'{wording.terms_text(best["test"])}  (best on validation, step '
+            f'{best["global_step"]:,})'
         )
+    for name, text in rows.items():
+        print(f'{name:<18} {text}')
     if record['training_seconds']:
-        print(
-            '\ntraining {}, of which {:.0%} in steps; wall {}, CPU {}'.format(
-                duration(record['training_seconds']),
-                record['training_time_share'],
-                duration(record['wall_seconds']),
-                duration(record['cpu_seconds']),
-            )
-        )
+        names = ('training_seconds', 'wall_seconds', 'cpu_seconds')
+        training, wall, cpu = (duration(record[name]) for name in names)
+        share = record['training_time_share']
+        print(f'\ntraining {training}, of which {share:.0%} in steps; wall {wall}, CPU {cpu}')
     print()
     for name, path in sorted(artifacts.items()):
         print('{:<18} {}'.format(name, path))

@@ -44,13 +44,10 @@ _MAX_WORKER_DELAY = 10
 Report = Callable[[Dict[str, Any]], None]
 
 
-def run(
-    params: HParams, task: Task = LOCAL, report: Report = lambda metrics: None
-) -> Dict[str, Any]:
+def run(params: HParams, task: Task = LOCAL, report: Report = lambda _: None) -> Dict[str, Any]:
     """Trains from the last checkpoint to `max_steps`; leaves every artifact in `model_dir`.
 
     Args:
-      params: the settings of the run.
       task: the part of this process in a cluster. All but a chief and a local training return, or
         end the process, when training has ended, and leave nothing.
       report: called with the metrics of each evaluation on the validation images.
@@ -104,7 +101,7 @@ def _run_locked(params: HParams, task: Task, report: Report) -> Dict[str, Any]:
 
 
 def settle(params: HParams, task: Task = LOCAL) -> Tuple[HParams, PreparedDataset]:
-    """Prepares the data; returns the settings, which are final from here on, and the data.
+    """Prepares the data; returns the settings, final from here on, and the data.
 
     Until here they may depend on the data. `model_fn` sees what is recorded, the seed too.
 
@@ -113,9 +110,8 @@ def settle(params: HParams, task: Task = LOCAL) -> Tuple[HParams, PreparedDatase
     """
     params = settle_dataset(params, task)
     # Prepared in a process of its own, as its sessions ask for other thread pools.
-    data = prepare.prepare(
-        params.dataset, params.data_dir or None, params.idx_dir or None, separate_process=True
-    )
+    folders = params.data_dir or None, params.idx_dir or None
+    data = prepare.prepare(params.dataset, *folders, separate_process=True)
     checks.check(params, data.num_examples)
     return params, data
 
@@ -131,12 +127,9 @@ def settle_dataset(params: HParams, task: Task = LOCAL) -> HParams:
         return storage.with_recorded_dataset(params, recorded)
     if not storage.dataset_is_undecided(params):
         return params
-    dataset = prepare.static_mnist(
-        params.data_dir or None,
-        params.idx_dir or None,
-        may_download=task == LOCAL,
-        separate_process=True,
-    )
+    folders = params.data_dir or None, params.idx_dir or None
+    may_download = task == LOCAL
+    dataset = prepare.static_mnist(*folders, may_download=may_download, separate_process=True)
     return dataclasses.replace(params, dataset=dataset)
 
 
@@ -191,7 +184,7 @@ def train_and_evaluate(
     params: HParams,
     progress: TrainingProgress,
     task: Task = LOCAL,
-    report: Report = lambda metrics: None,
+    report: Report = lambda _: None,
 ) -> None:
     """Trains to `max_steps`, evaluating and reporting each checkpoint and exporting the best.
 
@@ -207,8 +200,7 @@ def train_and_evaluate(
     if task.type == 'chief' and not task.has_evaluator:
         listeners = [hooks.EvaluationListener(make_estimator(params), evaluation, stop)]
     if task.is_leader:
-        # Before any hook of TF's asks for it.
-        event_files.open_event_file(params.model_dir)
+        event_files.open_event_file(params.model_dir)  # Before any hook of TF's asks for it.
 
     def input_fn() -> tf.data.Dataset:
         # Asked for at each start, so that a resumed run sees the images that come next.
@@ -289,9 +281,7 @@ def _final_work(
     return record
 
 
-def _export(
-    estimator: tf.estimator.Estimator, checkpoint_path: str, params: HParams
-) -> Dict[str, str]:
+def _export(estimator: Any, checkpoint_path: str, params: HParams) -> Dict[str, str]:
     """Writes weights and the final SavedModel; returns all paths of models by name."""
     say('Exporting the final model.')
     paths = {

@@ -36,7 +36,7 @@ def in_towers(
       loss: builds the loss of each example, `[part]`, from such a structure of a part and the one
         of the whole batch.
       tensors: all `[batch, ...]`, with one static batch size.
-      shared: tensors that `forward` gets whole. They are made, and differentiated, once.
+      shared: tensors that `forward` gets whole; made, and differentiated, once.
       towers: number of parts, at most the batch size.
 
     Returns:
@@ -66,10 +66,7 @@ def in_towers(
 def forward_in_towers(
     forward: Callable[..., Any], tensors: Sequence[tf.Tensor], towers: int
 ) -> Any:
-    """Computes the structure of the whole batch alone, with arguments as of `in_towers`.
-
-    Here the batch size may be unknown.
-    """
+    """Computes the structure of the whole batch alone, as `in_towers`; its size may be unknown."""
     return _forward(forward, tensors, towers)[2]
 
 
