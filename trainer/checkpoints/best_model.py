@@ -59,11 +59,9 @@ def _is_state(state: Dict[str, Any]) -> bool:
     values = [state[name] for name in _VALUES if name in state]
     if 'checkpoint' in state and not any(isinstance(value, (int, float)) for value in values):
         return False
-    if not all(
-        isinstance(state.get(name), kind)
-        for name, kind in known.items()
-        if name in required or name in state
-    ):
+    held = [name for name in known if name in required or name in state]
+    if not all(isinstance(state.get(name), known[name]) for name in held):
+        return False
         return False
     counted = state.get(COUNTED_BEST, {}).values()
     return all(isinstance(number, (int, float)) for number in counted)
@@ -113,7 +111,7 @@ def _damaged_best(model_dir: str) -> str:
         return ''
     path = os.path.join(best['folder'], best['checkpoint'])
     reason = weights.damage(path)
-    return '{} is damaged ({})'.format(path, reason) if reason else ''
+    return f'{path} is damaged ({reason})' if reason else ''
 
 
 def read_best(model_dir: str) -> Optional[Dict[str, Any]]:

@@ -21,10 +21,7 @@ def trained_checkpoint(model_dir: str, checkpoint: Optional[str] = None) -> str:
     """
     path = checkpoint or listing.latest(model_dir)
     if path is None:
-        raise UserError(
-            f'--model_dir={model_dir} holds no trained model: give the folder of a run of '
-            'trainer.task.'
-        )
+        raise storage.nothing_trained(model_dir)
     try:
         is_there = tf.train.checkpoint_exists(path)
     except tf.errors.OpError as error:
@@ -32,10 +29,9 @@ def trained_checkpoint(model_dir: str, checkpoint: Optional[str] = None) -> str:
             f'--checkpoint={path} cannot be read ({errors.reason(error)}): {errors.remedy(error)}.'
         ) from error
     if not is_there:
+        prefix = os.path.join(model_dir, 'model.ckpt-5500')
         raise UserError(
-            '--checkpoint={}: there is no such checkpoint. Give its prefix, as {}.'.format(
-                path, os.path.join(model_dir, 'model.ckpt-5500')
-            )
+            f'--checkpoint={path}: there is no such checkpoint. Give its prefix, as {prefix}.'
         )
     return path
 
@@ -71,8 +67,5 @@ def trained_model(model_dir: str, data_dir: str) -> HParams:
     """
     params = storage.trained(model_dir)
     if listing.latest(model_dir) is None:
-        raise UserError(
-            f'--model_dir={model_dir} holds no checkpoint yet: give the folder of a run of '
-            'trainer.task.'
-        )
+        raise storage.nothing_trained(model_dir, 'checkpoint yet')
     return dataclasses.replace(params, data_dir=data_dir or params.data_dir)

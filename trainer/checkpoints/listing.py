@@ -78,8 +78,7 @@ def _read_state(model_dir: str) -> Optional[Any]:
 def repair(model_dir: str) -> None:
     """Lets the file `checkpoint` name the newest checkpoint that can be read, and says so.
 
-    Also removes what killed processes have left half-written. To be called by the one process that
-    writes checkpoints.
+    Also removes what killed processes left half-written: only what writes checkpoints may call it.
 
     Raises:
       UserError: there are checkpoints, but none can be read.
@@ -96,14 +95,12 @@ def repair(model_dir: str) -> None:
         reasons.append('{} is damaged ({})'.format(path, found_wrong))
     else:
         raise UserError(
-            '--model_dir={}: {}, and no other checkpoint is there to go on from: restore one, or '
-            'start again in another folder.'.format(model_dir, '; '.join(reasons))
+            f'--model_dir={model_dir}: {"; ".join(reasons)}, and no other checkpoint is there to '
+            'go on from: restore one, or start again in another folder.'
         )
-    named = listed(model_dir)
-    if not named:
+    if not listed(model_dir):
         state = os.path.join(model_dir, STATE_FILE)
-        is_there = tf.gfile.Exists(state)
-        reasons.append('{} is {}'.format(state, 'damaged' if is_there else 'missing'))
+        reasons.append(f'{state} is {"damaged" if tf.gfile.Exists(state) else "missing"}')
     if reasons:
         say('{}: going on from {}.'.format('; '.join(reasons), path))
         make_latest(path, model_dir)
@@ -193,9 +190,7 @@ def check_last_checkpoint(model_dir: str) -> None:
     else:
         make_latest(good, model_dir)
         way_on = 'the last good checkpoint is {}: the same command goes on from it'.format(good)
-    raise UserError(
-        '{} holds weights that are not finite ({}); {}.'.format(path, errors.some(names), way_on)
-    )
+    raise UserError(f'{path} holds weights that are not finite ({errors.some(names)}); {way_on}.')
 
 
 def last_good_checkpoint(model_dir: str) -> Optional[str]:
@@ -212,13 +207,12 @@ def last_good_checkpoint(model_dir: str) -> Optional[str]:
 def how_to_go_on(params: HParams, images_are_bad: bool = False) -> str:
     """Says from which checkpoint a run whose numbers were not finite goes on, and how."""
     path = last_good_checkpoint(params.model_dir)
+    remedy = (
+        f'with a lower --learning_rate (now {params.learning_rate:g}) or --max_gradient_norm '
+        f'(now {params.max_gradient_norm:g})'
+    )
     if images_are_bad:
-        remedy = 'once the images of --dataset={} are mended'.format(params.dataset)
-    else:
-        remedy = (
-            f'with a lower --learning_rate (now {params.learning_rate:g}) or --max_gradient_norm '
-            f'(now {params.max_gradient_norm:g})'
-        )
+        remedy = f'once the images of --dataset={params.dataset} are mended'
     if path is None:
         return 'there is no checkpoint to go on from: start again, {}'.format(remedy)
     return f'the last good checkpoint is {path}: the same command goes on from it, best {remedy}'

@@ -43,19 +43,18 @@ def _take(lock: int, model_dir: str) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        owner = os.pread(lock, 1000, 0).decode('utf-8', 'replace').strip()
         raise UserError(
-            '--model_dir={} is in use by {}: wait for its end, or choose another folder.'.format(
-                model_dir, os.pread(lock, 1000, 0).decode('utf-8', 'replace').strip()
-            )
+            f'--model_dir={model_dir} is in use by {owner}: wait for its end, or choose another '
+            'folder.'
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
         say('--model_dir={} cannot be locked: start no second training there.'.format(model_dir))
         return
-    owner = 'process {} on {} since {}\n'.format(
-        os.getpid(), socket.gethostname(), time.strftime('%Y-%m-%d %H:%M:%S')
-    )
+    now = time.strftime('%Y-%m-%d %H:%M:%S')
+    owner = f'process {os.getpid()} on {socket.gethostname()} since {now}\n'.encode()
     with contextlib.suppress(OSError):  # A full disk; the lock holds without the words.
-        os.pwrite(lock, owner.encode('utf-8'), 0)
-        os.ftruncate(lock, len(owner.encode('utf-8')))
+        os.pwrite(lock, owner, 0)
+        os.ftruncate(lock, len(owner))

@@ -47,7 +47,10 @@ def describe(
     try:
         step = int(tf.train.load_variable(checkpoint_path, tf.GraphKeys.GLOBAL_STEP))
     except (tf.errors.OpError, ValueError) as error:
-        raise _not_restored(checkpoint_path, params, error) from error
+        raise UserError(
+            f'--checkpoint={checkpoint_path} is broken, or not of the model in '
+            f'--model_dir={params.model_dir} ({weights.reason(error)}): give another.'
+        ) from error
     return {
         'format': _FORMAT,
         'checkpoint': checkpoint_path if relative.startswith('..') else relative,
@@ -85,21 +88,11 @@ def default_name(facts: Dict[str, Any], checkpoint: str) -> str:
 def model_of(checkpoint_path: str, params: HParams) -> Model:
     """Returns the model of a run with the weights of a checkpoint."""
 
-    def restore(session: tf.Session) -> None:
-        weights.restore(session, checkpoint_path)
-
     return Model(
         functools.partial(vae.encode, params=params),
         functools.partial(vae.decode, params=params),
         functools.partial(vae.prior, params),
-        restore,
-    )
-
-
-def _not_restored(checkpoint_path: str, params: HParams, error: Exception) -> UserError:
-    return UserError(
-        f'--checkpoint={checkpoint_path} is broken, or not of the model in '
-        f'--model_dir={params.model_dir} ({weights.reason(error)}): give another.'
+        functools.partial(weights.restore, checkpoint_path=checkpoint_path),
     )
 
 
@@ -115,8 +108,7 @@ def evaluate(
     """Makes, or goes on with, the evaluation that `facts` describe; writes the results.
 
     Args:
-      is_named: whether `output` is a user's, and need not be a file in a folder of ours. Beside a
-        pipe, say, nothing is kept to go on from.
+      is_named: whether `output` is a user's: perhaps a pipe, beside which no partial results lie.
 
     Returns:
       What the JSON file `output` holds: the facts, what `summarize` returns, `wall_seconds` of all
@@ -131,13 +123,8 @@ def evaluate(
         split, count = facts['split'], facts['num_images']
         return inputs.eval_input_fn(data, split, _BATCH, params.binarization, count)
 
-    sampler = ImportanceSampler(
-        model_of(checkpoint_path, params),
-        input_fn,
-        facts['importance_samples'],
-        facts['seed'],
-        threads,
-    )
+    model, samples = model_of(checkpoint_path, params), facts['importance_samples']
+    sampler = ImportanceSampler(model, input_fn, samples, facts['seed'], threads)
     kept = None if files.is_alone(output) else output + '.partial'
     partial = PartialResults(kept, facts, sampler.row_type)
     rows, seconds = estimate_all(sampler, partial, facts)
@@ -172,7 +159,11 @@ def estimate_all(
         # Closed at once when interrupted: its threads would go on with images that nobody wants.
         with contextlib.closing(sampler.rows(done)) as found:
             for row in found:
-                _check_finite(row[0], done, facts)
+                if not np.isfinite(row[0]):
+                    raise UserError(
+                        '--checkpoint={checkpoint}: image {} of the {split} split has no finite '
+                        'likelihood ({}): give another.'.format(done, row[0], **facts)
+                    )
                 rows[done] = row
                 done += 1
                 now = time.perf_counter()

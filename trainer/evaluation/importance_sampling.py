@@ -2,8 +2,7 @@
 
 The estimate is log 1/K sum_k p(x, z_k) / q(z_k | x) with K samples z_k of the posterior: Burda et
 al. 2016 (arXiv:1509.00519), equation 8. Samples are decoded a chunk at a time, and of their weights
-only the maximum, the scaled sum and two means are kept, so that neither K nor the number of images
-is limited by memory.
+only the maximum, the scaled sum and two means are kept: memory limits neither K nor the images.
 
 The noise of a sample is a function of (seed, number of the image, number of the sample) alone.
 Results therefore do not depend on threads, on the chunks but for rounding, or on where an
@@ -14,18 +13,7 @@ import collections
 import concurrent.futures
 import math
 import threading
-from typing import (
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    Generator,
-    Iterator,
-    List,
-    NamedTuple,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Deque, Dict, Generator, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -80,25 +68,21 @@ class StreamingLogMeanExp:
 def row_type(latent_size: int, has_marginals: bool = True) -> np.dtype:
     """The type of what is known of an image, in nats but for the posterior's mean.
 
-    Args:
-      has_marginals: whether the KL divergence of each dimension is known.
+    `has_marginals` tells whether the KL divergence of each dimension is known.
     """
     losses = ('importance_weighted_bound', 'reconstruction_loss', 'kl_divergence')
     vectors = ['kl_by_dimension'] * has_marginals + ['posterior_mean']
-    return np.dtype(
-        [(name, np.float64) for name in losses]
-        + [(name, np.float32, (latent_size,)) for name in vectors]
-    )
+    scalars = [(name, np.float64) for name in losses]
+    return np.dtype(scalars + [(name, np.float32, (latent_size,)) for name in vectors])
 
 
 class ImportanceSampler:
     """Estimates the log-likelihood of each image of a dataset, once.
 
-    Several Python threads share one session of one graph, each with an image of its own: no thread
+    Several Python threads share one session of one graph, each with an image of its own: none
     waits for another, as towers within a step would.
 
     Args:
-      model: the model.
       input_fn: returns a dataset of {'images': float32 `[batch, rows, features]`}; it is called
         within the graph.
       samples: K.
@@ -134,19 +118,17 @@ class ImportanceSampler:
             log_likelihood = model.decode(latents[0]).log_prob(image[tf.newaxis])
 
             prior = model.prior()
-            self._session = tf.Session(
-                config=tf.ConfigProto(
-                    intra_op_parallelism_threads=1, inter_op_parallelism_threads=threads
-                )
+            config = tf.ConfigProto(
+                intra_op_parallelism_threads=1, inter_op_parallelism_threads=threads
             )
+            self._session = tf.Session(config=config)
             model.restore(self._session)
             # Constants from here on: those of a VampPrior are encodings of all its pseudo-inputs.
             parameters = self._session.run(list(prior.parameters))
             prior = prior.with_parameters([tf.constant(value) for value in parameters])
             self._has_closed_kl = posterior.closed_kl_by_dimension(prior) is not None
-            log_weights = (
-                log_likelihood[tf.newaxis] + prior.log_prob(latents) - posterior.log_prob(latents)
-            )
+            log_joint = log_likelihood[tf.newaxis] + prior.log_prob(latents)
+            log_weights = log_joint - posterior.log_prob(latents)
             kl_by_dimension = posterior.kl_by_dimension(prior, latents[:, :MARGINAL_SAMPLES])
             marginals = [] if kl_by_dimension is None else [kl_by_dimension[0]]
             self.row_type = row_type(latent_size, bool(marginals))
@@ -212,7 +194,7 @@ class ImportanceSampler:
         return (estimate.result(), reconstruction_loss, kl_divergence, *kl_by_dimension, point)
 
 
-def _noise(seed: int, place: Sequence[tf.Tensor], latent_size: int, blocks: int) -> tf.Tensor:
+def _noise(seed: int, place: List[tf.Tensor], latent_size: int, blocks: int) -> tf.Tensor:
     """Returns N(0, I) noise of the samples of an image, float32 `[count, latent_size]`.
 
     Args:

@@ -59,11 +59,8 @@ def summarize(rows: np.ndarray, params: HParams) -> Dict[str, Any]:
 
 
 def _mean_and_error(values: np.ndarray) -> Dict[str, Any]:
-    error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else None
-    return {
-        'mean': float(values.mean()),
-        'standard_error': error if error is None else float(error),
-    }
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return {'mean': float(values.mean()), 'standard_error': error}
 
 
 _LABELS = {

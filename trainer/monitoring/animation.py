@@ -8,8 +8,8 @@ from trainer.base.errors import UserError
 from trainer.monitoring import curves
 from trainer.monitoring.picture_files import NAMES, Write
 
-_MILLISECONDS_A_FRAME = 300
-_MILLISECONDS_AT_THE_END = 2000
+# Milliseconds that a frame, and that the last one is shown.
+_FRAME, _LAST_FRAME = 300, 2000
 
 
 def animate(path: str, model_dir: str, mode: str, write: Write = files.write_bytes) -> str:
@@ -39,12 +39,7 @@ def animate(path: str, model_dir: str, mode: str, write: Write = files.write_byt
             f'({error}).'
         ) from error
     content = io.BytesIO()
-    decoded[0].save(
-        content,
-        format='GIF',
-        save_all=True,
-        append_images=decoded[1:],
-        duration=[_MILLISECONDS_A_FRAME] * (len(decoded) - 1) + [_MILLISECONDS_AT_THE_END],
-        loop=0,
-    )
+    first, *others = decoded
+    durations = [_FRAME] * len(others) + [_LAST_FRAME]
+    first.save(content, 'GIF', save_all=True, append_images=others, duration=durations, loop=0)
     return write(path, content.getvalue())

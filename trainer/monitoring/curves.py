@@ -51,11 +51,9 @@ def _latest(
 
 
 def _events(folder: str) -> Iterator[tf.Event]:
-    """All events in a folder in the order of writing, each file as far as it can be read.
+    """All events in a folder in the order of writing; names the files that are damaged.
 
-    It names the files that are damaged.
-
-    One whose process was killed while it wrote is: at its end.
+    One whose process was killed while it wrote is: at its end. It is read as far as it can be.
     """
     names = tf.gfile.ListDirectory(folder) if tf.gfile.IsDirectory(folder) else []
     names = [name for name in names if name.startswith('events.out.tfevents.')]
@@ -73,13 +71,10 @@ def _events(folder: str) -> Iterator[tf.Event]:
 
 
 def write_training_curves(path: str, model_dir: str, convention: str) -> str:
-    """Draws the negative ELBO and the KL divergence over steps, for train and validation.
+    """Draws the negative ELBO and the KL divergence over steps; returns `path`.
 
     Args:
       convention: the data that the numbers are of, for the axes.
-
-    Returns:
-      `path`.
 
     Raises:
       UserError: matplotlib is not installed.
@@ -90,8 +85,7 @@ def write_training_curves(path: str, model_dir: str, convention: str) -> str:
     def draw(figure: Any) -> None:
         axes = figure.subplots(1, len(_CURVES))
         for axis, (tag, title) in zip(axes, _CURVES.items()):
-            # One point alone makes no line.
-            marker = 'o' if len(train[tag].steps) == 1 else None
+            marker = 'o' if len(train[tag].steps) == 1 else None  # One point makes no line.
             axis.plot(*train[tag], alpha=0.7, marker=marker, label='train (a batch)')
             axis.plot(*validation[tag], marker='o', linewidth=2, label='validation')
             label = 'nats per example, {}'.format(convention)

@@ -2,7 +2,7 @@
 
 import re
 import uuid
-from typing import Dict, Sequence, Tuple
+from typing import Collection, Dict, Tuple
 
 import tensorflow as tf
 from tensorboard.plugins.scalar import metadata as scalar_metadata
@@ -13,12 +13,12 @@ from trainer.settings import wording
 from trainer.settings.table import HParams
 
 EXAMPLES_PER_SECOND = 'speed/examples_per_second'
-_IN_TRAINING_ONLY = (
-    'elbo/beta',
-    'optimizer/learning_rate',
-    'optimizer/gradient_norm',
-    EXAMPLES_PER_SECOND,
-)
+_IN_TRAINING_ONLY = {
+    'elbo/beta': 'Weight of the KL divergence in the objective.',
+    'optimizer/learning_rate': 'Learning rate of Adam.',
+    'optimizer/gradient_norm': 'Global norm of the gradients before clipping, in nats per unit.',
+    EXAMPLES_PER_SECOND: 'Training examples per second spent in steps.',
+}
 _BOUND = {
     'elbo/negative_elbo': 'reconstruction loss plus KL divergence',
     'elbo/reconstruction_loss': 'minus log p(x | z)',
@@ -27,15 +27,11 @@ _BOUND = {
     'samples of each posterior (Burda et al. 2016)',
 }
 _OTHERS = {
-    'elbo/beta': 'Weight of the KL divergence in the objective.',
     'latents/active_units': (
         'Latent dimensions whose posterior mean varies over the validation images by more than '
         f'{bounds.ACTIVE_VARIANCE} (Burda et al. 2016).'
     ),
     'latents/posterior_scale': 'Mean standard deviation of q(z | x) over dimensions and examples.',
-    'optimizer/learning_rate': 'Learning rate of Adam.',
-    'optimizer/gradient_norm': 'Global norm of the gradients before clipping, in nats per unit.',
-    EXAMPLES_PER_SECOND: 'Training examples per second spent in steps.',
 }
 
 
@@ -49,16 +45,14 @@ def descriptions(params: HParams) -> Dict[str, str]:
         )
         for tag, text in _BOUND.items()
     }
-    return {**losses, **_OTHERS}
+    return {**losses, **_OTHERS, **_IN_TRAINING_ONLY}
 
 
 def describe(writer: tf.summary.FileWriter, by_tag: Dict[str, str]) -> None:
     """Gives scalars their descriptions, which tf.summary.scalar of 1.14 cannot.
 
-    A description of a tag that is never written would be a chart without a line.
-
-    TensorBoard takes a tag's description from the first event that has metadata for it; these
-    events have no value, and add no point to a chart.
+    TensorBoard takes them from a tag's first event that has metadata. Those have no value, and add
+    no point to a chart; a tag that is never written would be a chart without a line.
     """
     values = []
     for tag, text in by_tag.items():
@@ -70,11 +64,10 @@ def describe(writer: tf.summary.FileWriter, by_tag: Dict[str, str]) -> None:
 def open_event_file(folder: str) -> tf.summary.FileWriter:
     """Returns the writer of events that everything in this process shares for `folder`.
 
-    TF makes it when one is first asked for, and then writes the default graph to it, as a graph
-    and as a meta-graph: at each start of a run, with a warning of TensorBoard's for each. Its files
-    are named by second and host, and it empties the one that a clock set back, or a second start
-    within the second, leads it to. Ours have a name of their own, with a number that tells in which
-    order they were begun, whatever the clock says.
+    TF makes one when it is first asked for, and then writes the default graph to it twice: at each
+    start of a run, with a warning of TensorBoard's for each. Its files are named by second and
+    host, and it empties the one that a clock set back, or a second start within the second, leads
+    it to. Ours are numbered in the order in which they were begun, whatever the clock says.
     """
     cache = tf.summary.FileWriterCache
     with cache._lock:
@@ -106,5 +99,5 @@ def describe_evaluation(writer: tf.summary.FileWriter, params: HParams) -> None:
     describe(writer, _without(_IN_TRAINING_ONLY, descriptions(params)))
 
 
-def _without(tags: Sequence[str], by_tag: Dict[str, str]) -> Dict[str, str]:
+def _without(tags: Collection[str], by_tag: Dict[str, str]) -> Dict[str, str]:
     return {tag: text for tag, text in by_tag.items() if tag not in tags}

@@ -61,12 +61,9 @@ def _in_batches(
         images = build(*fed)
         with tf.Session() as session:
             weights.restore(session, checkpoint_path)
-            decoded = [
-                session.run(
-                    images, {x: array[start : start + _BATCH] for x, array in zip(fed, arrays)}
-                )
-                for start in range(0, len(arrays[0]), _BATCH)
-            ]
+            starts = range(0, len(arrays[0]), _BATCH)
+            feeds = [{x: a[i : i + _BATCH] for x, a in zip(fed, arrays)} for i in starts]
+            decoded = [session.run(images, feed) for feed in feeds]
     return np.concatenate(decoded)
 
 

@@ -21,7 +21,6 @@ IMAGES_NEEDED = RECONSTRUCTIONS
 # Latents between -3 and 3 hold all but 0.3% of N(0, 1).
 _TRAVERSED = np.linspace(-3.0, 3.0, STEPS, dtype=np.float32)
 
-
 # Maps latents, float32 `[n, latent_size]`, to expected images `[n, rows, columns, channels]`.
 Decode = Callable[[tf.Tensor], tf.Tensor]
 

@@ -1,7 +1,7 @@
 """The posterior means of images for TensorBoard's PROJECTOR.
 
-They lie in a folder of their own, `projector` in `model_dir`, with a checkpoint of their own:
-Estimator's `checkpoint` is never touched. All names in it are relative, so `model_dir` can move.
+They lie in `projector` in `model_dir`, with a checkpoint of their own: Estimator's `checkpoint` is
+never touched. All names in it are relative, so `model_dir` can move.
 """
 
 import io
@@ -42,7 +42,7 @@ def write(
 
     Args:
       read_labels: returns the labels of so many of the first validation images, None where there
-        are none; they are in the metadata, and nowhere else in this trainer.
+        are none; only the metadata has them.
     """
     folder = os.path.join(params.model_dir, FOLDER)
     per_side = _SPRITE_SIDE // max(params.image_shape[:2])
@@ -70,9 +70,8 @@ def write(
 def _configure(folder: str, path: str, params: HParams, **embedding: str) -> None:
     """Writes the configuration of a run in `folder`, of files that lie in its subfolder `path`."""
     config = projector.ProjectorConfig()
-    entry = config.embeddings.add(
-        tensor_name=_NAME, metadata_path=os.path.join(path, 'metadata.tsv'), **embedding
-    )
+    metadata_path = os.path.join(path, 'metadata.tsv')
+    entry = config.embeddings.add(tensor_name=_NAME, metadata_path=metadata_path, **embedding)
     entry.sprite.image_path = os.path.join(path, 'sprite.png')
     entry.sprite.single_image_dim.extend([params.image_shape[1], params.image_shape[0]])
     content = text_format.MessageToString(config).encode()
@@ -111,6 +110,7 @@ def _save(means: np.ndarray, folder: str) -> None:
 def _metadata(labels: Optional[List[int]], count: int) -> str:
     """One line an image; TensorBoard wants a header where there are several columns."""
     if labels is None:
-        return '\n'.join(str(index) for index in range(count)) + '\n'
-    lines = ['label\tindex'] + ['{}\t{}'.format(label, i) for i, label in enumerate(labels)]
+        lines = [str(index) for index in range(count)]
+    else:
+        lines = ['label\tindex'] + [f'{label}\t{index}' for index, label in enumerate(labels)]
     return '\n'.join(lines) + '\n'

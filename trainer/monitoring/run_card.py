@@ -26,21 +26,19 @@ def describe_run(
 ) -> None:
     """Writes the start of an hparams session, and the run's cards as texts.
 
-    The Keras callback for this needs eager execution; the plugin reads the same messages from any
-    event file, of those of a folder the first. So a start that goes on under other settings than
-    the one before it writes to a folder of its own, `resumed_at_<step>`.
+    Of a folder's event files the HPARAMS tab reads the first session. So a start that goes on under
+    other settings than the one before it writes to a folder of its own, `resumed_at_<step>`.
 
     Args:
       recorded: the settings before this start, None if there were none.
       start_step: the global step that it goes on from.
     """
-    session = _last_session(params.model_dir)
+    session, settings = _last_session(params.model_dir), _settings(params)
     if not start_step:
         session = params.model_dir
-    elif recorded is not None and _settings(recorded) != _settings(params):
+    elif recorded is not None and _settings(recorded) != settings:
         session = os.path.join(params.model_dir, _RESUMED_AT + str(start_step))
     writer = event_files.open_event_file(session)
-    settings = _settings(params)
     metrics = wording.reported_metrics(params)
     # Each run holds the experiment, the same in all: TensorBoard takes one of those it finds.
     writer.add_summary(hparams_summary.experiment_pb(*_experiment(settings, metrics)))
@@ -85,10 +83,11 @@ def _settings(params: HParams) -> Dict[str, Any]:
 
 
 def _experiment(settings: Dict[str, Any], metric_names: Sequence[str]) -> Any:
-    infos = []
-    for name, value in settings.items():
-        kind = api_pb2.DATA_TYPE_STRING if isinstance(value, str) else api_pb2.DATA_TYPE_FLOAT64
-        infos.append(api_pb2.HParamInfo(name=name, type=kind))
+    text, number = api_pb2.DATA_TYPE_STRING, api_pb2.DATA_TYPE_FLOAT64
+    infos = [
+        api_pb2.HParamInfo(name=name, type=text if isinstance(value, str) else number)
+        for name, value in settings.items()
+    ]
     metrics = [
         api_pb2.MetricInfo(
             name=api_pb2.MetricName(tag=_final_tag(split, name)),
@@ -107,17 +106,20 @@ def _texts(params: HParams, data: PreparedDataset) -> Dict[str, str]:
         'loss': 'nats per example, summed over pixels and latent dimensions',
         'log p(x)': wording.log_likelihood(params),
     }
-    images = {split: '{:,} images'.format(count) for split, count in data.num_examples.items()}
-    dataset = {'dataset': data.name, 'version': data.version, **images}
-    dataset['convention'] = wording.data_convention(params)
-    dataset['image'] = '{} x {} pixels, {} channel(s)'.format(rows, columns, channels)
+    dataset = {
+        'dataset': data.name,
+        'version': data.version,
+        **{split: f'{count:,} images' for split, count in data.num_examples.items()},
+        'convention': wording.data_convention(params),
+        'image': f'{rows} x {columns} pixels, {channels} channel(s)',
+    }
     versions = dict(storage.versions(), **{'git commit': _git_commit() or 'not a git checkout'})
     command = ' '.join(shlex.quote(argument) for argument in sys.argv[1:])
     return {
         'model': _table(model),
         'data': _table(dataset),
         'settings': _table(_settings(params)),
-        'command_line': '    python -m trainer.task {}'.format(command),
+        'command_line': f'    python -m trainer.task {command}',
         'versions': _table(versions),
     }
 
@@ -131,8 +133,8 @@ def _table(values: Dict[str, Any]) -> str:
 def _git_commit() -> str:
     """The commit of the checkout that this code lies in; '' where there is none, or no git."""
     folder = os.path.dirname(os.path.abspath(__file__))
+    command = ['git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=40']
     try:
-        command = ['git', '-C', folder, 'describe', '--always', '--dirty', '--abbrev=40']
         answer = subprocess.run(command, capture_output=True, timeout=5, text=True)
     except (OSError, subprocess.TimeoutExpired):
         return ''

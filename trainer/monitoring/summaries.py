@@ -1,7 +1,7 @@
 """What TensorBoard shows of a run as SCALARS, HISTOGRAMS and DISTRIBUTIONS.
 
 Training and validation use the same tags, in `model_dir` and in its `eval_validation`, so that
-TensorBoard draws both into one chart. Metrics of an evaluation carry their tags as keys;
+TensorBoard draws both into one chart. An evaluation's metrics have their tags as keys;
 `without_groups` gives the names that everything else uses.
 """
 
@@ -28,9 +28,7 @@ def training(
     """Adds what `model_fn` does not: scalars and histograms of a training step.
 
     Args:
-      batch: of the whole batch.
       gradients: before clipping, one for each of `tf.trainable_variables()`.
-      beta: the weight of the KL divergence.
     """
     # An op of this name keeps Estimator from writing the same numbers again, under the tag `loss`.
     with tf.name_scope('elbo/'):

@@ -83,6 +83,13 @@ def versions() -> Dict[str, str]:
     return {'python': sys.version.split()[0], 'tensorflow': tf.__version__, 'numpy': np.__version__}
 
 
+def nothing_trained(model_dir: str, missing: str = 'trained model') -> UserError:
+    """Returns the error that `model_dir` lacks what programs after a training need."""
+    return UserError(
+        f'--model_dir={model_dir} holds no {missing}: give the folder of a run of trainer.task.'
+    )
+
+
 def trained(model_dir: str) -> HParams:
     """Returns the settings of the model in `model_dir`, wherever the folder was since moved to.
 
@@ -91,10 +98,7 @@ def trained(model_dir: str) -> HParams:
     """
     params = load(model_dir)
     if params is None:
-        raise UserError(
-            f'--model_dir={model_dir} holds no trained model: give the folder of a run of '
-            'trainer.task.'
-        )
+        raise nothing_trained(model_dir)
     return dataclasses.replace(params, model_dir=model_dir)
 
 
