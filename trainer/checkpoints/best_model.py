@@ -62,7 +62,6 @@ def _is_state(state: Dict[str, Any]) -> bool:
     held = [name for name in known if name in required or name in state]
     if not all(isinstance(state.get(name), known[name]) for name in held):
         return False
-        return False
     counted = state.get(COUNTED_BEST, {}).values()
     return all(isinstance(number, (int, float)) for number in counted)
 
@@ -79,45 +78,31 @@ def repair_state(params: HParams) -> None:
     """
     path, suffix = state_path(params.model_dir), 'damaged'
     try:
-        wrong = _damaged_best(params.model_dir)
-        if not wrong:
-            wrong, suffix = _best_by_another_metric(params), 'old'
-        if not wrong:
+        best, metric = read_best(params.model_dir), wording.selection_metric(params)
+        if best is None:
+            return
+        checkpoint = os.path.join(best['folder'], best['checkpoint'])
+        reason = weights.damage(checkpoint)
+        if reason:
+            wrong = f'{checkpoint} is damaged ({reason})'
+        elif metric not in best:  # An older version of this trainer chose it.
+            wrong, suffix = f'{path} goes by another metric than {metric}, which ', 'old'
+            wrong += f'--objective={params.objective} minimises'
+        else:
             return
     except UserError:
-        wrong = '{} is damaged'.format(path)
-    tf.gfile.Rename(path, '{}.{}'.format(path, suffix), overwrite=True)
+        wrong = f'{path} is damaged'
+    tf.gfile.Rename(path, f'{path}.{suffix}', overwrite=True)
     say(
-        f'{wrong}: {os.path.basename(path)} is set aside as {os.path.basename(path)}.{suffix}, '
-        'and the next evaluation counts as the best.'
+        f'{wrong}: {_STATE_FILE} is set aside as {_STATE_FILE}.{suffix}, and the next evaluation '
+        'counts as the best.'
     )
-
-
-def _best_by_another_metric(params: HParams) -> str:
-    """What is wrong with a best model chosen by an older version of this trainer, else ''."""
-    best, name = read_best(params.model_dir), wording.selection_metric(params)
-    if best is None or name in best:
-        return ''
-    return (
-        f'{state_path(params.model_dir)} goes by another metric than {name}, which '
-        f'--objective={params.objective} minimises'
-    )
-
-
-def _damaged_best(model_dir: str) -> str:
-    """What is wrong with the checkpoint of the best model, if there is one; '' for nothing."""
-    best = read_best(model_dir)
-    if best is None:
-        return ''
-    path = os.path.join(best['folder'], best['checkpoint'])
-    reason = weights.damage(path)
-    return f'{path} is damaged ({reason})' if reason else ''
 
 
 def read_best(model_dir: str) -> Optional[Dict[str, Any]]:
     """Returns what is known of the best model, or None.
 
-    Its value on validation, in nats, is under the name of `hparams.selection_metric`; beside it
+    Its value on validation, in nats, is under the name of `wording.selection_metric`; beside it
     stand `global_step`, and the names of its `checkpoint` and `export` within `folder`.
     """
     folder, state = os.path.dirname(state_path(model_dir)), read_state(model_dir)

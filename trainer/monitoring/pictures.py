@@ -1,7 +1,8 @@
 """Pictures that show what a model has learned, as ops: in TensorBoard and in PNG files alike.
 
 Each is a `Picture`: images to be laid out row by row. All decode the means of posteriors or fixed
-draws, never fresh noise, so that two pictures of a run differ by its weights alone.
+draws, never fresh noise, so that two pictures of a run differ by its weights alone. `images` are
+float32 `[n, rows, features]` in [0, 1]; `mean`, of their posteriors, is float32 `[n, latent_size]`.
 """
 
 from typing import Callable, Dict, NamedTuple, Tuple
@@ -17,7 +18,6 @@ RECONSTRUCTIONS = 50
 MANIFOLD_SIDE = 20
 ROWS = 10  # Of traversals and of interpolations.
 STEPS = 11  # In a row of those.
-IMAGES_NEEDED = RECONSTRUCTIONS
 # Latents between -3 and 3 hold all but 0.3% of N(0, 1).
 _TRAVERSED = np.linspace(-3.0, 3.0, STEPS, dtype=np.float32)
 
@@ -52,12 +52,7 @@ def square_columns(count: int) -> int:
 
 
 def reconstructions(images: tf.Tensor, mean: tf.Tensor, decode: Decode, params: HParams) -> Picture:
-    """Rows of ten images, each above the row of their reconstructions.
-
-    Args:
-      images: float32 `[n, rows, features]` in [0, 1]; an incomplete last row is left out.
-      mean: of their posteriors, float32 `[n, latent_size]`.
-    """
+    """Rows of ten images, each above that of their reconstructions; no incomplete last row."""
     columns = tf.minimum(10, tf.shape(images)[0])
     count = tf.minimum(RECONSTRUCTIONS, tf.shape(images)[0])
     count -= tf.floormod(count, columns)
@@ -71,9 +66,7 @@ def reconstructions(images: tf.Tensor, mean: tf.Tensor, decode: Decode, params: 
 def interpolations(mean: tf.Tensor, decode: Decode, params: HParams) -> Picture:
     """From one image to another in a row, along the line between the means of their posteriors.
 
-    Args:
-      mean: float32 `[n, latent_size]`; the first and the second image make the first row, and so
-        on.
+    The first and the second image make the first row, and so on.
     """
     pairs = tf.minimum(ROWS, tf.shape(mean)[0] // 2)
     ends = tf.reshape(mean[: 2 * pairs], [-1, 2, 1, params.latent_size])
@@ -85,11 +78,8 @@ def interpolations(mean: tf.Tensor, decode: Decode, params: HParams) -> Picture:
 def traversals(mean: tf.Tensor, decode: Decode, params: HParams) -> Picture:
     """The most active dimensions, one a row, each moved from -3 to 3.
 
-    Active is whose posterior mean varies most over the images. The other dimensions stay at the
-    posterior mean of the first image.
-
-    Args:
-      mean: float32 `[n, latent_size]`.
+    Their posterior means vary most over the images. The other dimensions stay at the posterior mean
+    of the first image.
     """
     _, variance = tf.nn.moments(mean, axes=[0])
     rows = min(ROWS, params.latent_size)
@@ -119,12 +109,7 @@ def manifold_latents(side: int) -> tf.Tensor:
 def of_validation(
     images: tf.Tensor, mean: tf.Tensor, decode: Decode, params: HParams
 ) -> Dict[str, Picture]:
-    """Returns the pictures that fit the model, by name.
-
-    Args:
-      images: float32 `[n, rows, features]` in [0, 1].
-      mean: of their posteriors, float32 `[n, latent_size]`.
-    """
+    """Returns the pictures that fit the model, by name."""
     pictures = {'reconstructions': reconstructions(images, mean, decode, params)}
     if params.latent_size == 2:
         pictures['latent_manifold'] = manifold(decode)
@@ -136,12 +121,7 @@ def of_validation(
 def summaries(
     images: tf.Tensor, mean: tf.Tensor, prior: Prior, decode: Decode, params: HParams
 ) -> None:
-    """Adds all pictures to the summaries of an evaluation.
-
-    Args:
-      images: float32 `[batch, rows, features]` in [0, 1].
-      mean: of their posteriors, float32 `[batch, latent_size]`.
-    """
+    """Adds all pictures to the summaries of an evaluation."""
     with tf.name_scope('pictures'):
         pictures = dict(
             of_validation(images, mean, decode, params),
@@ -153,10 +133,9 @@ def summaries(
 
 
 def grid(picture: Picture) -> tf.Tensor:
-    """Lays a picture's images out row by row; an incomplete last row is filled up with black.
+    """Lays the images out row by row; an incomplete last row is filled up with black.
 
-    Returns:
-      float32 `[grid_rows * rows, grid_columns * columns, channels]` in [0, 1].
+    Returns float32 `[grid_rows * rows, grid_columns * columns, channels]` in [0, 1].
     """
     count = tf.shape(picture.images)[0]
     height, width, channels = picture.images.shape.as_list()[1:]

@@ -72,10 +72,10 @@ def _check_values(hparams: HParams) -> None:
         else:
             good = type(value) is str and terminal.is_text(value) and value in (choices or [value])
         if not good:
-            raise UserError('{} cannot be {:.100}'.format(row.name, repr(value)))
+            raise UserError(f'{row.name} cannot be {value!r:.100}')
     shape = hparams.image_shape
     if len(shape) != 3 or not all(type(side) is int and side in table.SIZE for side in shape):
-        raise UserError('image_shape cannot be {:.100}'.format(repr(shape)))
+        raise UserError(f'image_shape cannot be {shape!r:.100}')
 
 
 def versions() -> Dict[str, str]:
@@ -109,11 +109,8 @@ def dataset_is_undecided(params: HParams) -> bool:
 
 def with_recorded_dataset(params: HParams, recorded: HParams) -> HParams:
     """Returns `params` with the dataset that the recorded run took where theirs is open."""
-    if (
-        dataset_is_undecided(params)
-        and recorded.binarization == 'static'
-        and table.is_binary(recorded.dataset)
-    ):
+    is_static = dataset_is_undecided(params) and recorded.binarization == 'static'
+    if is_static and table.is_binary(recorded.dataset):
         return dataclasses.replace(params, dataset=recorded.dataset)
     return params
 
@@ -134,9 +131,8 @@ def of_finished(params: HParams, recorded: HParams) -> HParams:
     Folders, and what only the final work goes by, are those of `params`.
     """
     names = [row.name for row in table.settings() if row.name.endswith('_dir')]
-    return dataclasses.replace(
-        recorded, **{name: getattr(params, name) for name in (*names, *_FINAL_WORK)}
-    )
+    values = {name: getattr(params, name) for name in (*names, *_FINAL_WORK)}
+    return dataclasses.replace(recorded, **values)
 
 
 def check_resumable(hparams: HParams, recorded: HParams) -> None:
@@ -145,14 +141,12 @@ def check_resumable(hparams: HParams, recorded: HParams) -> None:
     Raises:
       UserError: a fixed setting differs; the message holds each with both values.
     """
-    hparams = with_recorded_dataset(hparams, recorded)
-    differences = [
-        '--{}={} (was {})'.format(row.name, getattr(hparams, row.name), getattr(recorded, row.name))
-        for row in dataclasses.fields(HParams)
-        if row.metadata['fixed'] and getattr(hparams, row.name) != getattr(recorded, row.name)
-    ]
+    new, old = map(dataclasses.asdict, (with_recorded_dataset(hparams, recorded), recorded))
+    fixed = [row.name for row in dataclasses.fields(HParams) if row.metadata['fixed']]
+    differences = [f'--{x}={new[x]} (was {old[x]})' for x in fixed if new[x] != old[x]]
     if differences:
         raise UserError(
-            '--model_dir={} holds a run with other settings: {}; give the old values to go on with '
-            'it, or another --model_dir.'.format(hparams.model_dir, ', '.join(differences))
+            f'--model_dir={hparams.model_dir} holds a run with other settings: '
+            f'{", ".join(differences)}; give the old values to go on with it, or another '
+            '--model_dir.'
         )

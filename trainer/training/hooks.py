@@ -6,7 +6,7 @@ reason of each place. Methods of TF's interfaces take what TF documents.
 
 import os
 import threading
-from typing import Any, List
+from typing import Any, Callable, List
 
 import tensorflow as tf
 
@@ -46,7 +46,7 @@ def in_order(
         hooks.append(FitsHook(params.model_dir))  # Before a session restores a checkpoint.
         if params.prior == 'vamp':
             hooks.append(PseudoInputsHook(data, params))  # Before the weights of step 0 are saved.
-        # Before all that works between steps: they do not measure it, and no signal waits for it.
+        # Before all that works between steps: that is no part of the steps that these two see.
         hooks += [FinishStepHook(), ProgressHook(progress, params)]
         # Who was told to end does so before anything is evaluated; no bad weights are saved.
         listeners = [LeaveWhenSavedListener(), FiniteWeightsListener(params), *evaluate]
@@ -55,10 +55,28 @@ def in_order(
         if params.profile_steps:
             hooks.append(ProfilerHook(save_steps=params.profile_steps, output_dir=folder))
     # Behind the CheckpointSaverHook, whose listeners evaluate, and so may set it.
-    hooks.append(StopEarlyHook(stop))
+    hooks.append(StopHook(lambda session: stop.is_set()))
     if task != LOCAL:
-        hooks += [StopInTimeHook(params.max_steps), LookoutHook(lookout)]
+        # TF's StopAtStepHook goes by the global step read during a step, when those of others may
+        # not have counted yet. Read after it, `max_steps` is exceeded by at most one step of each
+        # other process: the one that it was in.
+        hooks += [StopHook(lambda s: _global_step(s) >= params.max_steps), LookoutHook(lookout)]
     return hooks
+
+
+def _global_step(session: tf.Session) -> int:
+    return session.run(tf.train.get_global_step(session.graph))
+
+
+class StopHook(tf.train.SessionRunHook):
+    """Starts no step once `is_over` is true of the session after one."""
+
+    def __init__(self, is_over: Callable[[tf.Session], bool]):
+        self._is_over = is_over
+
+    def after_run(self, run_context, run_values) -> None:
+        if self._is_over(run_context.session):
+            run_context.request_stop()
 
 
 class FitsHook(tf.train.SessionRunHook):
@@ -100,18 +118,17 @@ class PseudoInputsHook(tf.train.SessionRunHook):
         session.run(self._start, {self._images: images.reshape(shape)})
 
 
-class FinishStepHook(tf.train.SessionRunHook):
+class FinishStepHook(StopHook):
     """Lets a signal wait for the end of the step, and then asks for no other.
 
     Estimator's loop then ends as after the last step, and the CheckpointSaverHook saves.
     """
 
+    def __init__(self) -> None:
+        super().__init__(lambda session: signals.state.received is not None)
+
     def before_run(self, run_context) -> None:
         signals.state.deferred = True
-
-    def after_run(self, run_context, run_values) -> None:
-        if signals.state.received is not None:
-            run_context.request_stop()
 
 
 class ProgressHook(tf.train.SessionRunHook):
@@ -155,11 +172,10 @@ class LookoutHook(tf.train.SessionRunHook):
     def after_create_session(self, session, coord) -> None:
         self._lookout.session_began()
 
-    def before_run(self, run_context) -> None:
+    def before_run(self, *of_run) -> None:
         self._lookout.saw_a_step()
 
-    def after_run(self, run_context, run_values) -> None:
-        self._lookout.saw_a_step()
+    after_run = before_run
 
 
 class LeaveWhenSavedListener(tf.train.CheckpointSaverListener):
@@ -256,36 +272,6 @@ class ProfilerHook(tf.train.ProfilerHook):
     def _save(self, step: int, save_path: str, step_stats: Any) -> None:
         with optional.part(save_path):
             super()._save(step, save_path, step_stats)
-
-
-class StopEarlyHook(tf.train.SessionRunHook):
-    """Starts no step once `stop` is set."""
-
-    def __init__(self, stop: threading.Event):
-        self._stop = stop
-
-    def after_run(self, run_context, run_values) -> None:
-        if self._stop.is_set():
-            run_context.request_stop()
-
-
-class StopInTimeHook(tf.train.SessionRunHook):
-    """Starts no step once a cluster has made enough of them.
-
-    TF's StopAtStepHook goes by the global step read during a step, when those of others may not
-    have counted yet. Read after it, it exceeds `max_steps` by at most one step of each other
-    process: the one that it was in.
-    """
-
-    def __init__(self, max_steps: int):
-        self._max_steps = max_steps
-
-    def begin(self) -> None:
-        self._global_step = tf.train.get_global_step()
-
-    def after_run(self, run_context, run_values) -> None:
-        if run_context.session.run(self._global_step) >= self._max_steps:
-            run_context.request_stop()
 
 
 class FirstBatchSummaryHook(tf.train.SummarySaverHook):
