@@ -54,7 +54,7 @@ def _take(lock: int, model_dir: str) -> None:
         say('--model_dir={} cannot be locked: start no second training there.'.format(model_dir))
         return
     now = time.strftime('%Y-%m-%d %H:%M:%S')
-    owner = f'process {os.getpid()} on {socket.gethostname()} since {now}\n'.encode()
+    content = f'process {os.getpid()} on {socket.gethostname()} since {now}\n'.encode()
     with contextlib.suppress(OSError):  # A full disk; the lock holds without the words.
-        os.pwrite(lock, owner, 0)
-        os.ftruncate(lock, len(owner))
+        os.pwrite(lock, content, 0)
+        os.ftruncate(lock, len(content))
