@@ -28,6 +28,7 @@ MAY_IMPORT = {
 MAY_LOAD_TENSORFLOW = {'base.files', 'base.image_files'}
 
 
+@functools.lru_cache(maxsize=None)
 def modules():
     """Paths of the trainer's modules by name, without `trainer.`; packages are no modules."""
     paths = (ROOT / 'trainer').rglob('*.py')
@@ -50,6 +51,7 @@ def imported(name):
     return found
 
 
+@functools.lru_cache(maxsize=None)
 def imports(name):
     """The trainer's modules that one of them imports."""
     ours = {full.partition('.')[2] for full in imported(name) if full.startswith('trainer.')}
