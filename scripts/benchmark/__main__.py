@@ -29,7 +29,6 @@ _QUICK_SECTIONS = ['training', 'constant', 'estimator']
 # Each prints its table and returns its rows.
 SECTIONS = {
     **{name: functools.partial(comparisons.run, name) for name in comparisons.COMPARISONS},
-    'startup': trainings.startup,
     'scale': scaling.run,
     'memory': trainings.memory,
     'summaries': trainings.summaries,

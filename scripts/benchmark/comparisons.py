@@ -10,7 +10,7 @@ import numpy as np
 
 from scripts.benchmark.architecture import Architecture
 from scripts.benchmark.in_tensorflow import GEMM_SIZE
-from scripts.benchmark.timed_process import in_turns, start
+from scripts.benchmark.timed_process import FirstStep, in_turns, start
 
 _PEAK = 'gemm'  # the column that is no peer, but the machine's own rate
 _FEWEST_FOR_P99 = 100  # of fewer values, one or two would decide it
@@ -36,6 +36,8 @@ def run(name, bench):
         if name == 'estimator':
             params = dataclasses.replace(params, model_dir=os.path.join(bench.folder, 'turns'))
         starts = {one: functools.partial(start, one, params, bench.data, python) for one in names}
+        if name == 'startup':
+            starts = {one: functools.partial(FirstStep, starts[one]) for one in names}
         turns = in_turns(starts, table['steps'], rounds, table['warm_up'])
         by_column = {column: {one: turns[one] for one in columns[column]} for column in columns}
         row = dict(row_of(by_column, statistic), batch_size=batch_size)

@@ -26,21 +26,17 @@ class Autoencoder(nn.Module):
         self.lstm = nn.LSTM(sizes.row[1], sizes.units, batch_first=True)
         self.mean, self.raw_scale = [nn.Linear(4 * sizes.units, sizes.latents) for _ in range(2)]
         layers = [layer for pair in sizes.dense for layer in (nn.Linear(*pair), nn.ELU())]
-        self.dense = nn.Sequential(*layers)
-        self.first, self.last = [
-            nn.ConvTranspose2d(*shape, stride=2, padding=1, output_padding=shape[2] % 2)
-            for shape in sizes.convolutions
-        ]
+        rows, columns, channels = sizes.quarter
+        layers.append(nn.Unflatten(1, (channels, rows, columns)))
+        for inputs, outputs, side in sizes.convolutions:
+            more = {'stride': 2, 'padding': 1, 'output_padding': side % 2}
+            layers += [nn.ConvTranspose2d(inputs, outputs, side, **more), nn.ELU()]
+        self.decode = nn.Sequential(*layers[:-1], nn.Flatten(), nn.Unflatten(1, sizes.row))
 
     def encode(self, images):
         hidden, _ = self.lstm(images)
         summary = torch.cat([hidden[:, step] for step in self.sizes.read_after], dim=1)
         return self.mean(summary), functional.softplus(self.raw_scale(summary)) + 1e-4
-
-    def decode(self, latents):
-        rows, columns, channels = self.sizes.quarter
-        maps = self.first(self.dense(latents).view(-1, channels, rows, columns))
-        return self.last(functional.elu(maps)).reshape(-1, *self.sizes.row)
 
     def forward(self, images):
         mean, scale = self.encode(images)

@@ -45,16 +45,10 @@ def _noise(data, folder, side, count=4096):
     return dataclasses.replace(data, name='noise', image_shape=(side, side, 1), **splits)
 
 
-def default(name, params):
-    """Returns the value of a setting that the others are divided by."""
-    return {'image_side': params.rows, 'cores': cores.available()}.get(name) or getattr(
-        params, name
-    )
-
-
 def run(bench):
     """Lets the values of each setting take turns; prints a row for each, and draws them."""
-    rows = []
+    rows, defaults = [], dataclasses.asdict(bench.params)
+    defaults.update(image_side=bench.params.rows, cores=cores.available())
     for name, by_value in cases(bench.params, bench.data, bench.folder).items():
         say('  ' + name)
         starts = {
@@ -62,7 +56,7 @@ def run(bench):
             for value, (params, data, count) in by_value.items()
         }
         turns = in_turns(starts, _STEPS, rounds=3 if bench.flags.quick else 8, warm_up=_STEPS)
-        rows += rows_of(name, turns, default(name, bench.params))
+        rows += rows_of(name, turns, defaults[name])
     print(_HEADING, *[_LINE.format(**row) for row in rows], sep='\n')
     if bench.flags.plot:
         with optional.part(bench.flags.plot):  # The figures took an hour.

@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+
+import psutil
 
 from scripts import ROOT
+from scripts.benchmark.timed_steps import peak_megabytes
 from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.training import towers
@@ -43,13 +47,46 @@ class TimedProcess:
         return json.loads(line)
 
     def close(self):
-        """Ends the process."""
         self._process.communicate()
         self._errors.close()
 
 
+class _Task(TimedProcess):
+    """A `trainer.task`, whose turn ends when its progress line tells of the first step."""
+
+    def take_turn(self, _):
+        if not any(line.startswith('step 1/1') for line in self._process.stdout):
+            raise UserError('trainer.task ended with code {}.'.format(self._process.wait()))
+
+    def close(self):
+        self._process.kill()
+        super().close()
+
+
+class FirstStep:
+    """Starts a process in each turn, which lasts until the end of its first step."""
+
+    def __init__(self, starter):
+        self._starter = starter
+
+    def take_turn(self, _):
+        began = time.perf_counter()
+        with contextlib.closing(self._starter()) as process:
+            process.take_turn(1)
+            seconds, cpu = time.perf_counter() - began, psutil.Process(process.pid).cpu_times()
+            turn = {'milliseconds': [1e3 * seconds], 'cpu_seconds': cpu.user + cpu.system}
+            return dict(turn, peak_megabytes=peak_megabytes(process.pid))
+
+    def close(self):
+        pass
+
+
 def start(name, params, data, python='', cores=None):
     """Starts `what`; by another `python` it is `torch_eager:what`, `torch_compiled:`, `client:`."""
+    if name == 'trainer.task':
+        command = [sys.executable, '-m', name, '--max_steps=1', '--data_dir=' + params.data_dir]
+        command.append('--model_dir={}-{}'.format(params.model_dir, time.time_ns()))
+        return _Task(name, ['bash', '-c', 'exec "$@" 2>&1 >/dev/null', '-', *command])
     kind, _, what = name.rpartition(':')
     module = {'': 'in_tensorflow', 'client': 'in_other_runtimes'}.get(kind, 'in_pytorch')
     settings = {'params': dataclasses.asdict(params), 'data': dataclasses.asdict(data)}

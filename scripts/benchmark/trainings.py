@@ -1,22 +1,13 @@
 """Whole runs of `python -m trainer.task`, and what they take."""
 
-import contextlib
 import datetime
 import os
 import re
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 
-import psutil
-
-from scripts.benchmark.comparisons import row_of, show
-from scripts.benchmark.timed_process import start
-from scripts.benchmark.timed_steps import peak_megabytes
 from trainer.base import cores, files
-from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.settings.table import HParams
 from trainer.training import results
@@ -31,15 +22,11 @@ def machine():
     return {'date': datetime.date.today().isoformat(), 'cores': cores.available(), 'cpu': cpu}
 
 
-def _begin(stderr=None, **settings):
-    command = [sys.executable, '-m', 'trainer.task']
-    command += ['--{}={}'.format(*setting) for setting in settings.items()]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr, text=True)
-
-
 def train(model_dir, **settings):
     """Trains; returns its times, and the peak memory of it or a child; UserError if it fails."""
-    process = _begin(model_dir=model_dir, **settings)
+    command = [sys.executable, '-m', 'trainer.task', '--model_dir=' + model_dir]
+    command += ['--{}={}'.format(*setting) for setting in settings.items()]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     # Linux counts the process that started it in: this one, which is smaller.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = -os.WTERMSIG(status) or os.WEXITSTATUS(status)
@@ -75,41 +62,3 @@ def summaries(bench):
     for name, ratio in row.items():
         print('  {:<18} / without: {:.3f}'.format(name.replace('_', ' '), ratio))
     return [dict(row, turns=ratios)]
-
-
-def startup(bench):
-    """From the start of a process to the end of its first step."""
-    peer, ours, torch = 'torch_eager:training', [], []
-    python, rounds = bench.python_of([peer]), 2 if bench.flags.quick else 5
-    for number in range(rounds + 1):
-        say('  round {} of {}'.format(number, rounds))
-        ours.append(first_step(bench.params.data_dir))
-        began = time.perf_counter()
-        with contextlib.closing(start(peer, bench.params, bench.data, python)) as process:
-            process.take_turn(1)
-            torch.append(_since(began, process.pid))
-    # The first ones brought the files into memory.
-    row = row_of({'ours': {'trainer.task': ours[1:]}, 'torch': {peer: torch[1:]}})
-    show('from the start of a process to the end of its first training step, imports included', row)
-    return [row]
-
-
-def first_step(data_dir):
-    """Starts a training, and ends it as soon as its progress line tells of the first step."""
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        settings = {'data_dir': data_dir, 'model_dir': folder + '/model', 'max_steps': 1}
-        with _begin(subprocess.PIPE, **settings) as process:
-            reached = any(line.startswith('step 1/1') for line in process.stderr)
-            turn = _since(began, process.pid) if reached else None
-            process.kill()
-    if not reached:
-        raise UserError('trainer.task ended with code {}.'.format(process.returncode))
-    return turn
-
-
-def _since(began, pid):
-    """What a process that began at a time would answer to a turn of one step."""
-    milliseconds, cpu = 1e3 * (time.perf_counter() - began), psutil.Process(pid).cpu_times()
-    turn = {'milliseconds': [milliseconds], 'cpu_seconds': cpu.user + cpu.system}
-    return dict(turn, peak_megabytes=peak_megabytes(pid))

@@ -20,7 +20,7 @@ from scripts.benchmark import comparisons, in_tensorflow, scaling, timed_process
 from scripts.benchmark.architecture import Architecture
 from scripts.clients import environment
 from tests.support import datasets
-from trainer.base import figures
+from trainer.base import cores, figures
 from trainer.base.errors import UserError
 from trainer.settings.table import HParams
 from trainer.training import model_fn, towers
@@ -124,8 +124,10 @@ def test_scale_changes_one_setting_at_a_time(tmp_path):
     params = HParams(model_dir=str(tmp_path))
     data = datasets.write_prepared(tmp_path)
     cases = scaling.cases(params, data, str(tmp_path))
+    defaults = dataclasses.asdict(params)
+    defaults.update(image_side=28, cores=cores.available())
     for name, by_value in cases.items():
-        default, images, _ = by_value[scaling.default(name, params)]
+        default, images, _ = by_value[defaults[name]]
         assert dataclasses.replace(default, num_threads=0) == params
         for side, (settings, images, _) in by_value.items():
             size = os.path.getsize(images.files['train'])
@@ -277,7 +279,7 @@ def test_processes_of_tensorflow_run_the_steps_they_are_told(prepared_mnist, tmp
         for table in tables
         for names in table['columns'].values()
         for name in names
-        if ':' not in name
+        if ':' not in name and name != 'trainer.task'
     }
     for name, settings in started.items():
         process = timed_process.start(name, settings, prepared_mnist)
@@ -289,11 +291,28 @@ def test_processes_of_tensorflow_run_the_steps_they_are_told(prepared_mnist, tmp
 
 
 @pytest.mark.slow
-def test_startup_ends_with_the_first_step(prepared_mnist):
-    answer = trainings.first_step(data_dir_of(prepared_mnist))
+def test_startup_ends_with_the_first_step(prepared_mnist, tmp_path):
+    params = HParams(model_dir=str(tmp_path / 'run'), data_dir=data_dir_of(prepared_mnist))
+    starter = functools.partial(timed_process.start, 'trainer.task', params, prepared_mnist)
+    answer = timed_process.FirstStep(starter).take_turn(1)
     assert answer['milliseconds'][0] > 1e3 * 0.1
     assert answer['cpu_seconds'] > 0.1
     assert answer['peak_megabytes'] > 50
+
+
+def test_a_process_is_started_anew_for_each_turn_and_measured_from_its_start():
+    program = """
+import time
+from scripts.benchmark.timed_steps import wanted_steps
+time.sleep(0.1)
+for _ in wanted_steps():
+    pass
+"""
+    command = [sys.executable, '-c', program]
+    first_step = timed_process.FirstStep(lambda: timed_process.TimedProcess('slow', command))
+    for answer in (first_step.take_turn(1), first_step.take_turn(1)):
+        assert answer['milliseconds'][0] >= 100
+        assert 1 < answer['peak_megabytes'] < 100
 
 
 def data_dir_of(prepared):
