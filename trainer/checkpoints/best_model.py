@@ -1,7 +1,7 @@
 """The best model on the validation images so far: `export/best/best.json`, read and written."""
 
 import os
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import tensorflow as tf
 
@@ -9,7 +9,6 @@ from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.checkpoints import weights
-from trainer.settings import wording
 from trainer.settings.table import HParams
 
 EXPORT_NAME = 'best'  # Of its folder below `export`.
@@ -21,6 +20,22 @@ _VALUES = ('negative_elbo', 'negative_importance_weighted_bound')
 # The best of those that early stopping counts, where a schedule of beta leaves some out.
 COUNTED_BEST = 'best_with_whole_beta'
 _EVALUATIONS: Dict[str, Any] = {'evaluated_step': int, 'evaluations_since_best': int}
+
+
+def selection_metric(params: HParams) -> str:
+    """Names the metric whose least validation value makes the best model: what training minimises.
+
+    `negative_elbo`, or `negative_importance_weighted_bound` of `training_samples` samples.
+    """
+    if params.objective == 'elbo':
+        return 'negative_elbo'
+    return 'negative_importance_weighted_bound'
+
+
+def reported_metrics(params: HParams) -> List[str]:
+    """Names the metrics that results and tables show, in order."""
+    names = ['negative_elbo', 'reconstruction_loss', 'kl_divergence']
+    return names if selection_metric(params) in names else names + [selection_metric(params)]
 
 
 def evaluated_step(state: Dict[str, Any]) -> int:
@@ -78,7 +93,7 @@ def repair_state(params: HParams) -> None:
     """
     path, suffix = state_path(params.model_dir), 'damaged'
     try:
-        best, metric = read_best(params.model_dir), wording.selection_metric(params)
+        best, metric = read_best(params.model_dir), selection_metric(params)
         if best is None:
             return
         checkpoint = os.path.join(best['folder'], best['checkpoint'])
@@ -102,7 +117,7 @@ def repair_state(params: HParams) -> None:
 def read_best(model_dir: str) -> Optional[Dict[str, Any]]:
     """Returns what is known of the best model, or None.
 
-    Its value on validation, in nats, is under the name of `wording.selection_metric`; beside it
+    Its value on validation, in nats, is under the name of `selection_metric`; beside it
     stand `global_step`, and the names of its `checkpoint` and `export` within `folder`.
     """
     folder, state = os.path.dirname(state_path(model_dir)), read_state(model_dir)

@@ -23,7 +23,7 @@ import tensorflow as tf
 from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
-from trainer.settings import wording
+from trainer.checkpoints import best_model
 from trainer.settings.table import HParams
 
 _METRIC_FILE = '/tmp/hypertune/output.metrics'
@@ -46,7 +46,7 @@ def placed(params: HParams, is_model_dir_given: bool, environ: Mapping[str, str]
 
 def tuning_metric(params: HParams) -> str:
     """Names what trials compete by, in nats per example; no training metric has that name."""
-    return 'validation_' + wording.selection_metric(params)
+    return 'validation_' + best_model.selection_metric(params)
 
 
 def metric_reporter(
@@ -68,7 +68,7 @@ def metric_reporter(
             values = {
                 'timestamp': time.time(),
                 'trial': trial or '0',
-                tuning_metric(params): str(float(metrics[wording.selection_metric(params)])),
+                tuning_metric(params): str(float(metrics[best_model.selection_metric(params)])),
                 'global_step': str(int(metrics['global_step'])),
                 'checkpoint_path': '',
             }

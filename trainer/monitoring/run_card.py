@@ -11,6 +11,7 @@ from tensorboard.plugins.hparams import api_pb2
 from tensorboard.plugins.hparams import summary as hparams_summary
 from tensorboard.plugins.text import summary as text_summary
 
+from trainer.checkpoints import best_model
 from trainer.data.dataset import PreparedDataset
 from trainer.model import vae
 from trainer.monitoring import event_files
@@ -39,7 +40,7 @@ def describe_run(
     elif recorded is not None and _settings(recorded) != settings:
         session = os.path.join(params.model_dir, _RESUMED_AT + str(start_step))
     writer = event_files.open_event_file(session)
-    metrics = wording.reported_metrics(params)
+    metrics = best_model.reported_metrics(params)
     # Each run holds the experiment, the same in all: TensorBoard takes one of those it finds.
     writer.add_summary(hparams_summary.experiment_pb(*_experiment(settings, metrics)))
     writer.add_summary(hparams_summary.session_start_pb(settings))

@@ -5,6 +5,7 @@ from typing import Any, Dict, Mapping, Optional
 
 import tensorflow as tf
 
+from trainer.checkpoints import best_model
 from trainer.settings import wording
 from trainer.settings.table import LIKELIHOODS, PRIORS, HParams
 
@@ -21,7 +22,7 @@ def model_card(
       signatures: those of the export by name, as `signatures.Signature`.
       evaluation: validation metrics, where they are known.
     """
-    metrics, name = '', wording.selection_metric(params)
+    metrics, name = '', best_model.selection_metric(params)
     if evaluation:
         metric = name.replace('_', ' ').replace('elbo', 'ELBO')
         metrics = (

@@ -1,25 +1,9 @@
 """What the numbers of a run are called, and what they are of."""
 
-from typing import Dict, List
+from typing import Dict
 
 from trainer.settings import table
 from trainer.settings.table import LIKELIHOODS, HParams
-
-
-def selection_metric(params: HParams) -> str:
-    """Names the metric whose least validation value makes the best model: what training minimises.
-
-    `negative_elbo`, or `negative_importance_weighted_bound` of `training_samples` samples.
-    """
-    if params.objective == 'elbo':
-        return 'negative_elbo'
-    return 'negative_importance_weighted_bound'
-
-
-def reported_metrics(params: HParams) -> List[str]:
-    """Names the metrics that results and tables show, in order."""
-    names = ['negative_elbo', 'reconstruction_loss', 'kl_divergence']
-    return names if selection_metric(params) in names else names + [selection_metric(params)]
 
 
 def data_convention(params: HParams) -> str:

@@ -3,7 +3,7 @@
 from typing import Any, Dict
 
 from trainer.base.console import say
-from trainer.checkpoints import listing
+from trainer.checkpoints import best_model, listing
 from trainer.settings import wording
 from trainer.settings.table import HParams
 from trainer.training import early_stopping, optimizer, towers
@@ -37,9 +37,11 @@ def start(params: HParams) -> None:
 def evaluation(metrics: Dict[str, Any], is_best: bool, params: HParams) -> None:
     """Says how a checkpoint did on the validation images."""
     what = 'reconstruction + KL'
-    if wording.selection_metric(params) != 'negative_elbo':
+    if best_model.selection_metric(params) != 'negative_elbo':
         what += f'; negative bound of {params.samples_evaluated} samples'
-    terms = wording.terms_text({name: metrics[name] for name in wording.reported_metrics(params)})
+    terms = wording.terms_text(
+        {name: metrics[name] for name in best_model.reported_metrics(params)}
+    )
     say(
         f'step {int(metrics["global_step"]):,}: validation negative ELBO {terms} ({what}) nats, '
         f'{wording.data_convention(params)}{"; best so far" if is_best else ""}'

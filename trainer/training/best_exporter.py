@@ -16,7 +16,7 @@ from trainer.settings.table import HParams
 
 
 class BestExporter(tf.estimator.Exporter):
-    """Exports the best model on validation so far, by `wording.selection_metric`.
+    """Exports the best model on validation so far, by `best_model.selection_metric`.
 
     The best value lives in `best.json` beside the exports, written as the last step of an export,
     with the number of evaluations since that were no better: `early_stopping_patience` counts them.
@@ -44,10 +44,10 @@ class BestExporter(tf.estimator.Exporter):
     ) -> Optional[str]:
         """Exports the checkpoint where `eval_result` is the best so far; returns the folder."""
         folder = self._params.model_dir
-        metrics, name = without_groups(eval_result), wording.selection_metric(self._params)
+        metrics, name = without_groups(eval_result), best_model.selection_metric(self._params)
         state, best = best_model.read_state(folder), best_model.read_best(folder)
         del estimator, is_the_final_export
-        metrics, name = without_groups(eval_result), wording.selection_metric(self._params)
+        metrics, name = without_groups(eval_result), best_model.selection_metric(self._params)
         state, best = (
             best_model.read_state(self._params.model_dir),
             best_model.read_best(self._params.model_dir),
@@ -79,7 +79,7 @@ class BestExporter(tf.estimator.Exporter):
         self, state: Dict[str, Any], best: Optional[Dict[str, Any]], value: float, step: int
     ) -> Dict[str, Any]:
         """The state with an evaluation counted for early stopping."""
-        name = wording.selection_metric(self._params)
+        name = best_model.selection_metric(self._params)
         least = state.get(best_model.COUNTED_BEST, best or {}).get(name, math.inf)
         counted = dict(state, evaluated_step=step)
         counted.setdefault('evaluations_since_best', 0)

@@ -11,7 +11,6 @@ from typing import Optional, Tuple
 
 from trainer.base.console import say
 from trainer.checkpoints import best_model, listing
-from trainer.settings import wording
 from trainer.settings.table import HParams
 
 
@@ -65,6 +64,6 @@ def why(params: HParams) -> Tuple[str, int]:
     count = best_model.read_state(params.model_dir)['evaluations_since_best']
     best, results = best_model.counted_best(params.model_dir), 'finite'
     if best is not None:
-        value = best[wording.selection_metric(params)]
+        value = best[best_model.selection_metric(params)]
         results = f'better than the {value:.2f} nats of step {best["global_step"]:,}'
     return f'none of the last {count} evaluation(s) was {results}', count

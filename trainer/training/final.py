@@ -11,7 +11,6 @@ from trainer.checkpoints import best_model
 from trainer.data import inputs
 from trainer.data.dataset import SPLITS, PreparedDataset
 from trainer.monitoring import event_files, summaries
-from trainer.settings import wording
 from trainer.settings.table import HParams
 
 
@@ -40,7 +39,7 @@ def evaluation(
         input_fn = functools.partial(inputs.eval_input_fn, data, split, batch, binarization)
         metrics = estimator.evaluate(input_fn, checkpoint_path=path, name=name)
         by_name = summaries.without_groups(metrics)
-        return {metric: float(by_name[metric]) for metric in wording.reported_metrics(params)}
+        return {metric: float(by_name[metric]) for metric in best_model.reported_metrics(params)}
 
     measured: Dict[str, Any] = {
         split: evaluate(split, checkpoint_path, 'final') for split in SPLITS
