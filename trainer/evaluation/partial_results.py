@@ -24,7 +24,7 @@ class PartialResults:
         self._path, self._facts, self._row_type = path, facts, row_type
 
     def load(self) -> Tuple[np.ndarray, float]:
-        """Returns rows and seconds, or empty rows and 0 s if the file belongs to another evaluation."""
+        """Returns rows and seconds; empty rows and 0 s if the file is of another evaluation."""
         nothing = np.zeros(0, self._row_type), 0.0
         if self._path is None or not tf.gfile.Exists(self._path):
             return nothing
