@@ -146,8 +146,10 @@ def test_what_killed_processes_left_is_removed_unless_its_process_lives(folder):
     alive, other_host = files.temporary_name(), '0a1b2c3d-1-0a1b2c3d'
     alive = alive.replace('-{}-'.format(os.getpid()), '-{}-'.format(os.getppid()))
     ours = files.temporary_name().replace('-{}-'.format(os.getpid()), '-{}-'.format(dead.pid))
+    of_tensorflow = ['checkpoint', 'graph.pbtxt', 'model.ckpt-12.meta']
     names = [
-        'results.json.{}.tmp'.format(ours), 'checkpoint.tmp0a1b2c3d', 'model.ckpt-12_temp_0a/part',
+        *(name + '.tmp' + 'edeba5a957404b1a80f1baadfb18dece' for name in of_tensorflow),
+        'results.json.{}.tmp'.format(ours), 'model.ckpt-12_temp_0a/part',
         'model.ckpt-12.data-00000-of-00001.tempstate99', '.new/new_model.ckpt.index',
         'export/best/temp-{}/saved_model.pb'.format(ours),
         'export/best/model.ckpt-9.index.{}.tmp'.format(ours),

@@ -198,9 +198,8 @@ def made_once(make):
 class SharedRuns:
     """What attempts start from: the prepared MNIST, and runs in `folder`, made when needed."""
 
-    def __init__(self, folder, data_dir, soak_minutes=2.0):
+    def __init__(self, folder, data_dir):
         self.folder, self.data_dir = str(folder), os.path.abspath(data_dir)
-        self.soak_minutes = soak_minutes
 
     @made_once
     def half_finished(self, attempt):

@@ -26,6 +26,14 @@ _TURNS = ('worker:0', 'evaluator:0', 'ps:0', 'chief:0')
 _told, _full = training.told_to_end, training.disk_full
 _damaged, _fatal, _export = training.damaged, training.irreplaceable, training.damaged_export
 
+# The rows that `pytest -m slow` tries; the whole table takes an hour.
+SAMPLE = (
+    'SIGTERM during steps', 'disk full at the best export', 'disk full in preparation',
+    'read-only model_dir', 'damaged checkpoint data', 'damaged results.json', 'damaged TFRecord',
+    'two trainers on one model_dir', 'a trainer after a killed one', 'NaN in a batch',
+    'clock set back an hour', 'cluster: chief killed',
+)  # fmt: skip
+
 # The longest first, as others go on beside it.
 FAULTS = [
     fault('soak', training.soak),
