@@ -6,6 +6,7 @@ import scipy.integrate
 import scipy.stats
 import tensorflow as tf
 
+from tests.support.graphs import run
 from trainer.model import vae
 from trainer.model.bounds import importance_weighted_bound
 from trainer.model.distributions import softplus_inverse
@@ -15,11 +16,6 @@ from trainer.settings.table import HParams
 from trainer.training.model_fn import elbo_terms
 
 pytestmark = pytest.mark.usefixtures('own_graph')
-
-
-def evaluate(tensor):
-    with tf.Session() as session:
-        return session.run(tensor)
 
 
 def gaussian(mean, scale):
@@ -32,10 +28,10 @@ def test_kl_of_hand_worked_posteriors():
     posterior = gaussian([[0, 0], [1, 0], [0, 2], [3, 0]], [[1, 1], [1, 1], [2, 1], [1, 0.5]])
     expected = [[0, 0], [0.5, 0], [1.5 - np.log(2), 2], [4.5, 0.5 * (0.25 - 1) + np.log(2)]]
     np.testing.assert_allclose(
-        evaluate(posterior.closed_kl_by_dimension(StandardNormal())), expected, atol=1e-6
+        run(posterior.closed_kl_by_dimension(StandardNormal())), expected, atol=1e-6
     )
     total = posterior.kl_divergence(StandardNormal())
-    np.testing.assert_allclose(evaluate(total), np.sum(expected, axis=1), atol=1e-6)
+    np.testing.assert_allclose(run(total), np.sum(expected, axis=1), atol=1e-6)
 
 
 def test_kl_is_the_integral_of_its_definition():
@@ -43,7 +39,7 @@ def test_kl_is_the_integral_of_its_definition():
     expected, _ = scipy.integrate.quad(
         lambda z: q.pdf(z) * (q.logpdf(z) - p.logpdf(z)), -3, 5, epsabs=1e-10
     )
-    actual = evaluate(gaussian([[0.7]], [[0.3]]).kl_divergence(StandardNormal()))
+    actual = run(gaussian([[0.7]], [[0.3]]).kl_divergence(StandardNormal()))
     np.testing.assert_allclose(actual, [expected], rtol=1e-5)
 
 
@@ -52,9 +48,9 @@ def test_sample_is_the_mean_plus_scaled_noise_and_differentiable():
     noise = tf.constant([[[-1.0, 2.0]]])
     sample = posterior.sample(noise)
     gradients = tf.gradients(tf.reduce_sum(sample), [posterior.mean, posterior.scale])
-    np.testing.assert_allclose(evaluate(sample), [[[0.5, 8]]])
-    np.testing.assert_allclose(evaluate(gradients[0]), [[1, 1]])
-    np.testing.assert_allclose(evaluate(gradients[1]), [[-1, 2]])
+    np.testing.assert_allclose(run(sample), [[[0.5, 8]]])
+    np.testing.assert_allclose(run(gradients[0]), [[1, 1]])
+    np.testing.assert_allclose(run(gradients[1]), [[-1, 2]])
 
 
 def test_posterior_log_prob_is_scipys():
@@ -62,9 +58,9 @@ def test_posterior_log_prob_is_scipys():
     latents = np.array([[[0.3, 1.0], [2.0, -7.0]]])
     expected = scipy.stats.norm([1, -2], [0.5, 3]).logpdf(latents)
     latents = tf.constant(latents, tf.float32)
-    by_dimension = evaluate(posterior.log_prob_by_dimension(latents))
+    by_dimension = run(posterior.log_prob_by_dimension(latents))
     np.testing.assert_allclose(by_dimension, expected, rtol=1e-5)
-    total = evaluate(posterior.log_prob(latents))
+    total = run(posterior.log_prob(latents))
     np.testing.assert_allclose(total, expected.sum(axis=-1), rtol=1e-5)
 
 
@@ -93,7 +89,7 @@ def terms_of(monkeypatch):
 
 def test_negative_elbo_is_the_mean_over_samples_plus_kl(terms_of):
     # Two samples with losses of 1 and 4; a mean of 2 gives a KL of 2.
-    actual = evaluate(terms_of([[-1.0, -4.0]], mean=2.0, scale=1.0, noise=[0.0, 0.0]))
+    actual = run(terms_of([[-1.0, -4.0]], mean=2.0, scale=1.0, noise=[0.0, 0.0]))
     np.testing.assert_allclose(actual.reconstruction_loss, [2.5])
     np.testing.assert_allclose(actual.kl_divergence, [2.0], rtol=1e-6)
     np.testing.assert_allclose(actual.negative_elbo, [4.5], rtol=1e-6)
@@ -105,8 +101,8 @@ def test_importance_weights_and_bound_of_hand_worked_samples(terms_of):
     log_likelihood = np.array([[-5.0, -4.0, -6.0]])
     expected = log_likelihood + norm(0, 1).logpdf(latents) - norm(1, 2).logpdf(latents)
     log_weights = terms_of(log_likelihood, 1.0, 2.0, noise=(latents[0] - 1) / 2).log_weights
-    np.testing.assert_allclose(evaluate(log_weights), expected, rtol=1e-5)
-    bound = evaluate(importance_weighted_bound(log_weights))
+    np.testing.assert_allclose(run(log_weights), expected, rtol=1e-5)
+    bound = run(importance_weighted_bound(log_weights))
     np.testing.assert_allclose(bound, np.log(np.exp(expected).mean(axis=1)), rtol=1e-5)
 
 

@@ -6,16 +6,12 @@ import scipy.integrate
 import scipy.stats
 import tensorflow as tf
 
+from tests.support import graphs
+from tests.support.graphs import run
 from trainer.model.likelihoods import Bernoulli, ContinuousBernoulli, Normal
 from trainer.settings.table import HParams
 
 pytestmark = pytest.mark.usefixtures('own_graph')
-
-
-def evaluate(tensor):
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        return session.run(tensor)
 
 
 def test_log_prob_of_binary_pixels_is_scipys():
@@ -25,22 +21,22 @@ def test_log_prob_of_binary_pixels_is_scipys():
     probability = 1 / (1 + np.exp(-logits))
     expected = scipy.stats.bernoulli(probability).logpmf(images).sum(axis=(1, 2))
     likelihood = Bernoulli(tf.constant(logits, tf.float32))
-    actual = evaluate(likelihood.log_prob(tf.constant(images, tf.float32)))
+    actual = run(likelihood.log_prob(tf.constant(images, tf.float32)))
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
-    np.testing.assert_allclose(evaluate(likelihood.mean()), probability, rtol=1e-5)
+    np.testing.assert_allclose(run(likelihood.mean()), probability, rtol=1e-5)
 
 
 def test_log_prob_of_grey_pixels_is_the_mean_over_both_outcomes():
     grey, logit = 0.25, 0.4
     p = 1 / (1 + np.exp(-logit))
     expected = grey * np.log(p) + (1 - grey) * np.log(1 - p)
-    actual = evaluate(Bernoulli(tf.constant([[[logit]]])).log_prob(tf.constant([[[grey]]])))
+    actual = run(Bernoulli(tf.constant([[[logit]]])).log_prob(tf.constant([[[grey]]])))
     np.testing.assert_allclose(actual, [expected], rtol=1e-6)
 
 
 def test_log_prob_of_certain_pixels_is_finite():
     likelihood = Bernoulli(tf.constant([[[200.0, -200.0, 200.0]]]))
-    actual = evaluate(likelihood.log_prob(tf.constant([[[1.0, 0.0, 0.0]]])))
+    actual = run(likelihood.log_prob(tf.constant([[[1.0, 0.0, 0.0]]])))
     np.testing.assert_allclose(actual, [-200.0])
 
 
@@ -58,10 +54,10 @@ def test_continuous_bernoulli_is_the_normalised_density(logit):
     area, _ = scipy.integrate.quad(unnormalised, 0, 1, args=(logit,), epsabs=1e-13)
     first_moment, _ = scipy.integrate.quad(lambda x: x * unnormalised(x, logit), 0, 1, epsabs=1e-13)
     distribution = ContinuousBernoulli(tf.constant([[[logit]]]))
-    assert evaluate(distribution.mean()) == pytest.approx(first_moment / area, abs=2e-6)
+    assert run(distribution.mean()) == pytest.approx(first_moment / area, abs=2e-6)
     for x in (0.0, 0.3, 1.0):
         expected = x * logit - max(logit, 0.0) - np.log(area)
-        actual = evaluate(distribution.log_prob(tf.constant([[[x]]])))
+        actual = run(distribution.log_prob(tf.constant([[[x]]])))
         assert actual == pytest.approx(expected, rel=1e-5, abs=2e-6)
 
 
@@ -69,10 +65,10 @@ def test_continuous_bernoulli_has_finite_gradients_everywhere():
     logits = tf.constant([[LOGITS]])
     distribution = ContinuousBernoulli(logits)
     for value in (distribution.log_normalizer(), distribution.mean()):
-        gradient = evaluate(tf.gradients(value, logits)[0])
+        gradient = run(tf.gradients(value, logits)[0])
         assert np.all(np.isfinite(gradient))
     # The normaliser's derivative at small logits: l / 6 - 7 l^3 / 360.
-    slope = evaluate(tf.gradients(ContinuousBernoulli(logits).log_normalizer(), logits)[0])[0, 0]
+    slope = run(tf.gradients(ContinuousBernoulli(logits).log_normalizer(), logits)[0])[0, 0]
     np.testing.assert_allclose(slope[8], 0.1 / 6 - 7e-3 / 360, rtol=1e-4)
 
 
@@ -82,23 +78,22 @@ def test_normal_log_prob_is_scipys():
     mean = 1 / (1 + np.exp(-logits))
     expected = scipy.stats.norm(mean, 0.2).logpdf(images).sum(axis=(1, 2))
     distribution = Normal(tf.constant(logits, tf.float32), tf.constant(0.2))
-    actual = evaluate(distribution.log_prob(tf.constant(images, tf.float32)))
+    actual = run(distribution.log_prob(tf.constant(images, tf.float32)))
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
-    np.testing.assert_allclose(evaluate(distribution.mean()), mean, rtol=1e-5)
+    np.testing.assert_allclose(run(distribution.mean()), mean, rtol=1e-5)
 
 
 def test_the_scale_of_a_normal_is_fixed_or_learned():
     logits = tf.zeros([1, 2, 2])
     fixed = Normal.create(logits, HParams(normal_scale=0.25))
-    assert evaluate(fixed.scale) == pytest.approx(0.25)
+    assert run(fixed.scale) == pytest.approx(0.25)
     assert tf.trainable_variables() == []
     learned = Normal.create(logits, HParams(normal_scale=0.0))
     assert len(tf.trainable_variables()) == 1
     # The best scale is the root mean square deviation, 0.5 from a mean of 0.5 for white images.
     loss = -learned.log_prob(tf.ones([1, 2, 2]))
     train = tf.train.AdamOptimizer(0.05).minimize(loss)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
+    with graphs.session() as session:
         for _ in range(300):
             session.run(train)
         assert session.run(learned.scale) == pytest.approx(0.5, abs=0.01)

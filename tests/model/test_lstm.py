@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support import graphs
 from trainer.model.lstm import lstm
 
 BATCH, TIME, FEATURES, UNITS = 3, 5, 4, 6
@@ -46,8 +47,7 @@ def build(values, at=range(1, TIME + 1)):
     with tf.variable_scope('x', use_resource=True):
         hidden = tf.stack(lstm(inputs, UNITS, at), axis=1)
     kernel, bias = tf.trainable_variables()
-    session = tf.Session()
-    session.run(tf.global_variables_initializer())
+    session = graphs.session()
     started_with = session.run(bias)
     kernel.load(values['kernel'], session)
     bias.load(values['bias'], session)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support import graphs
+from tests.support.graphs import run
 from trainer.model.priors import StandardNormal
 from trainer.model.vae import decode, encode
 from trainer.settings.table import HParams
@@ -28,20 +30,13 @@ SMALL = HParams(
     max_steps=100,
 )
 COLOUR = dataclasses.replace(SMALL, image_shape=(12, 8, 3))
+# For the graphs that have the model several times.
+SMALLEST = dataclasses.replace(SMALL, image_shape=(4, 4, 1))
 
 
 def images_of(params, batch=6):
     pixels = np.random.RandomState(0).rand(batch, params.rows, params.row_features)
     return tf.constant(pixels, tf.float32)
-
-
-def run(fetches):
-    # Rewriting a graph takes longer than its one run.
-    config = tf.ConfigProto()
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    with tf.Session(config=config) as session:
-        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
-        return session.run(fetches)
 
 
 @pytest.mark.parametrize('params', [SMALL, COLOUR], ids=['grey', 'colour'])
@@ -59,8 +54,7 @@ def test_scale_stays_positive_and_the_loss_finite_for_any_weights():
     images = images_of(SMALL)
     posterior = encode(images, SMALL)
     terms = elbo_terms(images, posterior, tf.ones([6, 1, 3]), StandardNormal(), SMALL)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
+    with graphs.session() as session:
         for variable in tf.trainable_variables():
             if 'raw_scale/bias' in variable.name:
                 variable.load(np.full([3], -1e4, np.float32), session)
@@ -103,11 +97,11 @@ def test_the_decoder_is_its_layers_written_out():
 )
 def test_towers_give_the_gradients_of_the_whole_batch(towers):
     noise = tf.random.stateless_normal([6, 1, 3], seed=[1, 2])
-    tensors = [images_of(SMALL), noise]
+    tensors = [images_of(SMALLEST), noise]
 
     def forward(images, noise, shared):
         assert not shared
-        return elbo_terms(images, encode(images, SMALL), noise, StandardNormal(), SMALL)
+        return elbo_terms(images, encode(images, SMALLEST), noise, StandardNormal(), SMALLEST)
 
     def loss(part, batch):
         return part.negative_elbo
@@ -152,8 +146,7 @@ def test_gradients_are_clipped_by_their_global_norm_and_adam_steps_by_the_rate()
     variable = tf.get_variable('w', initializer=[1.0, 1.0], use_resource=True)
     params = dataclasses.replace(SMALL, learning_rate=0.5, warmup_steps=0, max_gradient_norm=1.0)
     step = optimizer.training_step([tf.constant([3.0, -4.0])], params)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
+    with graphs.session() as session:
         norm, _ = session.run([step.gradient_norm, step.train_op])
         after, moments = session.run(
             [variable, [v for v in tf.global_variables() if v.name.endswith('Adam:0')]]
@@ -170,8 +163,7 @@ def test_noise_is_a_function_of_seed_and_step():
     noise = noises.of_step(images_of(SMALL), SMALL, replica=0)
     others = noises.of_step(images_of(SMALL), SMALL, replica=1)
     advance = tf.train.get_global_step().assign_add(1)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
+    with graphs.session() as session:
         first, again, other = session.run(noise), session.run(noise), session.run(others)
         session.run(advance)
         next_step = session.run(noise)
@@ -206,8 +198,7 @@ def test_each_mode_builds_what_it_needs(mode):
 
 def test_predictions_are_per_example_and_without_noise():
     spec = model_fn({'images': images_of(SMALL)}, None, ModeKeys.PREDICT, SMALL)
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
+    with graphs.session() as session:
         first, second = session.run(spec.predictions), session.run(spec.predictions)
     for name, value in first.items():
         assert len(value) == 6
@@ -218,16 +209,15 @@ def test_predictions_are_per_example_and_without_noise():
 
 
 def test_metrics_are_means_over_examples_not_over_batches():
-    placeholder = tf.placeholder(tf.float32, [None, 8, 8])
+    placeholder = tf.placeholder(tf.float32, [None, 4, 4])
     # Of the batch with one image, a thread gets none.
-    params = dataclasses.replace(SMALL, num_threads=2)
+    params = dataclasses.replace(SMALLEST, num_threads=2)
     spec = model_fn({'images': placeholder}, None, ModeKeys.EVAL, params)
     value, update = spec.eval_metric_ops['elbo/kl_divergence']
     noise = tf.zeros([tf.shape(placeholder)[0], 1, 3])
-    terms = elbo_terms(placeholder, encode(placeholder, SMALL), noise, StandardNormal(), SMALL)
-    pixels = np.random.RandomState(3).rand(7, 8, 8)
-    with tf.Session() as session:
-        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+    terms = elbo_terms(placeholder, encode(placeholder, params), noise, StandardNormal(), params)
+    pixels = np.random.RandomState(3).rand(7, 4, 4)
+    with graphs.session() as session:
         for part in (pixels[:6], pixels[6:]):
             session.run(update, {placeholder: part})
         mean = session.run(value)

@@ -9,6 +9,7 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
+from tests.support.graphs import run
 from trainer.model import posteriors, priors, vae
 from trainer.model.posteriors import DiagonalGaussian
 from trainer.model.priors import Mixture, StandardNormal
@@ -29,12 +30,6 @@ TINY = HParams(
 )
 
 
-def evaluate(tensors):
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        return session.run(tensors)
-
-
 def mixture():
     return Mixture(*[tf.constant(x, tf.float32) for x in (MEAN, SCALE, np.log(WEIGHTS))])
 
@@ -46,14 +41,14 @@ def by_component(latents):
 def test_log_prob_of_a_mixture_is_scipys():
     latents = np.random.RandomState(1).randn(4, 5, 2) * 2
     expected = scipy.special.logsumexp(by_component(latents).sum(axis=-1), b=WEIGHTS, axis=-1)
-    actual = evaluate(mixture().log_prob(tf.constant(latents, tf.float32)))
+    actual = run(mixture().log_prob(tf.constant(latents, tf.float32)))
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-4)
 
 
 def test_log_prob_by_dimension_is_that_of_the_marginals():
     latents = np.random.RandomState(1).randn(4, 5, 2) * 2
     expected = scipy.special.logsumexp(by_component(latents), b=WEIGHTS[:, np.newaxis], axis=-2)
-    actual = evaluate(mixture().log_prob_by_dimension(tf.constant(latents, tf.float32)))
+    actual = run(mixture().log_prob_by_dimension(tf.constant(latents, tf.float32)))
     np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-5)
 
 
@@ -70,14 +65,14 @@ def test_log_prob_of_narrow_components_is_scipys(smallest):
     expected = scipy.special.logsumexp(each, axis=1) - np.log(20)
     weights = np.full([20], -np.log(20), np.float32)
     prior = Mixture(tf.constant(mean), tf.constant(scale), tf.constant(weights))
-    actual = evaluate(prior.log_prob(tf.constant(latents)))
+    actual = run(prior.log_prob(tf.constant(latents)))
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-3)
 
 
 def test_standard_normal_is_scipys():
     latents = np.random.RandomState(1).randn(4, 5, 2)
     expected = scipy.stats.norm().logpdf(latents).sum(axis=-1)
-    actual = evaluate(StandardNormal().log_prob(tf.constant(latents, tf.float32)))
+    actual = run(StandardNormal().log_prob(tf.constant(latents, tf.float32)))
     np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
@@ -85,15 +80,13 @@ def test_samples_of_a_mixture_have_its_weights_means_and_scales():
     random = np.random.RandomState(1)
     count = 40000
     noise, choice = random.randn(count, 2), random.rand(count)
-    samples = evaluate(
-        mixture().sample(tf.constant(noise, tf.float32), tf.constant(choice, tf.float32))
-    )
+    samples = run(mixture().sample(tf.constant(noise, tf.float32), tf.constant(choice, tf.float32)))
     component = np.digitize(choice, np.cumsum(WEIGHTS)[:-1])
     np.testing.assert_allclose(
         samples, MEAN[component] + SCALE[component] * noise, rtol=1e-4, atol=1e-5
     )
     # The largest float32 below 1 still chooses a component.
-    last = evaluate(mixture().sample(tf.zeros([1, 2]), tf.constant([1.0 - 2.0**-24])))
+    last = run(mixture().sample(tf.zeros([1, 2]), tf.constant([1.0 - 2.0**-24])))
     np.testing.assert_allclose(last, MEAN[2:])
 
 
@@ -115,7 +108,7 @@ def test_kl_from_a_mixture_is_the_integral_of_its_definition():
         tf.constant(scale[:, np.newaxis], tf.float32),
         tf.constant(np.log(weights), tf.float32),
     )
-    total, by_dimension = evaluate(
+    total, by_dimension = run(
         [
             posterior.kl_divergence(prior, latents),
             posterior.kl_by_dimension(prior, latents),
@@ -139,7 +132,7 @@ def test_representative_noise_has_the_moments_of_a_standard_normal(latent_size):
 def test_a_learned_mixture_starts_as_one_and_its_weights_are_trained():
     params = dataclasses.replace(TINY, prior='mixture', prior_components=5)
     prior = vae.prior(params)
-    log_weights, scale = evaluate([prior.log_weights, prior.scale])
+    log_weights, scale = run([prior.log_weights, prior.scale])
     assert np.exp(log_weights).sum() == pytest.approx(1.0)
     assert np.all(scale > 0)
     names = {variable.op.name for variable in tf.trainable_variables()}
@@ -152,7 +145,7 @@ def test_a_vamp_prior_is_the_mixture_of_its_pseudo_inputs_posteriors():
     with tf.variable_scope('', reuse=True, use_resource=True):
         posterior = vae.encode(priors.pseudo_inputs(params), params)
     latents = np.random.RandomState(1).randn(7, 3)
-    actual, mean, scale = evaluate(
+    actual, mean, scale = run(
         [prior.log_prob(tf.constant(latents, tf.float32)), posterior.mean, posterior.scale]
     )
     each = scipy.stats.norm(mean, scale).logpdf(latents[:, np.newaxis]).sum(axis=-1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support import graphs
 from trainer.model.transpose_convolution import transpose_convolution
 
 
@@ -39,7 +40,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(
     inputs = random.randn(batch, rows, columns, in_channels).astype(np.float32)
     kernel = random.randn(size, size, out_channels, in_channels).astype(np.float32)
     d_outputs = random.randn(batch, 2 * rows, 2 * columns, out_channels).astype(np.float32)
-    with tf.Graph().as_default(), tf.Session() as session:
+    with tf.Graph().as_default(), graphs.session() as session:
         fed = tf.placeholder(tf.float32, [None, rows, columns, in_channels])
         weights = tf.constant(kernel)
         outputs = transpose_convolution(fed, weights)
