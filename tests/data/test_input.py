@@ -1,5 +1,6 @@
 """Tests of the input pipelines."""
 
+import dataclasses
 import hashlib
 import itertools
 import time
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from tests.support import datasets
 from trainer.data import inputs
-from trainer.data.dataset import SPLITS, PreparedDataset
+from trainer.data.dataset import DTYPES, SPLITS, PreparedDataset
 
 
 def _batches(make_dataset, count=None, graph_seed=None):
@@ -58,6 +59,25 @@ def test_pixels_become_rows_of_features_between_0_and_1(tmp_path):
     np.testing.assert_allclose(batch, pixels / 255, rtol=1e-6)
     # TF multiplies by 1/255 instead of dividing; white must still not exceed 1.
     assert batch.max() == 1.0 and batch.min() == 0.0
+
+
+def _as_floats(prepared, folder):
+    """The same images, stored as numbers in [0, 1]."""
+    paths = {split: str(folder / (split + '.float32')) for split in SPLITS}
+    for split, path in paths.items():
+        levels = np.fromfile(prepared.files[split], np.uint8) / 255
+        levels.astype(np.float32).tofile(path)
+    return dataclasses.replace(prepared, files=paths, dtype='float32')
+
+
+def test_float_pixels_are_seen_as_they_are_stored(numbered, tmp_path):
+    floats = _as_floats(numbered, tmp_path)
+    assert floats.image_bytes == 4 * numbered.image_bytes == 4 * 64
+    (batch,) = _batches(lambda: inputs.eval_input_fn(floats, 'train', 110, 'none'))
+    stored = np.fromfile(floats.files['train'], np.float32).reshape(110, 8, 8)
+    np.testing.assert_array_equal(batch, stored)
+    grey = _trained_on(numbered, 8, 'none')
+    np.testing.assert_allclose(_trained_on(floats, 8, 'none'), grey, rtol=1e-6)
 
 
 def test_static_shapes(numbered):
@@ -144,9 +164,12 @@ def _evaluated(prepared, split, batch_size=100, binarization='dynamic', num_exam
     )
 
 
-def test_a_pixel_is_1_as_often_as_its_grey_level_says(tmp_path):
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_a_pixel_is_1_as_often_as_its_grey_level_says(dtype, tmp_path):
     levels = [0, 1, 64, 128, 191, 254, 255, 20]
     prepared = _write_copies(tmp_path, levels, copies=8)
+    if dtype == 'float32':
+        prepared = _as_floats(prepared, tmp_path)
     fixed = _evaluated(prepared, 'test')
     dynamic = _trained_on(prepared, 125, 'dynamic').reshape(2500, 8, 8)
     for images in (fixed, dynamic):

@@ -1,4 +1,4 @@
-"""The copy of a dataset that training reads: plain files of bytes, verified at each start."""
+"""The copy of a dataset that training reads: plain files of pixels, verified at each start."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
 from trainer.data import tfds
-from trainer.data.dataset import SPLITS, PreparedDataset
+from trainer.data.dataset import DTYPES, SPLITS, PreparedDataset
 from trainer.data.dataset_folder import DatasetFolder, three_splits
 
 SIDECAR = 'decoded.json'
@@ -50,6 +50,7 @@ def write(source: DatasetFolder, folder: str) -> None:
         'version': source.version,
         'tfds_version': '1.2.0',
         'image_shape': source.image_shape,
+        'dtype': 'uint8',
         'num_examples': num_examples,
         'sha256': {split: files.sha256(path) for split, path in paths.items()},
     }
@@ -73,8 +74,12 @@ def load(
         counts = {split: facts['num_examples'][split] for split in SPLITS}
         if not all(type(number) is int for number in [*shape, *counts.values()]):
             return None, f'{SIDECAR} has a count that is no whole number'
+        dtype = facts.get('dtype', 'uint8')  # Older copies, all of bytes, do not name it.
+        if dtype not in DTYPES:
+            return None, f'{SIDECAR} has pixels of no known type'
+        paths = _paths(folder, dtype)
         prepared = PreparedDataset(
-            facts['name'], facts['version'], (rows, columns, channels), _paths(folder), counts
+            facts['name'], facts['version'], (rows, columns, channels), paths, counts, dtype
         )
         found = (prepared.name, prepared.version, prepared.image_shape)
         if source is not None and found != (source.name, source.version, source.image_shape):
@@ -97,8 +102,8 @@ def load_written(folder: str, source: DatasetFolder) -> PreparedDataset:
     return prepared
 
 
-def _paths(folder: str) -> Dict[str, str]:
-    return {split: os.path.join(folder, split + '.uint8') for split in SPLITS}
+def _paths(folder: str, dtype: str = 'uint8') -> Dict[str, str]:
+    return {split: os.path.join(folder, f'{split}.{dtype}') for split in SPLITS}
 
 
 def _write_split(builder: Any, source: DatasetFolder, split: str, path: str, expected: int) -> int:

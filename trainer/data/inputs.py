@@ -7,10 +7,10 @@ Estimator builds and seeds its graph anew at every start. `Dataset.shuffle` woul
 combines its seed with the graph's, so the order would change with `RunConfig.tf_random_seed`.
 
 Binary images, where they are not stored as such, are drawn from grey ones: a pixel is 1 with
-probability grey / 255. In the fixed sampling the draw is a function of (split, number of the image)
-alone, so all runs, whatever their seed, are evaluated on the same binary images; training is on the
-same ones each time (static), or on new ones, a function of (seed, global step), each time an image
-is seen (dynamic).
+probability grey / 255 or, of grey levels that are stored as numbers in [0, 1], grey. In the fixed
+sampling the draw is a function of (split, number of the image) alone, so all runs, whatever their
+seed, are evaluated on the same binary images; training is on the same ones each time (static), or
+on new ones, a function of (seed, global step), each time an image is seen (dynamic).
 """
 
 from typing import Dict, Optional
@@ -33,7 +33,7 @@ def train_input_fn(
     """Endless shuffled batches of the train split, from the batch of step `start_step` on.
 
     They are {'images': float32 [batch_size, rows, columns * channels]}, every dimension static;
-    grey levels in [0, 1], or 0 and 1. The split is held in memory as uint8 (43 MB for MNIST).
+    grey levels in [0, 1], or 0 and 1. The split is held in memory as stored (43 MB for MNIST).
 
     Args:
       seed: any 64-bit integer.
@@ -67,9 +67,9 @@ def train_input_fn(
             split = split.batch(num_examples, drop_remainder=True)
         else:
             split = tf.data.Dataset.from_tensors(prepared.files['train'])
-            shape = [num_examples, prepared.image_bytes]
+            shape = [num_examples, prepared.image_pixels]
             split = split.map(
-                lambda path: tf.reshape(tf.decode_raw(tf.read_file(path), tf.uint8), shape)
+                lambda path: tf.reshape(tf.decode_raw(tf.read_file(path), prepared.dtype), shape)
             )
         return _plain(split.flat_map(batches).prefetch(_PREFETCH))
 
@@ -136,7 +136,7 @@ def _fixed_sampling(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
     stream = tf.constant(-1 - SPLITS.index(split), tf.int64)
 
     def sampled(records: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        return _sampled(tf.decode_raw(records, tf.uint8), tf.stack([stream, number]))
+        return _sampled(tf.decode_raw(records, prepared.dtype), tf.stack([stream, number]))
 
     blocks = _records(prepared, split).batch(_BLOCK)
     numbered = tf.data.Dataset.zip((blocks, tf.data.Dataset.range(tf.int64.max)))
@@ -144,15 +144,16 @@ def _fixed_sampling(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
 
 
 def _sampled(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """uint8 of the shape of `pixels`: 1 with probability pixel / 255, else 0."""
-    thresholds = tf.random.stateless_uniform(tf.shape(pixels), seed, maxval=255.0)
+    """uint8 of the shape of `pixels`: 1 with probability pixel / 255, of floats pixel, else 0."""
+    white = 255.0 if pixels.dtype == tf.uint8 else 1.0
+    thresholds = tf.random.stateless_uniform(tf.shape(pixels), seed, maxval=white)
     return tf.cast(thresholds < tf.cast(pixels, tf.float32), tf.uint8)
 
 
 def _features(
     pixels: tf.Tensor, prepared: PreparedDataset, binarization: str
 ) -> Dict[str, tf.Tensor]:
-    """The features of `pixels`, uint8 [batch, rows * columns * channels] or strings [batch].
+    """The features of `pixels`, numbers [batch, rows * columns * channels] or strings [batch].
 
     Rows become the time steps; a row's pixels, channels innermost, become a step's features.
     """
@@ -160,9 +161,9 @@ def _features(
     # The batch dimension is static in training: an unknown one would reach every layer's shape.
     batch_size = pixels.shape[0].value
     if pixels.dtype == tf.string:
-        pixels = tf.decode_raw(pixels, tf.uint8)
+        pixels = tf.decode_raw(pixels, prepared.dtype)
     images = tf.cast(pixels, tf.float32)
-    if binarization == 'none' and not prepared.is_binary:
+    if pixels.dtype == tf.uint8 and binarization == 'none' and not prepared.is_binary:
         images /= 255.0
     shape = [-1 if batch_size is None else batch_size, rows, columns * channels]
     return {'images': tf.reshape(images, shape)}
