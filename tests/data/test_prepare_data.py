@@ -539,7 +539,6 @@ def test_incomplete_idx_folder_is_refused_before_any_folder_is_made(mnist, tmp_p
         ('not a name', 'not a TFDS name'),
         ('../mnist', 'not a TFDS name'),
         ('', 'not a TFDS name'),
-        ('odd_sides', '30 x 32, and both sides must be divisible by 4'),
         ('any_size', 'no one fixed size'),
         ('deep_pixels', 'uint16, not uint8'),
         ('no_images', 'no feature called image'),
@@ -581,6 +580,11 @@ def test_facts_of_mnist_need_nothing(tmp_path):
     assert facts.num_examples == {'train': 55000, 'validation': 5000, 'test': 10000}
     assert prepare.dataset_facts('mnist:3.*.*') == facts
     assert not (tmp_path / 'data').exists()
+
+
+def test_images_of_any_sides_are_taken(tmp_path):
+    facts = prepare.dataset_facts('odd_sides', str(tmp_path / 'data'))
+    assert facts.image_shape == (30, 32, 1)
 
 
 def test_colour_dataset(tmp_path):

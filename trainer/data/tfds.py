@@ -15,7 +15,7 @@ from absl import logging
 
 from trainer.base.errors import UserError, first_line
 
-# Suggested where a name is unknown: all are of one fixed size with sides divisible by 4.
+# Suggested where a name is unknown: all are of one fixed size.
 _KNOWN_NAMES = ('mnist', 'fashion_mnist', 'kmnist', 'cifar10', 'svhn_cropped')
 
 
@@ -66,10 +66,7 @@ def image_shape(builder: Any, dataset: str) -> Tuple[int, int, int]:
     elif len(feature.shape) != 3 or not all(feature.shape):
         reason = f'its images have no one fixed size (shape {feature.shape})'
     else:
-        rows, columns, channels = feature.shape
-        if rows % 4 == columns % 4 == 0:
-            return rows, columns, channels
-        reason = f'its images are {rows} x {columns}, and both sides must be divisible by 4'
+        return feature.shape
     raise UserError(
         f'--dataset={dataset}: {reason}; name a dataset of one fixed image size, such as '
         f'{" or ".join(_KNOWN_NAMES[:2])}.'

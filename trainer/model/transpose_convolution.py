@@ -6,6 +6,9 @@ of a matrix product (its filter gradient also makes towers wait for each other).
 products, of the inputs with the outputs' gradient cut into cells of 2x2 pixels. An input (i, j)
 reaches the 3x3 or 4x4 pixels that start at its own cell, and these lie in the 2x2 cells from its
 own one on; one of the two sides is shifted by a cell to match, the one with fewer numbers.
+
+Images of a single row or column have kernels of that side too, which leave it as it is. They are
+small, and TF's own gradients serve.
 """
 
 from typing import Tuple
@@ -16,19 +19,23 @@ from trainer.model.custom_gradient import custom_gradient
 
 
 def transpose_convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Returns `tf.nn.conv2d_transpose` with stride 2 and SAME padding.
+    """Returns `tf.nn.conv2d_transpose` with SAME padding and stride 2, 1 along a side of 1.
 
     Args:
       inputs: float32 `[batch, rows, columns, in_channels]`; all but the batch static.
-      kernel: float32 `[size, size, out_channels, in_channels]`; size 3 or 4.
+      kernel: float32 `[size, size, out_channels, in_channels]`; size 3 or 4. One of its sides,
+        or both, may be 1.
 
     Returns:
-      float32 `[batch, 2 * rows, 2 * columns, out_channels]`.
+      float32 `[batch, 2 * rows, 2 * columns, out_channels]`, not doubled where the kernel's side is
+      1.
 
     Raises:
       ValueError: the kernel has another size.
     """
     size = kernel.shape.as_list()[:2]
+    if min(size) == 1 and max(size) in (1, 3, 4):
+        return _convolved(inputs, kernel)
     if size not in ([3, 3], [4, 4]):
         raise ValueError(
             'the kernel has {} x {} pixels: only 3 x 3 and 4 x 4 will do'.format(*size)
@@ -37,12 +44,19 @@ def transpose_convolution(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
     @custom_gradient
     def run(inputs, kernel):
-        rows, columns = inputs.shape.as_list()[1:3]
-        shape = [tf.shape(inputs)[0], 2 * rows, 2 * columns, kernel.shape.as_list()[2]]
-        outputs = tf.nn.conv2d_transpose(inputs, kernel, shape, strides=2)
+        outputs = _convolved(inputs, kernel)
         return outputs, lambda d_outputs: gradients(inputs, kernel, d_outputs)
 
     return run(inputs, kernel)
+
+
+def _convolved(inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """The forward op."""
+    _, rows, columns, _ = inputs.shape.as_list()
+    kernel_rows, kernel_columns, channels, _ = kernel.shape.as_list()
+    down, right = [1 if side == 1 else 2 for side in (kernel_rows, kernel_columns)]
+    shape = [tf.shape(inputs)[0], down * rows, right * columns, channels]
+    return tf.nn.conv2d_transpose(inputs, kernel, shape, strides=[1, down, right, 1])
 
 
 def _gradients_of_3x3(

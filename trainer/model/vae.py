@@ -3,7 +3,7 @@
 Calls in one graph share the weights of the first.
 """
 
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -24,15 +24,16 @@ def encode(images: tf.Tensor, params: HParams) -> Posterior:
     """Reads each image row by row with a single-layer LSTM; returns its posterior q(z | x).
 
     Two Dense layers, for mean and scale, read the LSTM's hidden states after each quarter of the
-    rows: the last state alone keeps less of the upper ones.
+    rows, of fewer than four after each row: the last state alone keeps less of the upper ones.
 
     Args:
       images: float32 `[batch, rows, features]` in [0, 1]; a row is a time step.
       params: `lstm_units` and `latent_size` are used.
     """
     with _shared_weights(), tf.variable_scope('encoder'):
-        quarters = [params.rows * quarter // 4 for quarter in (1, 2, 3, 4)]
-        summary = tf.concat(lstm(images, params.lstm_units, at=quarters), axis=1)
+        # Of fewer than four rows some quarters end at the same row, or before the first.
+        ends = sorted({params.rows * quarter // 4 for quarter in (1, 2, 3, 4)} - {0})
+        summary = tf.concat(lstm(images, params.lstm_units, at=ends), axis=1)
         with tf.variable_scope('posterior'):
             mean = tf.layers.dense(summary, params.latent_size, name='mean')
             raw_scale = tf.layers.dense(summary, params.latent_size, name='raw_scale')
@@ -44,8 +45,10 @@ def encode(images: tf.Tensor, params: HParams) -> Posterior:
 def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
     """Maps latents to the likelihood p(x | z): Dense layers, then two transpose convolutions.
 
-    Each transpose convolution doubles the sides. The last one goes straight to the image's
-    channels: a further layer at full size costs more time than it gains in likelihood.
+    Each transpose convolution doubles the sides, but for a side of 1 pixel. Of a side that is not
+    divisible by 4 they make the next multiple, and what is too much is cut off at the bottom and at
+    the right. The last one goes straight to the image's channels: a further layer at full size
+    costs more time than it gains in likelihood.
     Activations are exponential linear units (Clevert et al. 2016), which train faster here than
     rectified ones.
 
@@ -58,7 +61,8 @@ def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
       The likelihood, with logits `[batch, rows, features]` or `[batch, samples, rows, features]`.
     """
     rows, columns, channels = params.image_shape
-    quarter = [rows // 4, columns // 4, params.decoder_channels]
+    quarter = [*_quarter(params), params.decoder_channels]
+    strides = [2 if side > 1 else 1 for side in (rows, columns)]
     samples = latents.shape.as_list()[1:-1]
     if samples:
         latents = tf.reshape(latents, [-1, params.latent_size])
@@ -69,22 +73,31 @@ def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
             hidden = tf.layers.dense(hidden, units, activation=tf.nn.elu, name=name)
         hidden = tf.reshape(hidden, [-1] + quarter)
         name = 'transpose_convolution_1'
-        hidden = _doubled(hidden, 3, params.decoder_channels, name, activation=tf.nn.elu)
-        logits = _doubled(hidden, 4, channels, 'transpose_convolution_2')
+        hidden = _enlarged(hidden, 3, strides, params.decoder_channels, name, tf.nn.elu)
+        logits = _enlarged(hidden, 4, strides, channels, 'transpose_convolution_2')
+        if logits.shape.as_list()[1:3] != [rows, columns]:
+            logits = logits[:, :rows, :columns]
         logits = tf.reshape(logits, [-1] + samples + [rows, columns * channels])
         return Likelihood.kinds[params.likelihood].create(logits, params)
 
 
-def _doubled(
+def _quarter(params: HParams) -> List[int]:
+    """The sides of the decoder's first feature map, in pixels: a quarter of each, rounded up."""
+    return [(side + 3) // 4 for side in params.image_shape[:2]]
+
+
+def _enlarged(
     inputs: tf.Tensor,
     size: int,
+    strides: Sequence[int],
     channels: int,
     name: str,
     activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None,
 ) -> tf.Tensor:
-    """A transpose convolution layer of stride 2 with `size` x `size` kernels and a bias."""
+    """A transpose convolution layer with a bias; `size` is the kernel's along a stride of 2."""
+    sizes = [size if stride == 2 else 1 for stride in strides]
     with tf.variable_scope(name):
-        kernel = tf.get_variable('kernel', [size, size, channels, inputs.shape.as_list()[3]])
+        kernel = tf.get_variable('kernel', [*sizes, channels, inputs.shape.as_list()[3]])
         bias = tf.get_variable('bias', [channels], initializer=tf.zeros_initializer())
         outputs = tf.nn.bias_add(transpose_convolution(inputs, kernel), bias)
         return activation(outputs) if activation else outputs
@@ -133,7 +146,7 @@ def predictions(images: tf.Tensor, prior: Prior, params: HParams) -> Dict[str, t
 
 def description(params: HParams) -> Dict[str, str]:
     """Says what the network is, for people."""
-    rows, columns, _ = params.image_shape
+    rows, columns = _quarter(params)
     return {
         'encoder': (
             f'LSTM of {params.lstm_units} units over {params.rows} rows of {params.row_features} '
@@ -142,7 +155,7 @@ def description(params: HParams) -> Dict[str, str]:
         'latents': '{} dimensions, prior {}'.format(params.latent_size, params.prior),
         'decoder': (
             f'Dense {params.decoder_units}, {params.decoder_units} and '
-            f'{rows // 4}x{columns // 4}x{params.decoder_channels}; two transpose convolutions'
+            f'{rows}x{columns}x{params.decoder_channels}; two transpose convolutions'
         ),
         'likelihood': params.likelihood,
         'objective': params.objective,

@@ -101,7 +101,7 @@ class HParams:
     """The settings of one run. Losses are in nats per example throughout."""
 
     # What is modelled.
-    dataset: str = _setting('mnist', 'TFDS image dataset of one size, its sides divisible by 4.')
+    dataset: str = _setting('mnist', 'TFDS image dataset of one size.')
     binarization: str = _setting(
         'none',
         'What the model sees of a pixel. none: its grey level. static: 0 or 1, drawn once with the '
