@@ -6,6 +6,7 @@ import errno
 import glob
 import gzip
 import hashlib
+import json
 import multiprocessing.synchronize
 import os
 import pickle
@@ -646,6 +647,25 @@ def test_broken_sidecar_is_noticed(tmp_path, content):
     (tmp_path / 'decoded.json').write_text(content)
     prepared, reason = decoded_copy.load(str(tmp_path))
     assert prepared is None and reason
+
+
+def test_a_copy_of_float_pixels(tmp_path):
+    paths = {split: tmp_path / (split + '.float32') for split in SPLITS}
+    for number, path in enumerate(paths.values(), 1):
+        np.full([number, 4, 8], number / 4, np.float32).tofile(str(path))
+    facts = {
+        'format': 1, 'name': 'floats', 'version': '1.0.0', 'image_shape': [4, 8, 1],
+        'num_examples': {'train': 1, 'validation': 2, 'test': 3}, 'dtype': 'float32',
+        'sha256': {name: hashlib.sha256(path.read_bytes()).hexdigest()
+                   for name, path in paths.items()},
+    }  # fmt: skip
+    (tmp_path / 'decoded.json').write_text(json.dumps(facts))
+    prepared, reason = decoded_copy.load(str(tmp_path))
+    assert (prepared.dtype, prepared.image_bytes, reason) == ('float32', 4 * 32, '')
+    assert prepared.files == {split: str(path) for split, path in paths.items()}
+    assert (inputs.first_images(prepared, 'test', 3, 'none') == 0.75).all()
+    (tmp_path / 'decoded.json').write_text(json.dumps(dict(facts, dtype='float16')))
+    assert decoded_copy.load(str(tmp_path)) == (None, 'decoded.json has pixels of no known type')
 
 
 def test_missing_file_of_the_decoded_copy(mnist, data_dir):

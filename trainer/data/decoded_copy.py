@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
-from trainer.data import tfds
+from trainer.data import tfds, verified
 from trainer.data.dataset import DTYPES, SPLITS, PreparedDataset
 from trainer.data.dataset_folder import DatasetFolder, three_splits
 
@@ -86,7 +86,10 @@ def load(
             return None, f'{SIDECAR} is of another dataset'
         for split, path in prepared.files.items():
             size = counts[split] * prepared.image_bytes
-            if tf.gfile.Stat(path).length != size or files.sha256(path) != facts['sha256'][split]:
+            if (
+                tf.gfile.Stat(path).length != size
+                or verified.sha256(path) != facts['sha256'][split]
+            ):
                 return None, f'{path} does not have the bytes that were written'
     except (UserError, KeyError, TypeError, ValueError, tf.errors.NotFoundError) as error:
         return None, f'{SIDECAR} or a file it names is broken ({first_line(error)})'

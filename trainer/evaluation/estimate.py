@@ -13,7 +13,7 @@ from trainer.base import files
 from trainer.base.console import ImageProgress, say
 from trainer.base.errors import UserError
 from trainer.checkpoints import weights
-from trainer.data import inputs
+from trainer.data import inputs, verified
 from trainer.data.dataset import PreparedDataset
 from trainer.evaluation import report
 from trainer.evaluation.importance_sampling import ImportanceSampler, Model
@@ -59,7 +59,7 @@ def describe(
         'global_step': step,
         'dataset': data.name,
         'dataset_version': data.version,
-        'dataset_sha256': files.sha256(data.files[split]),
+        'dataset_sha256': verified.sha256(data.files[split]),
         'split': split,
         'convention': wording.data_convention(params),
         'log_likelihood': wording.log_likelihood(params),
