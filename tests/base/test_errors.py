@@ -28,6 +28,14 @@ def write_tensorflow():
         f.write('x' * 100000)
 
 
+def open_in_graph(path):
+    def function(number):
+        return os.open(path, os.O_RDONLY) + number
+
+    with tf.Graph().as_default(), tf.Session() as session:
+        session.run(tf.py_func(function, [1], tf.int64))
+
+
 def test_a_full_disk_is_a_sentence_from_python_and_from_tensorflow():
     made = errors.of_files(raised(write_python))
     assert made == 'a file: No space left on device: make room.' + _WHOLE
@@ -46,7 +54,7 @@ def test_a_saver_names_the_file(tmp_path):
     assert str(tmp_path) in sentence and os.strerror(errno.ENAMETOOLONG) in sentence
 
 
-@pytest.mark.parametrize('name', ['a b', 'a; b', 'é [1]', 'No space left on device'])
+@pytest.mark.parametrize('name', ['a b', 'a; b', "it's", 'é [1]', 'No space left on device'])
 def test_the_whole_path_is_shown_whatever_the_error(tmp_path, name):
     """Of errors that nobody has thought of, too."""
     (tmp_path / name).write_text('')
@@ -56,6 +64,7 @@ def test_the_whole_path_is_shown_whatever_the_error(tmp_path, name):
         lambda: os.mkdir(path),
         lambda: tf.gfile.MakeDirs(path),
         lambda: tf.gfile.GFile(path).read(),
+        lambda: open_in_graph(path),
     ):
         sentence = errors.of_files(raised(action))
         assert sentence == path + ': Not a directory: see what is there, or name another.'

@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import itertools
+import os
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import tensorflow as tf
 from tests.support import datasets
 from trainer.data import inputs
 from trainer.data.dataset import DTYPES, SPLITS, PreparedDataset
+from trainer.data.image_file import ImageFile
 
 
 def _batches(make_dataset, count=None, graph_seed=None):
@@ -80,6 +83,58 @@ def test_float_pixels_are_seen_as_they_are_stored(numbered, tmp_path):
     np.testing.assert_allclose(_trained_on(floats, 8, 'none'), grey, rtol=1e-6)
 
 
+@pytest.fixture(name='from_disk')
+def _from_disk(monkeypatch):
+    """Has every split count as one that memory does not hold."""
+
+    def from_disk():
+        monkeypatch.setattr(inputs, '_MOST_BYTES_IN_MEMORY', 0)
+
+    return from_disk
+
+
+@pytest.mark.parametrize('binarization', ['none', 'static', 'dynamic'])
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_a_large_split_gives_the_batches_of_one_in_memory(tmp_path, dtype, binarization, from_disk):
+    prepared = datasets.write_prepared(tmp_path, num_train=1010, shape=(3, 7, 1))
+    if dtype == 'float32':
+        prepared = _as_floats(prepared, tmp_path)
+    in_memory = _trained_on(prepared, 70, binarization, seed=3, start_step=5)
+    from_disk()
+    with mock.patch.object(np, 'frombuffer', wraps=np.frombuffer) as read:
+        found = _trained_on(prepared, 70, binarization, seed=3, start_step=5)
+    np.testing.assert_array_equal(found, in_memory)
+    assert bool(read.call_count) == (binarization != 'static')
+
+
+def test_a_large_split_changes_no_initial_weight(numbered, from_disk):
+    def ops():
+        with tf.Graph().as_default() as graph:
+            batches = inputs.train_input_fn(numbered, 20, 1, 0, 'none')
+            assert batches.output_shapes['images'].as_list() == [20, 8, 8]
+            return len(graph.get_operations())
+
+    in_memory = ops()
+    from_disk()
+    assert ops() == in_memory
+
+
+def test_a_large_file_that_is_replaced_or_removed_is_read_on_and_one_cut_off_is_named(
+    numbered,
+):
+    path = numbered.files['train']
+    whole = ImageFile(path, 64, 'uint8')
+    before = whole(np.array([109, 3, 109]))
+    assert datasets.numbers_of(before) == [109, 3, 109]
+    os.rename(path, path + '.old')
+    np.testing.assert_array_equal(whole(np.array([109, 3, 109])), before)
+    with open(path + '.old', 'r+b') as f:
+        f.truncate(109 * 64)
+    with pytest.raises(OSError, match='Input/output error') as error:
+        whole(np.array([0, 109]))
+    assert error.value.filename == path
+
+
 def test_static_shapes(numbered):
     with tf.Graph().as_default():
         train = inputs.train_input_fn(numbered, 20, 1, 0, 'none')
@@ -131,6 +186,14 @@ def test_evaluation_of_the_first_images_only(numbered):
     assert batches == [[110, 111, 112, 113], [114, 115]]
 
 
+@pytest.mark.parametrize('binarization', ['none', 'dynamic'])
+def test_evaluation_of_blocks_from_all_over_the_split(tmp_path, binarization):
+    prepared = datasets.write_prepared(tmp_path, num_train=4400, shape=(4, 4, 1))
+    some = _evaluated(prepared, 'train', 300, binarization, 2000, spread=True)
+    every = _evaluated(prepared, 'train', 300, binarization)
+    np.testing.assert_array_equal(some, np.concatenate([every[:1000], every[2000:3000]]))
+
+
 # Binarisation.
 
 
@@ -155,10 +218,12 @@ def _trained_on(prepared, count, binarization, seed=1, start_step=0, **graph):
     )
 
 
-def _evaluated(prepared, split, batch_size=100, binarization='dynamic', num_examples=None, **graph):
+def _evaluated(
+    prepared, split, batch_size=100, binarization='dynamic', number=None, spread=False, **graph
+):
     return np.concatenate(
         _batches(
-            lambda: inputs.eval_input_fn(prepared, split, batch_size, binarization, num_examples),
+            lambda: inputs.eval_input_fn(prepared, split, batch_size, binarization, number, spread),
             **graph,
         )
     )

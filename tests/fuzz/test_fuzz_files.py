@@ -227,6 +227,8 @@ def test_times_of_an_earlier_run_can_be_shown_or_are_left_out(tmp_path_factory, 
     record = dict(
         {name: times.get(name) for name in TIMES},
         **dict.fromkeys(('train', 'validation', 'test'), terms),
+        images_evaluated={'train': 1},
+        images_in_split={'train': 1},
         convention='',
         log_likelihood='',
         global_step=1,

@@ -8,6 +8,19 @@ from trainer.settings.table import HParams
 from trainer.training import results
 
 
+@pytest.mark.parametrize('evaluated', [60_000, 61_000])
+def test_the_closing_table_says_how_many_train_images_were_evaluated(evaluated, capsys):
+    terms = {'negative_elbo': 3.0, 'reconstruction_loss': 2.0, 'kl_divergence': 1.0}
+    record = dict(
+        dict.fromkeys(('train', 'validation', 'test'), terms),
+        convention='', log_likelihood='', training_seconds=None,
+        images_evaluated={'train': evaluated}, images_in_split={'train': 61_000},
+    )  # fmt: skip
+    results.show(record, {})
+    shown = capsys.readouterr().out
+    assert ('60,000 of 61,000 images' in shown) == (evaluated == 60_000)
+
+
 @pytest.mark.parametrize(
     'loss, settings, warned',
     [

@@ -42,7 +42,7 @@ def assert_same(one, other):
 @pytest.mark.slow
 @pytest.mark.parametrize('threads, binarization', [(1, 'none'), (2, 'dynamic')])
 def test_a_run_repeats_exactly_and_a_resumed_one_ends_where_an_unbroken_one_does(
-    data, tmp_path, threads, binarization
+    data, tmp_path, threads, binarization, monkeypatch
 ):
     settings = {'num_threads': threads, 'binarization': binarization}
     unbroken, progress = trained(data, params_in(tmp_path / 'a', **settings))
@@ -50,6 +50,8 @@ def test_a_run_repeats_exactly_and_a_resumed_one_ends_where_an_unbroken_one_does
     assert (progress.first_step, progress.elapsed_seconds > progress.step_seconds > 0) == (0, True)
 
     params = params_in(tmp_path / 'b', **settings)
+    # As of a split that memory does not hold.
+    monkeypatch.setattr(inputs, '_MOST_BYTES_IN_MEMORY', 0)
     repeated, _ = trained(data, params)
     assert_same(unbroken, repeated)
 
@@ -202,13 +204,17 @@ def test_training_summaries_hold_the_promised_scalars(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_final_evaluation_is_the_mean_over_all_images_of_each_split(data, tmp_path):
+def test_final_evaluation_is_the_mean_over_all_images_of_each_split(
+    data, tmp_path, monkeypatch, capsys
+):
     params = params_in(tmp_path)
     trained(data, params)
     estimator = run.make_estimator(params)
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
     by_split = dict.fromkeys(SPLITS, estimator)
     measured = final.evaluation(by_split, data, checkpoint_path, params)
+    counts = [measured.pop(name) for name in ('images_evaluated', 'images_in_split')]
+    assert counts == [FACTS.num_examples] * 2
     assert {'train', 'validation', 'test', 'best'} == set(measured)
     for split in ('train', 'validation', 'test'):
         metrics = measured[split]
@@ -222,6 +228,15 @@ def test_final_evaluation_is_the_mean_over_all_images_of_each_split(data, tmp_pa
         kl = [row['kl_divergence'] for row in predicted]
         assert len(kl) == FACTS.num_examples[split]
         assert metrics['kl_divergence'] == pytest.approx(np.mean(kl), rel=1e-5)
+        if split == 'train':
+            in_blocks = np.mean(kl[:10] + kl[20:30])
+
+    monkeypatch.setattr(inputs, '_BLOCK', 10)
+    monkeypatch.setattr(final, '_MOST_TRAIN_IMAGES', 20)
+    measured = final.evaluation(by_split, data, checkpoint_path, params)
+    assert measured['images_evaluated'] == dict(FACTS.num_examples, train=20)
+    assert measured['train']['kl_divergence'] == pytest.approx(in_blocks, rel=1e-5)
+    assert '20 of the 50 train images' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -37,6 +37,8 @@ _REMEDIES = {
     errno.ENAMETOOLONG: 'choose a shorter name',
     errno.EFBIG: 'raise the limit of file sizes (ulimit -f)',
 }
+# How TF tells of an OSError in Python code that it called.
+_IN_PYTHON = re.compile(r"\w+: \[Errno (\d+)\] [^:]+: ['\"](.+)['\"]")
 # The C library's words, by which TF tells what the system said.
 _NUMBERS = {os.strerror(number): number for number in errno.errorcode}
 
@@ -45,7 +47,8 @@ def of_files(error: BaseException, naming: Callable[[str], str] = lambda path: '
     """Returns the sentence for a failure of the file system, None for any other exception.
 
     Args:
-      error: an OSError, or an exception of TF's, whose messages are `PATH; REASON`.
+      error: an OSError, or an exception of TF's, whose messages are `PATH; REASON`, or those of an
+        OSError.
       naming: returns `--flag=value` where a path was made of a flag's value, else ''.
     """
     path, number = _path_and_number(error)
@@ -73,7 +76,11 @@ def remedy(error: BaseException) -> str:
 def _path_and_number(error: BaseException) -> Tuple[str, Optional[int]]:
     """The path that an exception names, '' for none, and its `errno`."""
     if not isinstance(error, OSError):
-        path, _, words = first_line(getattr(error, 'message', '')).rpartition('; ')
+        line = first_line(getattr(error, 'message', ''))
+        in_python = _IN_PYTHON.fullmatch(line)
+        if in_python:
+            return in_python.group(2), int(in_python.group(1))
+        path, _, words = line.rpartition('; ')
         return path, _NUMBERS.get(words)
     path = error.filename
     if path is None or isinstance(path, int):  # A file that is open already has a number.

@@ -13,18 +13,22 @@ seed, are evaluated on the same binary images; training is on the same ones each
 on new ones, a function of (seed, global step), each time an image is seen (dynamic).
 """
 
-from typing import Dict, Optional
+from typing import Callable, Dict, Optional
 
 import numpy as np
 import tensorflow as tf
 
+from trainer.base.console import say
 from trainer.data.dataset import SPLITS, PreparedDataset
+from trainer.data.image_file import BinaryImages, ImageFile
 
 # Batches ready in advance. The longest gap is the new permutation at an epoch's end, shorter than
 # one training step; four also cover a reader that is not scheduled on busy cores.
 _PREFETCH = 4
 # Images whose fixed sampling is one draw. Another number would make other images.
 _BLOCK = 1000
+# Larger train splits are read from their file, an image when it is wanted.
+_MOST_BYTES_IN_MEMORY = 1 << 30
 
 
 def train_input_fn(
@@ -33,7 +37,9 @@ def train_input_fn(
     """Endless shuffled batches of the train split, from the batch of step `start_step` on.
 
     They are {'images': float32 [batch_size, rows, columns * channels]}, every dimension static;
-    grey levels in [0, 1], or 0 and 1. The split is held in memory as stored (43 MB for MNIST).
+    grey levels in [0, 1], or 0 and 1. A split of up to 1 GiB is held in memory as stored (43 MB for
+    MNIST). Of a larger local one the images of each batch are read from the file, in the same
+    order; their fixed sampling is held in memory, as a bit a pixel.
 
     Args:
       seed: any 64-bit integer.
@@ -41,14 +47,16 @@ def train_input_fn(
       binarization: 'none', 'static' or 'dynamic'.
     """
     num_examples = prepared.num_examples['train']
+    is_sampled = binarization == 'static' and not prepared.is_binary
+    gather = _gather_from_disk(prepared, is_sampled) if _is_large(prepared) else tf.gather
     first_epoch, offset = divmod(start_step * batch_size, num_examples)
 
     def permuted(epoch: tf.Tensor) -> tf.data.Dataset:
         return tf.data.Dataset.from_tensor_slices(_permutation(seed, epoch, num_examples))
 
-    def batches(images: tf.Tensor) -> tf.data.Dataset:
+    def batches(split: tf.Tensor) -> tf.data.Dataset:
         def features(indices: tf.Tensor, step: tf.Tensor) -> Dict[str, tf.Tensor]:
-            pixels = tf.gather(images, indices)
+            pixels = gather(split, indices)
             if binarization == 'dynamic':
                 # Neither a permutation nor the latents' noise has a negative number in its seed.
                 pixels = _sampled(pixels, tf.stack([tf.constant(seed, tf.int64), -1 - step]))
@@ -59,18 +67,20 @@ def train_input_fn(
         steps = tf.data.Dataset.range(start_step, tf.int64.max)
         return tf.data.Dataset.zip((batched, steps)).map(features)
 
-    # One element, the whole split, read when the first batch is wanted. It stays inside the
-    # dataset's functions and so never becomes a constant of the graph.
+    def whole(path: tf.Tensor) -> tf.Tensor:
+        pixels = tf.decode_raw(tf.read_file(path), prepared.dtype)
+        return tf.reshape(pixels, [num_examples, prepared.image_pixels])
+
+    # One element, the whole split or, of a large one, its path, read when the first batch is
+    # wanted. It stays inside the dataset's functions and so never becomes a constant of the graph.
     with tf.name_scope('input'):
-        if binarization == 'static' and not prepared.is_binary:
+        if is_sampled and gather is tf.gather:
             split = _fixed_sampling(prepared, 'train')
             split = split.batch(num_examples, drop_remainder=True)
         else:
             split = tf.data.Dataset.from_tensors(prepared.files['train'])
-            shape = [num_examples, prepared.image_pixels]
-            split = split.map(
-                lambda path: tf.reshape(tf.decode_raw(tf.read_file(path), prepared.dtype), shape)
-            )
+            # As many ops for all splits: the initial weights depend on their number.
+            split = split.map(whole if gather is tf.gather else tf.identity)
         return _plain(split.flat_map(batches).prefetch(_PREFETCH))
 
 
@@ -80,18 +90,26 @@ def eval_input_fn(
     batch_size: int,
     binarization: str,
     num_examples: Optional[int] = None,
+    spread: bool = False,
 ) -> tf.data.Dataset:
     """One pass over a split, or its first `num_examples` images, in its stored order.
+
+    With `spread` they are not the first, but whole blocks of 1,000 that lie evenly over the split,
+    which may be sorted; `num_examples` is a number of such blocks, and no other is read.
 
     Batches are as `train_input_fn`'s, but their size is not static: the last may be smaller. The
     split 'test' is for the final evaluation only. The binarizations 'static' and 'dynamic' are one
     and the same fixed sampling.
     """
     with tf.name_scope('input'):
-        if binarization == 'none' or prepared.is_binary:
-            images = _records(prepared, split)
+        blocks = None if num_examples is None or not spread else num_examples // _BLOCK
+        if binarization != 'none' and not prepared.is_binary:
+            images = _fixed_sampling(prepared, split, blocks)
+        elif blocks is not None:
+            found = _spread_blocks(prepared, split, blocks).map(lambda records, _: records)
+            images = found.flat_map(tf.data.Dataset.from_tensor_slices)
         else:
-            images = _fixed_sampling(prepared, split)
+            images = _records(prepared, split)
         if num_examples is not None:
             images = images.take(num_examples)
         batches = images.batch(batch_size)
@@ -111,6 +129,48 @@ def first_images(
         return session.run(dataset.make_one_shot_iterator().get_next()['images'])
 
 
+def _is_large(prepared: PreparedDataset) -> bool:
+    """Whether the train split is not to be held in memory; what is remote cannot but be."""
+    size = prepared.num_examples['train'] * prepared.image_bytes
+    return size > _MOST_BYTES_IN_MEMORY and '://' not in prepared.files['train']
+
+
+def _gather_from_disk(
+    prepared: PreparedDataset, is_sampled: bool
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns what stands for `tf.gather`, of the path of the train split and of indices [n].
+
+    It gives [n, rows * columns * channels] pixels as stored or, if `is_sampled`, as the fixed
+    sampling drew them.
+    """
+    images: Callable[[np.ndarray], np.ndarray]
+    pixels, dtype = prepared.image_pixels, 'uint8' if is_sampled else prepared.dtype
+    if is_sampled:
+        images = _sampled_bits(prepared)
+    else:
+        images = ImageFile(prepared.files['train'], pixels, dtype)
+
+    def gather(path: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        del path  # The file is open.
+        found = tf.py_func(images, [indices], dtype)
+        return tf.ensure_shape(found, [indices.shape[0].value, pixels])
+
+    return gather
+
+
+def _sampled_bits(prepared: PreparedDataset) -> BinaryImages:
+    """Draws the fixed sampling of the train split, in a graph of its own."""
+    count = prepared.num_examples['train']
+    say(f'{prepared.name}: drawing the pixels of its {count:,} training images once.')
+    images = BinaryImages(count, prepared.image_pixels)
+    with tf.Graph().as_default(), tf.Session() as session:
+        blocks = _fixed_sampling(prepared, 'train').batch(_BLOCK)
+        block = blocks.make_one_shot_iterator().get_next()
+        for first in range(0, count, _BLOCK):
+            images.put(first, session.run(block))
+    return images
+
+
 def _permutation(seed: int, epoch: tf.Tensor, size: int) -> tf.Tensor:
     """int32 [size]: a permutation of 0 .. size - 1 that depends on (seed, epoch) only.
 
@@ -121,15 +181,32 @@ def _permutation(seed: int, epoch: tf.Tensor, size: int) -> tf.Tensor:
     return tf.nn.top_k(keys, k=size).indices
 
 
-def _records(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
+def _records(
+    prepared: PreparedDataset, split: str, header_bytes: Optional[tf.Tensor] = None
+) -> tf.data.Dataset:
     """The images of a split in their stored order, each a string of its bytes."""
     return tf.data.FixedLengthRecordDataset(
-        prepared.files[split], prepared.image_bytes, buffer_size=1 << 20
+        prepared.files[split], prepared.image_bytes, header_bytes, buffer_size=1 << 20
     )
 
 
-def _fixed_sampling(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
-    """The images of a split in their stored order, uint8 [rows * columns * channels] of 0 and 1.
+def _spread_blocks(prepared: PreparedDataset, split: str, count: int) -> tf.data.Dataset:
+    """Of all blocks of a split, `count` that lie evenly over it: records [_BLOCK], and a number."""
+    in_split = -(-prepared.num_examples[split] // _BLOCK)
+
+    def block(turn: tf.Tensor) -> tf.data.Dataset:
+        number = turn * in_split // count
+        records = _records(prepared, split, number * (_BLOCK * prepared.image_bytes))
+        return records.batch(_BLOCK).take(1).map(lambda some: (some, number))
+
+    return tf.data.Dataset.range(count).flat_map(block)
+
+
+def _fixed_sampling(
+    prepared: PreparedDataset, split: str, num_blocks: Optional[int] = None
+) -> tf.data.Dataset:
+    """The images of a split in their stored order, uint8 [rows * columns * channels] of 0 and 1;
+    all, or those of some blocks.
 
     Drawn block by block, for a tenth of the time, with a negative seed: no run has one.
     """
@@ -138,8 +215,11 @@ def _fixed_sampling(prepared: PreparedDataset, split: str) -> tf.data.Dataset:
     def sampled(records: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         return _sampled(tf.decode_raw(records, prepared.dtype), tf.stack([stream, number]))
 
-    blocks = _records(prepared, split).batch(_BLOCK)
-    numbered = tf.data.Dataset.zip((blocks, tf.data.Dataset.range(tf.int64.max)))
+    if num_blocks is None:
+        blocks = _records(prepared, split).batch(_BLOCK)
+        numbered = tf.data.Dataset.zip((blocks, tf.data.Dataset.range(tf.int64.max)))
+    else:
+        numbered = _spread_blocks(prepared, split, num_blocks)
     return numbered.map(sampled).flat_map(tf.data.Dataset.from_tensor_slices)
 
 

@@ -13,6 +13,9 @@ from trainer.data.dataset import SPLITS, PreparedDataset
 from trainer.monitoring import event_files, summaries
 from trainer.settings.table import HParams
 
+# Of larger train splits as many are evaluated. Whole blocks of `inputs`: a multiple of 1,000.
+_MOST_TRAIN_IMAGES = 60_000
+
 
 def evaluation(
     by_split: Dict[str, tf.estimator.Estimator],
@@ -27,16 +30,23 @@ def evaluation(
 
     Returns:
       The metrics by split and, under `best`, those of the best model on validation, which are the
-      final ones where no earlier checkpoint was better.
+      final ones where no earlier checkpoint was better; under `images_evaluated` and
+      `images_in_split`, their numbers by split.
     """
+    counts = dict(data.num_examples)
+    counts['train'] = min(counts['train'], _MOST_TRAIN_IMAGES)
 
     def evaluate(split: str, path: str, name: str) -> Dict[str, float]:
-        say('Evaluating the {} model on the {} images.'.format(name, split))
+        count, in_split = counts[split], data.num_examples[split]
+        is_part = count < in_split
+        which = f'{count:,} of the {in_split:,}' if is_part else 'the'
+        say(f'Evaluating the {name} model on {which} {split} images.')
         estimator, name = by_split[split], '{}_{}'.format(name, split)
         # Before TF makes one, and puts the graph into it.
         event_files.open_event_file(estimator.eval_dir(name))
         batch, binarization = params.evaluation_batch, params.binarization
-        input_fn = functools.partial(inputs.eval_input_fn, data, split, batch, binarization)
+        some = (count, True) if is_part else ()
+        input_fn = functools.partial(inputs.eval_input_fn, data, split, batch, binarization, *some)
         metrics = estimator.evaluate(input_fn, checkpoint_path=path, name=name)
         by_name = summaries.without_groups(metrics)
         return {metric: float(by_name[metric]) for metric in best_model.reported_metrics(params)}
@@ -60,4 +70,4 @@ def evaluation(
             before, best = best, best_model.read_best(params.model_dir)
             if best == before:
                 raise
-    return measured
+    return dict(measured, images_evaluated=counts, images_in_split=dict(data.num_examples))

@@ -109,6 +109,9 @@ def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
         header += '; negative importance-weighted bound'
     print(header)
     rows = {split: wording.terms_text(record[split]) for split in SPLITS}
+    evaluated, in_split = record['images_evaluated']['train'], record['images_in_split']['train']
+    if evaluated < in_split:
+        rows['train'] += f'  ({evaluated:,} of {in_split:,} images)'
     best = record.get('best')
     if best and best['global_step'] != record['global_step']:
         rows['test, best model'] = (
