@@ -1,10 +1,11 @@
-"""The LSTM layer against an LSTM written in NumPy, and its gradient against TF's own."""
+"""The LSTM layer and its gradient, in both forms, against an LSTM written in NumPy."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.support import graphs
+from trainer.model import lstm as module
 from trainer.model.lstm import lstm
 
 BATCH, TIME, FEATURES, UNITS = 3, 5, 4, 6
@@ -31,8 +32,13 @@ def numpy_lstm(inputs, kernel, bias):
     return outputs
 
 
+@pytest.fixture(params=[TIME, 0], ids=['unrolled', 'looped'])
+def form(request, monkeypatch):
+    monkeypatch.setattr(module, 'LONGEST_UNROLLED', request.param)
+
+
 @pytest.fixture
-def values():
+def values(form):
     random = np.random.RandomState(0)
     return {
         'inputs': random.randn(BATCH, TIME, FEATURES).astype(np.float32),
@@ -72,7 +78,7 @@ def test_forget_gate_alone_starts_with_a_bias_of_one(values):
     np.testing.assert_array_equal(started_with, expected)
 
 
-@pytest.mark.parametrize('at', [[1, 2, 3, 4, 5], [2, 4, 5], [5]])
+@pytest.mark.parametrize('at', [[1, 2, 3, 4, 5], [2, 5], [5]])
 def test_gradients_are_finite_differences_of_the_numpy_lstm(values, at):
     """Central differences of the double-precision NumPy layer, one weight at a time."""
     indices = np.array(at) - 1
@@ -100,3 +106,29 @@ def test_gradients_are_finite_differences_of_the_numpy_lstm(values, at):
             actual = session.run(gradients, {inputs: values['inputs']})
     for name, gradient in zip(['inputs', 'kernel', 'bias'], actual):
         np.testing.assert_allclose(gradient, differences(name), atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize('at', [[0, 2, 5], [2, 2, 5], [4, 3, 5], [2, 4], [6]])
+def test_states_that_are_not_there_or_wanted_twice_are_refused(values, at):
+    with tf.Graph().as_default(), pytest.raises(ValueError, match='must rise from at least 1 to 5'):
+        build(values, at)
+
+
+def test_both_forms_agree_on_a_longer_sequence(monkeypatch):
+    random = np.random.RandomState(0)
+    pixels = random.rand(BATCH, 16, FEATURES).astype(np.float32)
+    kernel = 0.5 * random.randn(FEATURES + UNITS, 4 * UNITS)
+    found = []
+    for longest in (16, 0):
+        monkeypatch.setattr(module, 'LONGEST_UNROLLED', longest)
+        with tf.Graph().as_default():
+            inputs = tf.constant(pixels)
+            hidden = tf.stack(lstm(inputs, UNITS, [4, 8, 12, 16]))
+            variables = tf.trainable_variables()
+            gradients = tf.gradients(tf.reduce_sum(tf.square(hidden)), [inputs, *variables])
+            with graphs.session() as session:
+                variables[0].load(kernel, session)
+                found.append(session.run([hidden, *gradients]))
+    for looped, unrolled in zip(*found):
+        np.testing.assert_allclose(looped, unrolled, rtol=1e-5, atol=1e-5)
+        assert np.abs(unrolled).max() > 0.01
