@@ -24,6 +24,7 @@ _OTHER_WAYS = {
     'packages.py': 'to the same work folder',
     'sources.py': 'to the same work folder',
     'terminal.py': 'to the null device, in place of a terminal that is gone',
+    'verified.py': 'under a name of its own, and renamed when it is whole',
     'verify_export.py': 'what --json names, and nobody reads while it runs',
 }
 

@@ -250,6 +250,7 @@ def running(folder):
     server.bucket = FakeBucket(
         {
             'FAKE_GCS_CA': certificate,
+            'XDG_CACHE_HOME': os.path.join(str(folder), 'cache'),
             'https_proxy': proxy,
             'HTTPS_PROXY': proxy,
             'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'none',

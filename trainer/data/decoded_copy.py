@@ -60,7 +60,7 @@ def write(source: DatasetFolder, folder: str) -> None:
 def load(
     folder: str, source: Optional[DatasetFolder] = None
 ) -> Tuple[Optional[PreparedDataset], str]:
-    """Reads and verifies a decoded copy, of `source` if given.
+    """Reads and verifies a decoded copy, of `source` if given; of one on gs://, its local copy.
 
     Returns it, or None and why ('' where there is none).
     """
@@ -79,18 +79,18 @@ def load(
             return None, f'{SIDECAR} has pixels of no known type'
         paths = _paths(folder, dtype)
         prepared = PreparedDataset(
-            facts['name'], facts['version'], (rows, columns, channels), paths, counts, dtype
+            facts['name'], facts['version'], (rows, columns, channels), dict(paths), counts, dtype
         )
         found = (prepared.name, prepared.version, prepared.image_shape)
         if source is not None and found != (source.name, source.version, source.image_shape):
             return None, f'{SIDECAR} is of another dataset'
-        for split, path in prepared.files.items():
-            size = counts[split] * prepared.image_bytes
-            if (
-                tf.gfile.Stat(path).length != size
-                or verified.sha256(path) != facts['sha256'][split]
-            ):
+        for split, path in paths.items():
+            size, digest = counts[split] * prepared.image_bytes, facts['sha256'][split]
+            is_whole = tf.gfile.Stat(path).length == size
+            copy = verified.local_copy(path, size, digest) if is_whole else ''
+            if not copy and (not is_whole or verified.sha256(path) != digest):
                 return None, f'{path} does not have the bytes that were written'
+            prepared.files[split] = copy or path
     except (UserError, KeyError, TypeError, ValueError, tf.errors.NotFoundError) as error:
         return None, f'{SIDECAR} or a file it names is broken ({first_line(error)})'
     return prepared, ''
