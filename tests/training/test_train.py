@@ -116,6 +116,10 @@ def test_pseudo_inputs_start_from_images_though_a_worker_has_made_a_step(data, t
     [
         ({}, 1000),
         ({'evaluation_samples': 10000}, 1),
+        ({'image_shape': (64, 64, 3)}, 1000),
+        # 10^8 numbers are 322 layers of 109 x 89 x 32.
+        ({'image_shape': (218, 178, 3)}, 107),
+        ({'image_shape': (8192, 8192, 3)}, 1),
         ({'objective': 'iwae', 'training_samples': 30}, 100),
         ({'prior': 'vamp', 'prior_components': 8192, 'latent_size': 50}, 24),
         ({'prior': 'mixture', 'prior_components': 8192, 'latent_size': 8192}, 1),

@@ -15,7 +15,7 @@ from trainer.base.errors import UserError
 from trainer.checkpoints import weights
 from trainer.data import inputs, verified
 from trainer.data.dataset import PreparedDataset
-from trainer.evaluation import report
+from trainer.evaluation import importance_sampling, report
 from trainer.evaluation.importance_sampling import ImportanceSampler, Model
 from trainer.evaluation.partial_results import PartialResults
 from trainer.model import vae
@@ -121,10 +121,13 @@ def evaluate(
 
     def input_fn() -> tf.data.Dataset:
         split, count = facts['split'], facts['num_images']
-        return inputs.eval_input_fn(data, split, _BATCH, params.binarization, count)
+        batch = params.images_at_once(_BATCH)
+        return inputs.eval_input_fn(data, split, batch, params.binarization, count)
 
     model, samples = model_of(checkpoint_path, params), facts['importance_samples']
-    sampler = ImportanceSampler(model, input_fn, samples, facts['seed'], threads)
+    # Each thread decodes a chunk of its own.
+    chunk = params.images_at_once(importance_sampling.CHUNK, share=5)
+    sampler = ImportanceSampler(model, input_fn, samples, facts['seed'], threads, chunk)
     kept = None if files.is_alone(output) else output + '.partial'
     partial = PartialResults(kept, facts, sampler.row_type)
     rows, seconds = estimate_all(sampler, partial, facts)

@@ -88,7 +88,7 @@ class ImportanceSampler:
       samples: K.
       seed: of the noise, 0 or more.
       threads: images estimated at a time.
-      chunk: samples decoded at once, a multiple of 100.
+      chunk: samples decoded at once, at most; they are a multiple or a divisor of 100.
     """
 
     def __init__(
@@ -100,8 +100,10 @@ class ImportanceSampler:
         threads: int,
         chunk: int = CHUNK,
     ):
-        blocks = min(chunk // _NOISE_BLOCK, math.ceil(samples / _NOISE_BLOCK))
-        self._samples, self._threads, self._chunk = samples, threads, blocks * _NOISE_BLOCK
+        most = math.ceil(samples / _NOISE_BLOCK) * _NOISE_BLOCK
+        self._samples, self._threads = samples, threads
+        self._chunk = _rounded_down(min(chunk, most))
+        blocks = math.ceil(self._chunk / _NOISE_BLOCK)
         self._stop = threading.Event()
         with tf.Graph().as_default():
             images = input_fn().make_one_shot_iterator().get_next()['images']
@@ -111,9 +113,11 @@ class ImportanceSampler:
             image = tf.placeholder(images.dtype, images.shape[1:])
             of_posterior = [tf.placeholder(tf.float32, t.shape[1:]) for t in encoded.parameters]
             place = [tf.placeholder(tf.int64, []) for _ in range(3)]
+            start = tf.placeholder(tf.int64, [])  # Within the first block.
             posterior = encoded.with_parameters([tensor[tf.newaxis] for tensor in of_posterior])
             noise = _noise(seed, place, latent_size, blocks)
-            latents = posterior.sample(noise[tf.newaxis])
+            in_blocks = posterior.sample(noise[tf.newaxis])
+            latents = in_blocks[:, start : start + self._chunk]
             # The image is broadcast: a copy for each sample would be one more pass over memory.
             log_likelihood = model.decode(latents[0]).log_prob(image[tf.newaxis])
 
@@ -129,11 +133,11 @@ class ImportanceSampler:
             self._has_closed_kl = posterior.closed_kl_by_dimension(prior) is not None
             log_joint = log_likelihood[tf.newaxis] + prior.log_prob(latents)
             log_weights = log_joint - posterior.log_prob(latents)
-            kl_by_dimension = posterior.kl_by_dimension(prior, latents[:, :MARGINAL_SAMPLES])
+            kl_by_dimension = posterior.kl_by_dimension(prior, in_blocks[:, :MARGINAL_SAMPLES])
             marginals = [] if kl_by_dimension is None else [kl_by_dimension[0]]
             self.row_type = row_type(latent_size, bool(marginals))
             outputs = [log_likelihood, log_weights[0]]
-            feeds = [image] + of_posterior + place
+            feeds = [image] + of_posterior + place + [start]
             batch = [images, encoded.point(), *encoded.parameters]
             self._next_batch = self._session.make_callable(batch)
             self._first_chunk = self._session.make_callable(outputs + marginals, feeds)
@@ -177,8 +181,9 @@ class ImportanceSampler:
         for first in range(0, self._samples, self._chunk):
             if self._stop.is_set():
                 return None
-            count = min(self._chunk, self._samples - first)
-            feeds = (image, *of_posterior, number, first // _NOISE_BLOCK, count)
+            block, start = divmod(first, _NOISE_BLOCK)
+            count = min(max(self._chunk, _NOISE_BLOCK), self._samples - block * _NOISE_BLOCK)
+            feeds = (image, *of_posterior, number, block, count, start)
             chunk = self._later_chunk if first else self._first_chunk
             log_likelihood, log_weights, *marginals = chunk(*feeds)
             kl_by_dimension += marginals
@@ -192,6 +197,13 @@ class ImportanceSampler:
             kl_divergence = sums['log_ratio'] / self._samples
         reconstruction_loss = -sums['log_likelihood'] / self._samples
         return (estimate.result(), reconstruction_loss, kl_divergence, *kl_by_dimension, point)
+
+
+def _rounded_down(chunk: int) -> int:
+    """The largest multiple of a block, or else the largest divisor, of at most `chunk`."""
+    if chunk >= _NOISE_BLOCK:
+        return chunk // _NOISE_BLOCK * _NOISE_BLOCK
+    return max(size for size in range(1, chunk + 1) if _NOISE_BLOCK % size == 0)
 
 
 def _noise(seed: int, place: List[tf.Tensor], latent_size: int, blocks: int) -> tf.Tensor:

@@ -18,6 +18,8 @@ from trainer.settings.table import HParams
 
 # Smallest posterior scale: keeps log(scale) finite whatever the weights are.
 _SCALE_FLOOR = 1e-4
+# More than all the pictures of an evaluation show.
+_MOST_IN_PICTURES = 1000
 
 
 def encode(images: tf.Tensor, params: HParams) -> Posterior:
@@ -116,6 +118,15 @@ def expected_images(latents: tf.Tensor, params: HParams) -> tf.Tensor:
       latents: z, float32 `[n, latent_size]`.
     """
     return tf.reshape(decode(latents, params).mean(), [-1, *params.image_shape])
+
+
+def images_of_pictures(latents: tf.Tensor, params: HParams) -> tf.Tensor:
+    """As `expected_images`; large images one after the other, as many would need much memory."""
+    if params.images_at_once(_MOST_IN_PICTURES) == _MOST_IN_PICTURES:
+        return expected_images(latents, params)
+    return tf.map_fn(
+        lambda one: expected_images(one[tf.newaxis], params)[0], latents, parallel_iterations=1
+    )
 
 
 def predictions(images: tf.Tensor, prior: Prior, params: HParams) -> Dict[str, tf.Tensor]:

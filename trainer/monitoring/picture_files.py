@@ -39,21 +39,27 @@ def decode(latents: np.ndarray, checkpoint_path: str, params: HParams) -> np.nda
       The pixels' means, float32 `[n, rows, columns, channels]` in [0, 1].
     """
     build = functools.partial(vae.expected_images, params=params)
-    return _in_batches(build, [latents], checkpoint_path)
+    return _in_batches(build, [latents], checkpoint_path, params)
 
 
-def draw_from_prior(count: int, seed: int, checkpoint_path: str, params: HParams) -> np.ndarray:
-    """Decodes `count` draws from the prior; returns as `decode` does."""
+def draw_from_prior(
+    count: int, seed: int, checkpoint_path: str, params: HParams, as_levels: bool = False
+) -> np.ndarray:
+    """Decodes `count` draws from the prior; returns as `decode` does, or uint8 levels."""
 
     def build(noise: tf.Tensor, choice: tf.Tensor) -> tf.Tensor:
-        return vae.expected_images(vae.prior(params).sample(noise, choice), params)
+        images = vae.expected_images(vae.prior(params).sample(noise, choice), params)
+        return pictures.levels(images) if as_levels else images
 
     noise = pictures.prior_noise(count, seed, params)
-    return _in_batches(build, list(noise), checkpoint_path)
+    return _in_batches(build, list(noise), checkpoint_path, params)
 
 
 def _in_batches(
-    build: Callable[..., tf.Tensor], arrays: List[np.ndarray], checkpoint_path: str
+    build: Callable[..., tf.Tensor],
+    arrays: List[np.ndarray],
+    checkpoint_path: str,
+    params: HParams,
 ) -> np.ndarray:
     """Returns the images that `build` makes of float32 `arrays`, all `[n, ...]`."""
     with tf.Graph().as_default():
@@ -61,8 +67,9 @@ def _in_batches(
         images = build(*fed)
         with tf.Session() as session:
             weights.restore(session, checkpoint_path)
-            starts = range(0, len(arrays[0]), _BATCH)
-            feeds = [{x: a[i : i + _BATCH] for x, a in zip(fed, arrays)} for i in starts]
+            batch = params.images_at_once(_BATCH)
+            starts = range(0, len(arrays[0]), batch)
+            feeds = [{x: a[i : i + batch] for x, a in zip(fed, arrays)} for i in starts]
             decoded = [session.run(images, feed) for feed in feeds]
     return np.concatenate(decoded)
 
@@ -76,9 +83,9 @@ def write_new_images(
     write: Write = files.write_bytes,
 ) -> str:
     """Draws `count` images from the prior into one PNG grid; returns its path."""
-    images = draw_from_prior(count, seed, checkpoint_path, params)
+    images = draw_from_prior(count, seed, checkpoint_path, params, as_levels=True)
     with tf.Graph().as_default(), tf.Session() as session:
-        placeholder = tf.placeholder(tf.float32, (None,) + params.image_shape)
+        placeholder = tf.placeholder(tf.uint8, (None,) + params.image_shape)
         png = pictures.png(Picture(placeholder, pictures.square_columns(count)))
         return write(path, session.run(png, {placeholder: images}))
 
@@ -99,7 +106,7 @@ def write_pictures(
     with tf.Graph().as_default():
         placeholder = tf.placeholder(tf.float32, [None, params.rows, params.row_features])
         mean = vae.encode(placeholder, params).point()
-        decode_tensor = functools.partial(vae.expected_images, params=params)
+        decode_tensor = functools.partial(vae.images_of_pictures, params=params)
         of_name = pictures.of_validation(placeholder, mean, decode_tensor, params)
         pngs = {name: pictures.png(of_name[name]) for name in paths}
         with tf.Session() as session:
@@ -110,5 +117,6 @@ def write_pictures(
 
 
 def validation_images(data: PreparedDataset, params: HParams) -> np.ndarray:
-    """Returns the first validation images, at most a thousand, as the model sees them."""
-    return inputs.first_images(data, 'validation', _BATCH, params.binarization)
+    """Returns the first validation images, a thousand or less, as the model sees them."""
+    count = params.images_at_once(_BATCH)
+    return inputs.first_images(data, 'validation', count, params.binarization)

@@ -45,7 +45,7 @@ def write(
         are none; only the metadata has them.
     """
     folder = os.path.join(params.model_dir, FOLDER)
-    per_side = _SPRITE_SIDE // max(params.image_shape[:2])
+    per_side = max(1, _SPRITE_SIDE // max(params.image_shape[:2]))
     count = min(_MOST_POINTS, data.num_examples['validation'], per_side**2)
     means, sprite = _embed(checkpoint_path, data, count, params)
     files.write_bytes(os.path.join(folder, 'sprite.png'), sprite)
@@ -82,17 +82,19 @@ def _embed(
     checkpoint_path: str, data: PreparedDataset, count: int, params: HParams
 ) -> Tuple[np.ndarray, bytes]:
     """The posterior means of the images, and a sprite of them."""
+    batch = params.images_at_once(_BATCH)
     with tf.Graph().as_default():
-        dataset = inputs.eval_input_fn(data, 'validation', _BATCH, params.binarization, count)
+        dataset = inputs.eval_input_fn(data, 'validation', batch, params.binarization, count)
         images = dataset.make_one_shot_iterator().get_next()['images']
         mean = vae.encode(images, params).point()
-        all_images = tf.placeholder(tf.float32, (None,) + params.image_shape)
+        levels = pictures.levels(images)
+        all_images = tf.placeholder(tf.uint8, (None,) + params.image_shape)
         sprite = pictures.png(Picture(all_images, pictures.square_columns(count)))
         parts = []
         with tf.Session() as session:
             weights.restore(session, checkpoint_path)
-            for _ in range(-(-count // _BATCH)):
-                parts.append(session.run([images, mean]))
+            for _ in range(-(-count // batch)):
+                parts.append(session.run([levels, mean]))
             pixels, means = [np.concatenate(part) for part in zip(*parts)]
             shape = (count,) + params.image_shape
             return means, session.run(sprite, {all_images: pixels.reshape(shape)})

@@ -74,7 +74,7 @@ def model_fn(
         batch = towers.forward_in_towers(evaluated, tensors, towers.count(params))
         metrics = summaries.evaluation(batch, params)
         if params.save_summary_steps:
-            decode = functools.partial(vae.expected_images, params=params)
+            decode = functools.partial(vae.images_of_pictures, params=params)
             pictures.summaries(images, posterior.point(), prior, decode, params)
         loss = tf.reduce_mean(batch.negative_elbo)
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=metrics)
