@@ -25,7 +25,7 @@ MAY_IMPORT = {
     },
 }  # fmt: skip
 # base is free of TensorFlow, but for the files that TensorFlow reads and writes.
-MAY_LOAD_TENSORFLOW = {'base.files', 'base.image_files'}
+MAY_LOAD_TENSORFLOW = {'base.files', 'base.image_files', 'base.image_pixels'}
 
 
 @functools.lru_cache(maxsize=None)

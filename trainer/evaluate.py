@@ -73,18 +73,13 @@ def main(argv: List[str]) -> None:
     params = storage.trained(values.model_dir)
     checkpoint_path = chosen.find_checkpoint(values.model_dir, values.checkpoint)
     # In a process of its own: the first session of a process fixes the size of its thread pools.
-    data = prepare.prepare(
-        params.dataset,
-        values.data_dir or params.data_dir or None,
-        values.idx_dir or None,
-        separate_process=True,
-    )
+    data = prepare.of_run(params, values.data_dir, values.idx_dir, separate_process=True)
     in_split = data.num_examples[values.split]
     num_images = values.num_images or in_split
     if num_images > in_split:
         raise UserError(
             f'--num_images={num_images} must be at most {in_split:,}, the {values.split} images '
-            f'of {params.dataset}; 0 means all.'
+            f'of {params.data_name}; 0 means all.'
         )
     facts = estimate.describe(
         data,

@@ -73,7 +73,7 @@ def main(argv: list) -> None:
             path, values.num_images, values.seed, checkpoint_path, params, write
         )
     else:
-        data = prepare.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
+        data = prepare.of_run(params, idx_dir=values.idx_dir)
         images = picture_files.validation_images(data, params)
         picture_files.write_pictures(
             {picture_files.NAMES[mode]: path}, images, checkpoint_path, params, write

@@ -3,8 +3,9 @@
     ./scripts/predict --images=digits --export_dir=runs/mnist-z32/export/final/<timestamp>
     ./scripts/predict --images=a.png,b.png --url=http://localhost:8501/v1/models/vae
 
-The files go to the signature `reconstruct_png` as they are: a model of binary images takes levels
-of 128 and more as 1; transparent pixels are refused; EXIF orientation is not read. A file without
+The files go to the signature `reconstruct_png` as they are, BMP and GIF as PNG: a model of binary
+images takes levels of 128 and more as 1; transparent pixels are refused, or put on white where the
+model is of a source of your own; EXIF orientation is not read. A file without
 scores is named at the end, the code is then 1, and the others are kept.
 """
 
@@ -24,8 +25,8 @@ def define_flags() -> None:
     path_flags.define(
         'images',
         None,
-        'PNG or JPEG files, with commas between them, or a folder. A model of binary images takes '
-        'levels of 128 and more as 1.',
+        'PNG, JPEG, BMP or GIF files, with commas between them, or a folder. A model of binary '
+        'images takes levels of 128 and more as 1.',
         several=True,
         required=True,
     )

@@ -1,6 +1,5 @@
-"""Prepares a TFDS image dataset once: `python -m trainer.prepare_data --dataset=mnist`."""
+"""Prepares images once: `python -m trainer.prepare_data --dataset=mnist`, or `--source=FOLDER`."""
 
-import os
 from typing import List
 
 from absl import flags
@@ -12,22 +11,26 @@ from trainer.settings import command_line
 
 
 def main(argv: List[str]) -> None:
-    """Prepares the dataset that the flags name, says what it is and where."""
+    """Prepares the images that the flags name, says what they are and where."""
     del argv
     values = flags.FLAGS
-    prepared = prepare.prepare(values.dataset, values.data_dir, values.idx_dir)
+    params = command_line.of_images(values)
+    if params.source:
+        prepared = prepare.own(params)
+    else:
+        prepared = prepare.prepare(params.dataset, params.data_dir, params.idx_dir)
     print(
         '{} {}: {} train, {} validation and {} test images of {} in {}'.format(
             prepared.name,
-            prepared.version,
+            prepared.version or prepared.digest,
             *('{:,}'.format(prepared.num_examples[split]) for split in SPLITS),
             ' x '.join(map(str, prepared.image_shape)),
-            os.path.dirname(prepared.files['train']),
+            prepared.folder,
         )
     )
 
 
 if __name__ == '__main__':
-    command_line.define_flags(['dataset', 'data_dir', 'idx_dir'])
+    command_line.define_flags(command_line.OF_IMAGES)
     flags.adopt_module_key_flags(command_line)
     program.run(main)

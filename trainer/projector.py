@@ -23,7 +23,7 @@ def main(argv: List[str]) -> None:
     del argv
     values = flags.FLAGS
     params = chosen.trained_model(values.model_dir, values.data_dir)
-    data = prepare.prepare(params.dataset, params.data_dir or None, values.idx_dir or None)
+    data = prepare.of_run(params, idx_dir=values.idx_dir)
     read_labels = functools.partial(labels.labels, data, params)
     path = chosen.trained_checkpoint(values.model_dir)
     print(projector_files.write(path, data, read_labels, params))

@@ -1,5 +1,6 @@
 """Trains, evaluates, exports and draws: `python -m trainer.task`."""
 
+import dataclasses
 import os
 from typing import List
 
@@ -25,8 +26,9 @@ def main(argv: List[str]) -> None:
     del argv
     values = flags.FLAGS
     task = tf_config.join()
-    facts = prepare.dataset_facts(values.dataset, values.data_dir or None)
-    params = command_line.from_flags(values, facts.image_shape)
+    params = command_line.from_flags(values)
+    facts = prepare.facts(params)
+    params = dataclasses.replace(params, image_shape=facts.image_shape or params.image_shape)
     params = vertex.placed(params, bool(values.model_dir), os.environ)
     checks.check(params, facts.num_examples)
     report = vertex.metric_reporter(params, os.environ)

@@ -13,7 +13,7 @@ from trainer.data import prepare
 from trainer.settings import command_line, rules, table, wording
 from trainer.settings.table import HParams
 
-_NOT_TUNED = ('dataset', 'model_dir', 'data_dir', 'idx_dir')
+_NOT_TUNED = ('dataset', 'image_size', 'fit', 'channels', *table.paths())
 # A tenth of a millisecond each.
 _MOST_COMBINATIONS = 100000
 # Nothing is there: what a job will find is not on this machine.
@@ -83,17 +83,21 @@ def check_trials(parameters: Sequence[Dict[str, Any]], trainer: flags.FlagValues
       UserError: names the settings, and why.
     """
     metric = ''
+    num_examples = None
     try:
-        facts = prepare.dataset_facts(trainer.dataset, _NO_DATA_DIR)
+        job = command_line.from_flags(trainer)
+        if job.dataset:
+            facts = prepare.dataset_facts(job.dataset, _NO_DATA_DIR)
+            job = dataclasses.replace(job, image_shape=facts.image_shape)
+            num_examples = facts.num_examples
     except UserError as error:
         raise UserError(f'after --: {error}') from error
-    job = command_line.from_flags(trainer, facts.image_shape)
     first: List[Tuple[str, str]] = []
     for values in _combinations(parameters):
         params = dataclasses.replace(job, **values)
         trial = ' '.join(f'--{name}={value}' for name, value in values.items())
         try:
-            rules.check_settings(params, facts.num_examples)
+            rules.check_settings(params, num_examples)
         except UserError as error:
             where = f'--tune: a trial with {trial} would fail: ' if parameters else 'after --: '
             raise UserError(f'{where}{error}') from error

@@ -30,9 +30,9 @@ from tests.support.servers import serving, silent
 from trainer.base.errors import UserError
 from trainer.data import catalog, decoded_copy, inputs, prepare, tfds_downloads
 from trainer.data.dataset import SPLITS
-from trainer.data.dataset_folder import DatasetFolder
 from trainer.data.packages import SourceFailed
 from trainer.data.sources import NoSource
+from trainer.data.workplace import Workplace
 
 _VALIDATION = datasets.NUM_TRAIN // 12
 _COUNTS = {
@@ -153,7 +153,7 @@ def test_labels_do_not_reach_the_decoded_copy(mnist, data_dir, tmp_path):
 
 def test_prepared_data_is_used_without_source_or_tfds(data_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
-    monkeypatch.setattr(DatasetFolder, 'locked', None)
+    monkeypatch.setattr(Workplace, 'locked', None)
     assert prepare.prepare('mnist', data_dir).num_examples == _COUNTS
 
 

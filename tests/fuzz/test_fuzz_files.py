@@ -38,6 +38,7 @@ from trainer.data import (
     sources,
 )
 from trainer.data.dataset_folder import DatasetFolder
+from trainer.data.tfds_records import TfdsRecords
 from trainer.evaluation.partial_results import PartialResults
 from trainer.monitoring import animation, curves
 from trainer.monitoring.curves import Curve
@@ -305,7 +306,7 @@ def test_a_sidecar_says_what_was_decoded_or_is_refused(copy, changed, is_whole):
         changed = {k: facts['sha256'] if v == FACTS['sha256'] else v for k, v in changed.items()}
         changed = dict(facts if is_whole else {}, **changed)
     write(os.path.join(source.decoded, decoded_copy.SIDECAR), encoded(changed))
-    prepared, reason = decoded_copy.load(source.decoded, source)
+    prepared, reason = decoded_copy.load(source.decoded, TfdsRecords(source).facts())
     assert prepared == data if prepared is not None else is_one_sentence('sidecar: ' + reason)
     if prepared is not None:
         assert [type(side) for side in prepared.image_shape] == [int] * 3
@@ -318,14 +319,14 @@ def test_damage_of_a_decoded_copy_is_noticed(copy, data):
     source, prepared, facts = copy
     sidecar = os.path.join(source.decoded, decoded_copy.SIDECAR)
     write(sidecar, encoded(facts))
-    assert decoded_copy.load(source.decoded, source) == (prepared, '')
+    assert decoded_copy.load(source.decoded, TfdsRecords(source).facts()) == (prepared, '')
     path = data.draw(strategies.sampled_from([sidecar] + sorted(prepared.files.values())))
     with open(path, 'rb') as f:
         before = f.read()
     content = data.draw(damaged(before))
     try:
         write(path, content)
-        found, reason = decoded_copy.load(source.decoded, source)
+        found, reason = decoded_copy.load(source.decoded, TfdsRecords(source).facts())
         if found is None:
             assert reason and content != before
         else:
@@ -400,7 +401,7 @@ def test_damaged_records_are_named(records, tmp_path_factory, data):
     try:
         write(path, content)
         with pytest.raises(UserError) as error:
-            decoded_copy.write(records, target)
+            decoded_copy.write(TfdsRecords(records), target)
             assert content.startswith(before)
             raise UserError('nothing wrong with {}'.format(records.records))
         assert is_one_sentence(error.value, records.records)
@@ -416,7 +417,7 @@ def test_labels_of_damaged_records_are_left_out(records):
     path = os.path.join(records.records, name)
     with open(path, 'rb') as f:
         before = f.read()
-    prepared = mock.Mock(num_examples={'train': 44})
+    prepared = mock.Mock(num_examples={'train': 44}, digest='')
     params = HParams(dataset='colour_squares', data_dir=records.data_dir)
     assert len(labels.labels(prepared, params, 4)) == 4
     try:

@@ -1,6 +1,7 @@
 """Random and hostile values of every flag: taken within their range, or refused in one sentence."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import subprocess
@@ -139,7 +140,7 @@ def expected_number(row, text):
 
 def expected_path(row, text):
     """What the home folder makes of it, if it is a path; None where it has to be refused."""
-    if not row.name.endswith('_dir'):
+    if row.name not in settings_table.paths():
         return text
     if row.name == 'model_dir' and set(text) & set('*?[\\'):
         return None
@@ -192,8 +193,9 @@ def test_a_run_is_checked_before_anything_is_made(settings):
         assert is_one_sentence(refusal, *named), refusal
         return
     try:
-        facts = prepare.dataset_facts(values.dataset, values.data_dir or None)
-        params = command_line.from_flags(values, facts.image_shape)
+        params = command_line.from_flags(values)
+        facts = prepare.facts(params)
+        params = dataclasses.replace(params, image_shape=facts.image_shape or (28, 28, 1))
         checks.check(params, facts.num_examples)
     except UserError as error:
         assert is_one_sentence(str(error), *named), error

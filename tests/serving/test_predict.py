@@ -141,7 +141,9 @@ def test_batches_are_put_together_in_order(
     captured = capsys.readouterr()
     scores = [float(line.split()[0]) for line in captured.out.split('\n')[1:4]]
     np.testing.assert_allclose(scores, expected['negative_elbo'], atol=0.006)
-    assert 'left out what does not end in .png, .jpg or .jpeg: notes.txt' in captured.err
+    assert (
+        'left out what does not end in .png, .jpg, .jpeg, .bmp or .gif: notes.txt' in captured.err
+    )
 
 
 def strict_json(path):

@@ -20,7 +20,7 @@ from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.image import binarized_mnist as tfds_binarized_mnist
 from tensorflow_datasets.image import mnist as tfds_mnist
 
-from trainer.data import catalog, decoded_copy, prepare
+from trainer.data import catalog, prepare, tfds_records
 from trainer.data.dataset import PreparedDataset
 
 NUM_TRAIN, NUM_TEST = 240, 24
@@ -255,7 +255,7 @@ def main():
     if args.slow_at == 'records':
         tfds_mnist._extract_mnist_labels = slowly(tfds_mnist._extract_mnist_labels)
     elif args.slow_at == 'decoded':
-        decoded_copy._move_tail = slowly(decoded_copy._move_tail)
+        tfds_records._move_tail = slowly(tfds_records._move_tail)
     with small_mnist(args.idx_dir):
         print(prepare.prepare('mnist', args.data_dir, args.idx_dir).num_examples['train'])
 

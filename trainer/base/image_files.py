@@ -13,8 +13,10 @@ from trainer.base.errors import UserError
 
 # Of images of 0 and 1: the grey level from which on a pixel is 1.
 FIRST_LEVEL_OF_ONE = 128
-_ENDINGS = ('.png', '.jpg', '.jpeg')
-_LONGEST_SIDE = 8192  # Of what is decoded: a small file may claim to hold a billion pixels.
+ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.gif')
+_ENDINGS_TEXT = f'{", ".join(ENDINGS[:-1])} or {ENDINGS[-1]}'
+# Of what is decoded: a small file may claim to hold a billion pixels.
+LONGEST_SIDE = 8192
 
 
 def paths(text: str) -> List[str]:
@@ -28,14 +30,14 @@ def paths(text: str) -> List[str]:
             exists = tf.gfile.Exists(path)
         if tf.gfile.IsDirectory(path):
             names = sorted(tf.gfile.ListDirectory(path))
-            images = [name for name in names if name.lower().endswith(_ENDINGS)]
+            images = [name for name in names if name.lower().endswith(ENDINGS)]
             if not images:
-                raise UserError(f'--images={path} holds no file that ends in .png, .jpg or .jpeg.')
+                raise UserError(f'--images={path} holds no file that ends in {_ENDINGS_TEXT}.')
             found += [os.path.join(path, name) for name in images]
             others = [name for name in names if name not in images and not name.startswith('.')]
             if others:
                 listed = ', '.join(others[:5]) + (' and more' if len(others) > 5 else '')
-                say(f'{path}: left out what does not end in .png, .jpg or .jpeg: {listed}')
+                say(f'{path}: left out what does not end in {_ENDINGS_TEXT}: {listed}')
         elif exists:
             found.append(path)
         else:
@@ -57,7 +59,7 @@ def read(path: str) -> bytes:
     with _refusing(path), tf.gfile.GFile(path, 'rb') as f:
         content = f.read()
     rows, columns = claimed_size(content)
-    if max(rows, columns) > _LONGEST_SIDE:
+    if max(rows, columns) > LONGEST_SIDE:
         raise UserError(
             f'--images={path} holds {columns:,} x {rows:,} pixels by its header: give images of '
             "the model's size."

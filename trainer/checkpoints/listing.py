@@ -213,7 +213,7 @@ def how_to_go_on(params: HParams, images_are_bad: bool = False) -> str:
         f'(now {params.max_gradient_norm:g})'
     )
     if images_are_bad:
-        remedy = f'once the images of --dataset={params.dataset} are mended'
+        remedy = f'once the images of {params.data_flag} are mended'
     if path is None:
         return 'there is no checkpoint to go on from: start again, {}'.format(remedy)
     return f'the last good checkpoint is {path}: the same command goes on from it, best {remedy}'

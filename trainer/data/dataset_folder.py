@@ -1,20 +1,14 @@
 """The folder of a dataset: which dataset it is, what lies there, and how results get there."""
 
-import contextlib
 import dataclasses
-import fcntl
 import fnmatch
-import glob
 import os
 import re
-import shutil
-import tempfile
-from typing import Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 import tensorflow as tf
 
-from trainer.base import files, path_flags
-from trainer.base.console import say
+from trainer.base import path_flags
 from trainer.base.errors import UserError
 from trainer.data import tfds
 from trainer.data.catalog import FILE_DATASETS
@@ -55,10 +49,6 @@ class DatasetFolder:
         """The dataset as TFDS is asked for it."""
         return f'{self.name}:{self.version}'
 
-    @property
-    def is_remote(self) -> bool:
-        return '://' in self.data_dir
-
     def has_records(self) -> bool:
         """Whether TFDS's records are there; raises UserError where its folder is not whole."""
         if tf.gfile.Exists(os.path.join(self.records, 'dataset_info.json')):
@@ -81,49 +71,9 @@ class DatasetFolder:
         names = filter(pattern.fullmatch, tf.gfile.ListDirectory(self.records))
         return [os.path.join(self.records, name) for name in sorted(names)]
 
-    def is_writable(self) -> bool:
-        """Whether this process may write below the folder, or create it."""
-        if self.is_remote:
-            return True
-        folder = os.path.abspath(self.path)
-        while not os.path.exists(folder):
-            folder = os.path.dirname(folder)
-        return os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder's lock, which the kernel releases when the process dies."""
-        if self.is_remote:
-            yield
-            return
-        os.makedirs(self.path, exist_ok=True)
-        # Opened for reading only: the lock file may belong to another user of the same folder.
-        lock = os.open(os.path.join(self.path, '.prepare.lock'), os.O_RDONLY | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f'{self.name}: another process is preparing it; waiting for that.')
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
-
-    @contextlib.contextmanager
-    def work_folder(self) -> Iterator[str]:
-        """A folder on the file system of the results, gone at the end; call under the lock.
-
-        What a killed preparation left is removed: under the lock no one else can be using it.
-        """
-        parent = None if self.is_remote else self.path
-        if parent:
-            for old in glob.glob(os.path.join(glob.escape(parent), '.preparing-*')):
-                shutil.rmtree(old, ignore_errors=True)
-        work = tempfile.mkdtemp(prefix='.preparing-', dir=parent)
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+    @property
+    def is_remote(self) -> bool:
+        return '://' in self.data_dir
 
 
 def find(dataset: str, data_dir: Optional[str]) -> DatasetFolder:
@@ -166,17 +116,3 @@ def three_splits(counts: Mapping[str, int]) -> Dict[str, int]:
     train, validation = counts['train'], counts.get('validation', 0)
     taken = 0 if validation else train // _VALIDATION_DIVISOR
     return {'train': train - taken, 'validation': validation or taken, 'test': counts['test']}
-
-
-def publish(folder: str, target: str, last: str) -> None:
-    """Moves the finished `folder` to `target`, in one step on a local disk.
-
-    On gs:// the files are copied one by one, `last` at the end: its presence means all are there.
-    """
-    if '://' in target:
-        files.copy_tree(folder, target, last)
-        return
-    if os.path.exists(target):
-        # Readers of the old files keep them open; the work folder takes them away.
-        os.rename(target, os.path.join(os.path.dirname(folder), 'replaced'))
-    os.rename(folder, target)

@@ -1,23 +1,27 @@
 """The labels of a dataset's images, which the projector shows and nothing else uses."""
 
 import itertools
-from typing import List, Optional
+import os
+from typing import Any, List, Optional
 
 import tensorflow as tf
 from google.protobuf import message
 
+from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
 from trainer.data import dataset_folder
-from trainer.data.dataset import PreparedDataset
+from trainer.data.dataset import LABELS, PreparedDataset
 from trainer.settings.table import HParams
 
 
-def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[int]]:
-    """Reads the labels of the first `count` validation images from TFDS's records.
+def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[Any]]:
+    """Reads the labels of the first `count` validation images, from TFDS's records or beside them.
 
-    Returns None where there are none, or says that the records cannot be read.
+    Returns None where there are none, or says that they cannot be read.
     """
+    if data.digest:
+        return _own_labels(os.path.join(data.folder, LABELS), count)
     try:
         source = dataset_folder.find(params.dataset, params.data_dir or None)
         first, paths = 0, source.record_files('validation')
@@ -36,4 +40,13 @@ def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[
     except (UserError, tf.errors.OpError, message.DecodeError) as error:
         reason = first_line(error).rstrip('.')
         say(f"PROJECTOR: no labels, as TFDS's records cannot be read ({reason}).")
+        return None
+
+
+def _own_labels(path: str, count: int) -> Optional[List[Any]]:
+    try:
+        found = files.read_json(path)
+        return found and [str(label) for label in found[:count]]
+    except (UserError, tf.errors.OpError) as error:
+        say(f'PROJECTOR: no labels, as {first_line(error).rstrip(".")}.')
         return None

@@ -23,24 +23,106 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from trainer.base import child_process
+from trainer.base import child_process, errors
 from trainer.base.child_process import Died
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
-from trainer.data import dataset_folder, decoded_copy, sources, tfds, tfds_downloads
+from trainer.data import (
+    array_file,
+    dataset_folder,
+    decoded_copy,
+    own_images,
+    sources,
+    tfds,
+    tfds_downloads,
+    workplace,
+)
+from trainer.data.array_file import ArrayFile
 from trainer.data.catalog import FILE_DATASETS
 from trainer.data.dataset import DatasetFacts, PreparedDataset
 from trainer.data.dataset_folder import DatasetFolder
+from trainer.data.image_folder import ImageFolder
+from trainer.data.own_source import OwnSource, Preparation
 from trainer.data.sources import NoSource
+from trainer.data.tfds_records import TfdsRecords
+from trainer.data.workplace import Workplace
 from trainer.settings import table
+from trainer.settings.table import HParams
 
 
 def dataset_facts(dataset: str, data_dir: Optional[str] = None) -> DatasetFacts:
     """Checks a dataset's name and shape as `prepare` does, without network, creating nothing."""
-    found = dataset_folder.find(dataset, data_dir)
-    is_known = found.counts.get('train') and found.counts.get('test')
-    counts = dataset_folder.three_splits(found.counts) if is_known else None
-    return DatasetFacts(found.name, found.version, found.image_shape, counts)
+    return TfdsRecords(dataset_folder.find(dataset, data_dir)).facts()
+
+
+def facts(params: HParams) -> DatasetFacts:
+    """Checks the images that the settings name, without network, reading and creating nothing."""
+    if params.source:
+        return own_images.facts(params.source, lambda: _opened(params), params.data_dir)
+    return dataset_facts(params.dataset, params.data_dir or None)
+
+
+def own(params: HParams) -> PreparedDataset:
+    """Returns the images that `--source` names, prepared first where need be, on gs:// too.
+
+    Raises UserError where there are none, or they are of no use.
+    """
+    return own_images.prepare(params.source, lambda: _opened(params), params.data_dir)
+
+
+def _opened(params: HParams) -> OwnSource:
+    """Opens the source that the settings name; raises UserError where there is none."""
+    path, preparation = params.source, Preparation.of(params)
+    if '://' in path:
+        raise UserError(
+            f'--source={path}: images are read from local disks alone: give a local folder or '
+            'file, or what `python -m trainer.prepare_data --source=... --data_dir=...` printed '
+            'when it prepared them there.'
+        )
+    refused = f'--source={path} cannot be read'
+    with errors.turned((OSError,), lambda e: UserError(f'{refused} ({errors.reason(e)}).')):
+        if os.path.isdir(path):
+            return ImageFolder(path, preparation)
+        if not os.path.exists(path):
+            raise UserError(
+                f'--source={path}: there is no such file or folder: give a folder of images, or a '
+                '.npy or .npz file.'
+            )
+        if not path.endswith(array_file.ENDINGS):
+            raise UserError(
+                f'--source={path} is neither a folder nor a file that ends in .npy or .npz: give '
+                'one of these.'
+            )
+        return ArrayFile(path, preparation)
+
+
+def of_run(
+    params: HParams,
+    data_dir: str = '',
+    idx_dir: str = '',
+    *,
+    is_alone: bool = True,
+    separate_process: bool = False,
+) -> PreparedDataset:
+    """Returns the images that the settings of a run name, prepared first as `prepare` does.
+
+    Images of its own are not prepared on gs://, nor where the process is not alone, in a cluster.
+
+    Args:
+      data_dir: where it is now; '' for what the settings say.
+    """
+    data_dir = data_dir or params.data_dir
+    if not params.source:
+        folders = data_dir or None, idx_dir or None
+        return prepare(params.dataset, *folders, separate_process=separate_process)
+    return own_images.prepare(
+        params.source,
+        lambda: _opened(params),
+        data_dir,
+        digest=params.source_digest,
+        may_prepare=is_alone and '://' not in data_dir,
+        separate_process=separate_process,
+    )
 
 
 def prepare(
@@ -72,18 +154,19 @@ def prepare(
     """
     target = dataset_folder.find(dataset, data_dir)
     try:
-        prepared, reason = decoded_copy.load(target.decoded, target)
+        facts = TfdsRecords(target).facts()
+        prepared, reason = decoded_copy.load(target.decoded, facts)
         if prepared is not None:
             return prepared
         if reason:
             say(f"{target.name}: decoding {target.decoded} anew from TFDS's records: {reason}.")
         if idx_dir and not target.has_records():
             sources.check_folder(target.name, idx_dir)
-        if not target.is_writable():
+        if not _workplace(target).is_writable():
             return _temporary_copy(target)
         fill = _fill_in_child if separate_process else _fill
         fill(target, idx_dir or '', stall_seconds)
-        return decoded_copy.load_written(target.decoded, target)
+        return decoded_copy.load_written(target.decoded, facts)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f'--data_dir={target.data_dir}: cannot prepare {target.name} there '
@@ -112,7 +195,7 @@ def static_mnist(
         reason = '--idx_dir names other files'
     elif not may_download:
         reason = f'it is not prepared in --data_dir={target.data_dir}'
-    elif not target.is_writable():
+    elif not _workplace(target).is_writable():
         reason = f'--data_dir={target.data_dir} cannot be written'
     else:
         try:
@@ -125,6 +208,10 @@ def static_mnist(
         'of the grey levels.'
     )
     return 'mnist'
+
+
+def _workplace(target: DatasetFolder) -> Workplace:
+    return Workplace(target.path, target.name)
 
 
 def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
@@ -144,14 +231,15 @@ def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) ->
 
 def _fill(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
     """Prepares whatever is missing, unless another process did while we waited for the lock."""
-    with target.locked(), target.work_folder() as work:
-        if decoded_copy.load(target.decoded, target)[0] is not None:
+    source, place = TfdsRecords(target), _workplace(target)
+    with place.locked(), place.work_folder() as work:
+        if decoded_copy.load(target.decoded, source.facts())[0] is not None:
             return
         if not target.has_records():
             _make_records(target, idx_dir, work, stall_seconds)
         decoded = os.path.join(work, 'decoded')
-        decoded_copy.write(target, decoded)
-        dataset_folder.publish(decoded, target.decoded, decoded_copy.SIDECAR)
+        decoded_copy.seal(decoded, decoded_copy.write(source, decoded))
+        workplace.publish(decoded, target.decoded, decoded_copy.SIDECAR)
 
 
 def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds: float) -> None:
@@ -190,7 +278,7 @@ def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds:
             f'--dataset={target.dataset}: TFDS could not prepare it in '
             f'--data_dir={target.data_dir} ({reason}).'
         ) from error
-    dataset_folder.publish(builder.data_dir, target.records, 'dataset_info.json')
+    workplace.publish(builder.data_dir, target.records, 'dataset_info.json')
 
 
 def _say_when_downloaded(builder: Any, name: str) -> None:
@@ -217,5 +305,6 @@ def _temporary_copy(source: DatasetFolder) -> PreparedDataset:
     where = f'{source.data_dir} cannot be written, so the decoded images go to {parent}'
     say(f'{source.name}: {where} until this process ends.')
     folder = os.path.join(parent, source.version)
-    decoded_copy.write(source, folder)
-    return decoded_copy.load_written(folder, source)
+    records = TfdsRecords(source)
+    decoded_copy.seal(folder, decoded_copy.write(records, folder))
+    return decoded_copy.load_written(folder, records.facts())

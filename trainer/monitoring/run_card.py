@@ -79,7 +79,7 @@ def _final_tag(split: str, name: str) -> str:
 
 def _settings(params: HParams) -> Dict[str, Any]:
     """Every setting but the folders: those are the run's name already, or the machine's."""
-    names = [row.name for row in table.settings() if not row.name.endswith('_dir')]
+    names = [row.name for row in table.settings() if row.name not in table.paths()]
     return {name: getattr(params, name) for name in names}
 
 

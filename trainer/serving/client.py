@@ -8,7 +8,7 @@ import numpy as np
 import requests
 import tensorflow as tf
 
-from trainer.base import files, image_files
+from trainer.base import files, image_files, image_pixels
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
 
@@ -107,10 +107,12 @@ def answers_to(paths: List[str], predict: Predict) -> List[Answer]:
     readable, contents = [], []
     for number, path in enumerate(paths):
         try:
-            contents.append(image_files.read(path))
+            contents.append(image_pixels.as_png(image_files.read(path)))
             readable.append(number)
         except UserError as error:
             answers[number] = Answer(path, error=str(error))
+        except (OSError, ValueError) as error:
+            answers[number] = Answer(path, error=f'--images={path}: {first_line(error)}')
     try:
         outputs = predict(contents) if contents else {}
     except Refused as error:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from trainer.checkpoints import best_model
 from trainer.settings import wording
-from trainer.settings.table import LIKELIHOODS, PRIORS, HParams
+from trainer.settings.table import LIKELIHOODS, PRIORS, HParams, paths
 
 
 def model_card(
@@ -32,9 +32,9 @@ def model_card(
     reader = tf.train.load_checkpoint(checkpoint_path)
     step = reader.get_tensor(tf.GraphKeys.GLOBAL_STEP)
     settings = {name: getattr(params, name) for name in params.__dataclass_fields__}
-    settings = {name: value for name, value in settings.items() if not name.endswith('_dir')}
+    settings = {name: value for name, value in settings.items() if name not in paths()}
     return _CARD.format(
-        dataset=params.dataset,
+        dataset=params.data_name,
         shape=' x '.join(str(side) for side in params.image_shape),
         latent_size=params.latent_size,
         step=int(step),

@@ -6,10 +6,11 @@ for each bad example: the outputs are marked, not the inputs, because other runt
 clamp, and a NaN may leave them as a plausible number.
 """
 
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple
 
 import tensorflow as tf
 
+from trainer.base import image_pixels
 from trainer.base.image_files import FIRST_LEVEL_OF_ONE
 from trainer.model import vae
 from trainer.model.priors import Prior
@@ -72,8 +73,9 @@ def build_signatures(params: HParams, prior: Prior) -> Dict[str, Signature]:
       the draws, else what they are away from a component's mean. It is a signature of its
       own because TF Serving and TF 2 have no optional inputs.
     * `reconstruct_png`: `image_bytes`, strings `[n]`, each an encoded PNG or JPEG image of the
-      model's size without transparent pixels -> as `serving_default`. Of binarised models a level
-      of 128 or more is a 1. What EXIF data say of a photograph's orientation is not read.
+      model's size without transparent pixels -> as `serving_default`. A model of a user's own
+      images puts those on white, and takes any size where it resized its training images. Of
+      binarised models a level of 128 or more is a 1. EXIF orientation is not read.
     * `interpolate`: `images`, `steps` an int32 scalar -> `interpolations` `[n - 1, steps, ...]`:
       from each image to the next, decoded from equidistant points on the line between their means.
       (tf2onnx 1.17 fails where an output has an input's name.)
@@ -136,7 +138,7 @@ def _reconstruct_png(prior: Prior, params: HParams) -> Signature:
     image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
 
     def decode_one(content: tf.Tensor) -> tf.Tensor:
-        pixels = _decoded_file(content, params.image_shape)
+        pixels = _decoded_file(content, params)
         if params.is_binarised:
             values = tf.cast(pixels >= FIRST_LEVEL_OF_ONE, tf.float32)
         else:
@@ -149,28 +151,29 @@ def _reconstruct_png(prior: Prior, params: HParams) -> Signature:
     return Signature({'image_bytes': image_bytes}, outputs)
 
 
-def _decoded_file(content: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
-    """Decodes a scalar string, a PNG or JPEG file; asserts shape and opacity.
+def _decoded_file(content: tf.Tensor, params: HParams) -> tf.Tensor:
+    """Decodes a scalar string, a PNG or JPEG file, as the training images were decoded.
 
-    Transparent pixels are refused, as no background is right for all: black ink would be gone on
-    MNIST's black one, and what colour lies below them is the drawing program's choice.
+    TFDS's images are as they are: other sizes are refused, and transparent pixels too, as no
+    background is right for all: black ink would be gone on MNIST's black one, and what colour lies
+    below them is the drawing program's choice. A user's own have been put on white, and resized
+    where the run was told to.
     """
-    # Numbers, because tf2onnx 1.17 ends at strings that are not UTF-8.
-    start = tf.strings.substr(tf.strings.join([content, '    ']), 0, 4)
-    start = tf.decode_raw(start, tf.uint8)
-    is_png = tf.reduce_all(tf.equal(start, list(b'\x89PNG')))
-    is_jpeg = tf.reduce_all(tf.equal(start[:3], list(b'\xff\xd8\xff')))
     # Runtimes differ in what else they decode, such as GIF and BMP.
-    is_known = tf.logical_or(is_png, is_jpeg)
+    starts = [image_pixels.starts_with(content, start) for start in (b'\x89PNG', b'\xff\xd8\xff')]
+    is_known = tf.logical_or(*starts)
     content = _asserted(content, is_known, 'image_bytes must hold PNG or JPEG files')
+    if params.source_digest:
+        return _of_own_kind(content, params)
     # It reads JPEG too, and turns colours into grey levels where one channel is wanted.
-    pixels = tf.image.decode_png(content, channels=image_shape[2])
-    content = _asserted(
-        content,
-        tf.reduce_all(tf.equal(tf.shape(pixels), image_shape)),
-        'image_bytes must hold images of {} x {} pixels'.format(*image_shape[:2]),
+    pixels = tf.image.decode_png(content, channels=params.image_shape[2])
+    pixels = _of_size(pixels, params)
+    # Only with four channels is a colour that stands for transparency one.
+    is_opaque = tf.cond(
+        starts[0],
+        lambda: image_pixels.is_opaque_png(tf.image.decode_png(content, channels=4), content),
+        lambda: tf.constant(True),
     )
-    is_opaque = tf.cond(is_png, lambda: _is_opaque(content), lambda: tf.constant(True))
     return _asserted(
         pixels,
         is_opaque,
@@ -179,14 +182,20 @@ def _decoded_file(content: tf.Tensor, image_shape: Sequence[int]) -> tf.Tensor:
     )
 
 
-def _is_opaque(png: tf.Tensor) -> tf.Tensor:
-    # Only with four channels is a colour that stands for transparency one. TensorFlow's decoder
-    # fills the alpha of a file of 1, 2 or 4 bits that has none with 1, 3 or 15.
-    alpha = tf.cast(tf.image.decode_png(png, channels=4)[:, :, 3], tf.int32)
-    bits = tf.cast(tf.decode_raw(tf.strings.substr(png, 24, 1), tf.uint8), tf.int32)
-    filler = tf.minimum(tf.bitwise.left_shift(1, bits) - 1, 255)
-    opaque = [tf.reduce_all(tf.equal(alpha, value)) for value in (255, filler)]
-    return tf.logical_or(*opaque)
+def _of_own_kind(content: tf.Tensor, params: HParams) -> tf.Tensor:
+    rows, columns, channels = params.image_shape
+    pixels = image_pixels.of_file(content, channels)
+    if params.image_size:
+        return image_pixels.fitted(pixels[tf.newaxis], [rows, columns], params.fit)[0]
+    return _of_size(pixels, params)
+
+
+def _of_size(pixels: tf.Tensor, params: HParams) -> tf.Tensor:
+    return _asserted(
+        pixels,
+        tf.reduce_all(tf.equal(tf.shape(pixels), params.image_shape)),
+        'image_bytes must hold images of {} x {} pixels'.format(*params.image_shape),
+    )
 
 
 def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signature:

@@ -3,13 +3,17 @@
 import dataclasses
 import math
 import os
-from typing import Any, Iterable, Optional, Tuple
+from typing import Any, Iterable, Optional
 
 from absl import flags
 
 from trainer.base import path_flags
-from trainer.settings import table
+from trainer.base.errors import UserError
+from trainer.settings import rules, table
 from trainer.settings.table import HParams, Range
+
+# The flags that say which images, and where they are prepared.
+OF_IMAGES = ('dataset', 'source', 'image_size', 'fit', 'channels', 'data_dir', 'idx_dir')
 
 
 class _NumberParser(flags.ArgumentParser):
@@ -45,7 +49,7 @@ def define_flags(
         if choices:
             flags.DEFINE_enum(name, default, choices, text, flag_values=flag_values)
         elif allowed is None:
-            define = path_flags.define if name.endswith('_dir') else flags.DEFINE_string
+            define = path_flags.define if name in table.paths() else flags.DEFINE_string
             define(name, default, text, flag_values=flag_values)
         else:
             parser, serializer = _NumberParser(type(default), allowed), flags.ArgumentSerializer()
@@ -58,10 +62,32 @@ def define_flags_of_run(names: Iterable[str] = ()) -> None:
     define_flags(names)
 
 
-def from_flags(flag_values: flags.FlagValues, image_shape: Tuple[int, int, int]) -> HParams:
-    """Makes the table from parsed flags and the dataset's `image_shape`."""
-    values = {row.name: getattr(flag_values, row.name) for row in table.settings()}
-    hparams = HParams(image_shape=image_shape, **values)
-    dataset = hparams.dataset.replace('*', 'x')  # TensorFlow would take it for a pattern.
-    default = os.path.join('runs', '{}-z{}'.format(dataset, hparams.latent_size))
-    return dataclasses.replace(hparams, model_dir=hparams.model_dir or default)
+def of_images(flag_values: flags.FlagValues) -> HParams:
+    """Makes a table of the flags that name images, or of all that are defined, and checks it.
+
+    Raises UserError where both `--dataset` and `--source` name images, or others do not fit.
+    """
+    names = [row.name for row in table.settings() if row.name in flag_values]
+    values = {name: getattr(flag_values, name) for name in names}
+    if values['source']:
+        if flag_values['dataset'].present:
+            raise UserError(
+                '--dataset={dataset} and --source={source} both name images: give one.'.format(
+                    **values
+                )
+            )
+        values['dataset'] = ''
+    params = HParams(**values)
+    rules.check_images(params)
+    return params
+
+
+def from_flags(flag_values: flags.FlagValues) -> HParams:
+    """Makes the table from parsed flags; `image_shape` is MNIST's until the data is known.
+
+    Raises UserError as `of_images` does.
+    """
+    params = of_images(flag_values)
+    name = params.data_name.replace('*', 'x')  # TensorFlow would take it for a pattern.
+    default = os.path.join('runs', '{}-z{}'.format(name, params.latent_size))
+    return dataclasses.replace(params, model_dir=params.model_dir or default)

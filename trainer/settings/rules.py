@@ -1,6 +1,7 @@
 """Which settings make no sense together, or with a dataset."""
 
-from typing import Dict, Optional
+import re
+from typing import Dict, Optional, Tuple
 
 from trainer.base.errors import UserError
 from trainer.settings import table
@@ -13,7 +14,44 @@ def check_consistent(params: HParams) -> None:
     Raises:
       UserError: names the two settings, and why.
     """
-    for text, is_wrong in _contradictions(params).items():
+    check_images(params)
+    _refuse(_contradictions(params))
+
+
+def parsed_size(text: str) -> Optional[Tuple[int, int]]:
+    """Reads `--image_size`, (rows, columns); None of ''. Raises UserError for what is no size."""
+    if not text:
+        return None
+    match = re.fullmatch(r'(\d{1,4})x(\d{1,4})', text)
+    rows, columns = map(int, match.groups()) if match else (0, 0)
+    if rows not in table.SIZE or columns not in table.SIZE:
+        raise UserError(
+            f'--image_size={text}: give ROWSxCOLUMNS, as 28x28, each a whole number {table.SIZE}.'
+        )
+    return rows, columns
+
+
+def check_images(params: HParams) -> None:
+    """Refuses flags of images that make no sense together; raises UserError."""
+    parsed_size(params.image_size)
+    _refuse(
+        {
+            '--image_size, --fit and --channels need --source: the images of '
+            f'{params.data_flag} are taken as they are.': (
+                not params.source
+                and (params.image_size, params.fit, params.channels) != ('', 'stretch', 'auto')
+            ),
+            f'--fit={params.fit} needs --image_size.': params.fit == 'pad'
+            and not params.image_size,
+            f'--idx_dir={params.idx_dir} is of --dataset: leave it away with --source.': (
+                bool(params.source and params.idx_dir)
+            ),
+        }
+    )
+
+
+def _refuse(contradictions: Dict[str, bool]) -> None:
+    for text, is_wrong in contradictions.items():
         if is_wrong:
             raise UserError(text)
 
@@ -77,7 +115,7 @@ def check_settings(params: HParams, num_examples: Optional[Dict[str, int]]) -> N
     if params.batch_size > train:
         raise UserError(
             f'--batch_size={params.batch_size} must be at most {train:,}, the training images of '
-            f'{params.dataset}.'
+            f'{params.data_name}.'
         )
     check_consistent(params)
     # No contradiction in a file: a run may be begun with few steps, to go on later.
@@ -89,5 +127,5 @@ def check_settings(params: HParams, num_examples: Optional[Dict[str, int]]) -> N
     if num_examples and params.prior == 'vamp' and params.prior_components > train:
         raise UserError(
             f'--prior_components={params.prior_components} must be at most {train:,}, the '
-            f'training images of {params.dataset}: pseudo-inputs start from them.'
+            f'training images of {params.data_name}: pseudo-inputs start from them.'
         )

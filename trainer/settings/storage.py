@@ -73,6 +73,8 @@ def _check_values(hparams: HParams) -> None:
             good = type(value) is str and terminal.is_text(value) and value in (choices or [value])
         if not good:
             raise UserError(f'{row.name} cannot be {value!r:.100}')
+    if type(hparams.source_digest) is not str or not terminal.is_text(hparams.source_digest):
+        raise UserError(f'source_digest cannot be {hparams.source_digest!r:.100}')
     shape = hparams.image_shape
     if len(shape) != 3 or not all(type(side) is int and side in table.SIZE for side in shape):
         raise UserError(f'image_shape cannot be {shape!r:.100}')
@@ -130,8 +132,7 @@ def of_finished(params: HParams, recorded: HParams) -> HParams:
 
     Folders, and what only the final work goes by, are those of `params`.
     """
-    names = [row.name for row in table.settings() if row.name.endswith('_dir')]
-    values = {name: getattr(params, name) for name in (*names, *_FINAL_WORK)}
+    values = {name: getattr(params, name) for name in (*table.paths(), *_FINAL_WORK)}
     return dataclasses.replace(recorded, **values)
 
 
@@ -143,7 +144,12 @@ def check_resumable(hparams: HParams, recorded: HParams) -> None:
     """
     new, old = map(dataclasses.asdict, (with_recorded_dataset(hparams, recorded), recorded))
     fixed = [row.name for row in dataclasses.fields(HParams) if row.metadata['fixed']]
-    differences = [f'--{x}={new[x]} (was {old[x]})' for x in fixed if new[x] != old[x]]
+    if new['source'] and not new['source_digest']:  # Only the preparation tells which images.
+        fixed = [name for name in fixed if name not in ('image_shape', 'source_digest')]
+    words = {'source_digest': '--source of other images: '}
+    differences = [
+        f'{words.get(x, f"--{x}=")}{new[x]} (was {old[x]})' for x in fixed if new[x] != old[x]
+    ]
     if differences:
         raise UserError(
             f'--model_dir={hparams.model_dir} holds a run with other settings: '

@@ -7,6 +7,8 @@ The table is the single source of each setting's name, default, range and help t
 import dataclasses
 import functools
 import math
+import os
+import re
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
 # Larochelle's binary MNIST, as TFDS calls it.
@@ -90,6 +92,12 @@ def _setting(
 _free = functools.partial(_setting, fixed=False)
 
 
+def _path(default: str, text: str) -> Any:
+    """A row that is a file or a folder of this machine, in no way a property of the model."""
+    row = _free(default, text)
+    return dataclasses.field(default=default, metadata=dict(row.metadata, is_path=True))
+
+
 COUNT, STEPS = Range(1, 10**9), Range(0, 10**9)
 SIZE = Range(1, 8192)
 # Within these, Adam's step along finite gradients leaves finite weights and moments in single
@@ -105,6 +113,20 @@ class HParams:
 
     # What is modelled.
     dataset: str = _setting('mnist', 'TFDS image dataset of one size.')
+    image_size: str = _setting(
+        '', 'ROWSxCOLUMNS, as 28x28, that all images of --source are resized to.'
+    )
+    fit: str = _setting(
+        'stretch',
+        'How --image_size resizes: by stretching the sides, or by keeping their ratio and padding '
+        'with white.',
+        choices=('stretch', 'pad'),
+    )
+    channels: str = _setting(
+        'auto',
+        'Channels of the images of --source: 1 for grey, 3 for colour. auto: 1 if all are grey.',
+        choices=('auto', '1', '3'),
+    )
     binarization: str = _setting(
         'none',
         'What the model sees of a pixel. none: its grey level. static: 0 or 1, drawn once with the '
@@ -184,13 +206,18 @@ class HParams:
     )
 
     # Where and how it runs: free to differ when a run is resumed.
-    model_dir: str = _free(
+    model_dir: str = _path(
         '',
         'Folder of checkpoints, event files, exports and pictures; a run that finds its own '
         'checkpoint there goes on from it. Default: runs/<dataset>-z<latent_size>.',
     )
-    data_dir: str = _free('', "Folder of prepared TFDS datasets. Default: TFDS's own.")
-    idx_dir: str = _free(
+    source: str = _path(
+        '',
+        'Images of your own, in place of --dataset: a folder of PNG, JPEG, BMP and GIF files, a '
+        '.npy or .npz file, or the folder of such images once prepared.',
+    )
+    data_dir: str = _path('', "Folder of prepared images. Default: TFDS's own.")
+    idx_dir: str = _path(
         '',
         'Folder with the files of the dataset (the four IDX files of mnist and fashion_mnist), raw '
         'or .gz, or folders of them; from these it is prepared instead of from the network.',
@@ -238,10 +265,21 @@ class HParams:
         Range(0, 1024),
     )
 
-    # Taken from the dataset, not a flag: (rows, columns, channels).
+    # Taken from the dataset, no flags: (rows, columns, channels); which images of --source.
     image_shape: Tuple[int, int, int] = dataclasses.field(
         default=(28, 28, 1), metadata={'range': None, 'fixed': True}
     )
+    source_digest: str = dataclasses.field(default='', metadata={'range': None, 'fixed': True})
+
+    @property
+    def data_name(self) -> str:
+        """What people call the images."""
+        return self.dataset or name_of_source(self.source)
+
+    @property
+    def data_flag(self) -> str:
+        """The flag that names the images."""
+        return f'--dataset={self.dataset}' if self.dataset else f'--source={self.source}'
 
     @property
     def rows(self) -> int:
@@ -297,6 +335,17 @@ class HParams:
 def settings() -> List[dataclasses.Field]:
     """The rows of the table that a user may set, in order."""
     return [row for row in dataclasses.fields(HParams) if 'help' in row.metadata]
+
+
+def paths() -> List[str]:
+    """The names of the settings that are files or folders."""
+    return [row.name for row in settings() if row.metadata.get('is_path')]
+
+
+def name_of_source(path: str) -> str:
+    """What people call the images at a path: a word that can be part of a folder's name."""
+    name = os.path.splitext(os.path.basename(path.rstrip('/')))[0]
+    return re.sub(r'[^\w.-]+', '-', name).strip('-.') or 'images'
 
 
 def is_binary(dataset: str) -> bool:

@@ -28,7 +28,7 @@ def start(params: HParams) -> None:
         verb = f'Resuming {params.model_dir} at step {step:,}, going'
         say(
             f'{verb if step else "Training " + params.model_dir} to step {params.max_steps:,} on '
-            f'{params.dataset} ({wording.data_convention(params)}): batches of '
+            f'{params.data_name} ({wording.data_convention(params)}): batches of '
             f'{params.batch_size} on {towers.count(params)} thread(s), '
             f'{optimizer.schedule_text(params)}.'
         )

@@ -110,8 +110,13 @@ def settle(params: HParams, task: Task = LOCAL) -> Tuple[HParams, PreparedDatase
     """
     params = settle_dataset(params, task)
     # Prepared in a process of its own, as its sessions ask for other thread pools.
-    folders = params.data_dir or None, params.idx_dir or None
-    data = prepare.prepare(params.dataset, *folders, separate_process=True)
+    recorded = checks.recorded_settings(params.model_dir)
+    if recorded is not None and params.source and not os.path.exists(params.source):
+        params = dataclasses.replace(params, source_digest=recorded.source_digest)
+    data = prepare.of_run(
+        params, idx_dir=params.idx_dir, is_alone=task == LOCAL, separate_process=True
+    )
+    params = dataclasses.replace(params, image_shape=data.image_shape, source_digest=data.digest)
     checks.check(params, data.num_examples)
     return params, data
 

@@ -1,0 +1,249 @@
+"""An array file of NumPy, .npy or .npz, as a source of images."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+import tensorflow as tf
+
+from trainer.base import errors, image_pixels
+from trainer.base.console import ImageProgress
+from trainer.base.errors import UserError, first_line
+from trainer.data import own_source
+from trainer.data.dataset import SPLITS, Written
+from trainer.data.own_source import OwnSource, Preparation
+
+ENDINGS = ('.npy', '.npz')
+_BYTES_AT_ONCE = 1 << 24
+_NAMES = {'train': ('x_train',), 'validation': ('x_validation', 'x_val'), 'test': ('x_test',)}
+
+
+class _Header(NamedTuple):
+    """What an array says of itself."""
+
+    shape: Tuple[int, ...]
+    dtype: np.dtype
+
+
+class _Rows(NamedTuple):
+    """Rows of an array of the file; `name` is that of a .npz, '' of a .npy."""
+
+    name: str
+    numbers: np.ndarray
+
+
+class ArrayFile(OwnSource):
+    """Images in arrays `[n, rows, columns]` or `[n, rows, columns, 1 or 3]`.
+
+    They are uint8, or floats in [0, 1], whose precision is kept. A .npz holds `x_train` and
+    `x_test`, as Keras has them, or one array of images. Of one array, and for a split without one,
+    images are taken by hash of their number. Nothing is unpickled. `y_train` and the like, if
+    there, are labels for the projector alone.
+    """
+
+    def __init__(self, path: str, preparation: Preparation):
+        super().__init__(path, preparation)
+        self._status = _status(path)
+        with self._refusing():
+            self._headers = dict(_headers(path))
+        self._splits = self._split()
+        self._names = list(dict.fromkeys(rows.name for rows in self._splits.values()))
+        self._check_headers()
+
+    def seen(self) -> Any:
+        return self._status
+
+    def counts(self) -> Dict[str, int]:
+        return {split: len(self._splits[split].numbers) for split in SPLITS}
+
+    def image_shape(self) -> Tuple[int, int, int]:
+        rows, columns, *channels = self._headers[self._names[0]].shape[1:]
+        rows, columns = self.preparation.size or (rows, columns)
+        return rows, columns, self.preparation.channels or (channels or [1])[0]
+
+    def labels(self) -> Optional[List[Any]]:
+        name, numbers = self._splits['validation']
+        header = self._headers.get('y' + name[1:]) if name else None
+        if header is None or header.dtype.hasobject or len(header.shape) != 1:
+            return None
+        with self._refusing(), tempfile.TemporaryDirectory() as folder:
+            return _opened(self.path, 'y' + name[1:], folder)[numbers].tolist()
+
+    def write_splits(self, folder: str) -> Written:
+        """Writes the images; raises UserError where values are none of a grey level."""
+        dtype, highest = self._dtype(), 0
+        progress = ImageProgress(sum(self.counts().values()), 0)
+        done = 0
+        with self._refusing(), tempfile.TemporaryDirectory(dir=folder) as work:
+            arrays = {name: _opened(self.path, name, work) for name in self._names}
+            prepared = self._preparer()
+            for split, rows in self._splits.items():
+                with open(os.path.join(folder, f'{split}.{dtype}'), 'wb') as f:
+                    for numbers, block in _blocks(arrays[rows.name], rows.numbers):
+                        self._check_values(rows.name, numbers, block)
+                        highest = max(highest, block.max())
+                        f.write(prepared(block.astype(dtype)).tobytes())
+                        done += len(block)
+                        progress.show(done, 'copying ' + self.name, 1, 'images')
+        progress.close()
+        if _status(self.path) != self._status:
+            raise self.changed()
+        if dtype == 'uint8' and highest <= 1:
+            raise self._wrong(
+                f'holds no number above {highest}: are these black and white? Then save 255 times '
+                'the array. Or grey levels in [0, 1]? Then save floats'
+            )
+        return Written(self.image_shape(), self.counts(), dtype)
+
+    def _refusing(self) -> Any:
+        return errors.turned(
+            (ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error),
+            lambda error: self._wrong(f'cannot be read as arrays ({first_line(error)})'),
+        )
+
+    def _wrong(self, reason: str, name: str = '') -> UserError:
+        array = f' (array {name})' if name else ''
+        return UserError(f'{self.flag}{array} {reason}. Nothing was prepared.')
+
+    def _split(self) -> Dict[str, _Rows]:
+        named = {
+            split: next(name for name in names if name in self._headers)
+            for split, names in _NAMES.items()
+            if set(names) & set(self._headers)
+        }
+        if not {'train', 'test'} <= set(named):
+            images = [name for name in self._headers if not name.startswith('y')]
+            if len(images) != 1:
+                raise self._wrong(
+                    f'holds the arrays {errors.some(sorted(self._headers), 9) or "none"}: give '
+                    'x_train and x_test, or one array of images'
+                )
+            named = {'train': images[0]}
+        train = named.pop('train')
+        missing = tuple(split for split in SPLITS if split not in named)
+        hashes = own_source.hashes_of_numbers(self._count(train))
+        taken = own_source.splits_by_hash(hashes, missing)
+        rows = {split: _Rows(name, np.arange(self._count(name))) for split, name in named.items()}
+        rows.update({split: _Rows(train, numbers) for split, numbers in taken.items()})
+        return {split: rows[split] for split in SPLITS}
+
+    def _count(self, name: str) -> int:
+        return self._headers[name].shape[0] if self._headers[name].shape else 0
+
+    def _check_headers(self) -> None:
+        """Refuses arrays that hold no images of one size and kind."""
+        for name in self._names:
+            shape, dtype = self._headers[name]
+            if len(shape) not in (3, 4) or (shape[3:] or (1,))[0] not in (1, 3) or 0 in shape:
+                raise self._wrong(
+                    f'has the shape {shape}: give [n, rows, columns], or a last axis of 1 or 3 '
+                    'channels more',
+                    name,
+                )
+            if dtype.kind == 'b':
+                raise self._wrong(
+                    'is of true and false: are these black and white images? Then save '
+                    "255 * array.astype('uint8')",
+                    name,
+                )
+            if dtype != np.uint8 and dtype.kind != 'f':
+                raise self._wrong(
+                    f'is of {dtype}: give uint8, from 0 to 255, or floats in [0, 1]', name
+                )
+        if (
+            len(
+                {(shape[1:], dtype) for shape, dtype in map(self._headers.__getitem__, self._names)}
+            )
+            > 1
+        ):
+            raise self._wrong(
+                f'holds images of several sizes or types in {" and ".join(self._names)}: make them '
+                'the same'
+            )
+
+    def _dtype(self) -> str:
+        return 'uint8' if self._headers[self._names[0]].dtype == np.uint8 else 'float32'
+
+    def _check_values(self, name: str, numbers: np.ndarray, block: np.ndarray) -> None:
+        if block.dtype == np.uint8:
+            return
+        with np.errstate(invalid='ignore'):
+            good = np.logical_and(block >= 0, block <= 1)  # False for NaN too.
+        if not good.all():
+            bad = np.argwhere(~good)[0]
+            value = block[tuple(bad)]
+            raise self._wrong(
+                f'has {value:g} in image {numbers[bad[0]]:,}, which is no grey level in [0, 1]: '
+                'save floats in [0, 1], or uint8 from 0 to 255',
+                name,
+            )
+
+    def _preparer(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Returns what makes the prepared images of a block of pixels."""
+        rows, columns, *channels = self._headers[self._names[0]].shape[1:]
+        shape = (rows, columns, (channels or [1])[0])
+        if shape == self.image_shape():
+            return lambda block: block
+        with tf.Graph().as_default():
+            block = tf.placeholder(self._dtype(), [None, *shape])
+            pixels = image_pixels.with_channels(block, self.image_shape()[2])
+            if self.preparation.size is not None:
+                pixels = image_pixels.fitted(pixels, self.preparation.size, self.preparation.fit)
+            session = tf.Session(config=tf.ConfigProto(device_count={'GPU': 0}))
+        return lambda images: session.run(pixels, {block: images.reshape(-1, *shape)})
+
+
+def _blocks(array: np.ndarray, numbers: np.ndarray) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+    """Yields some rows' numbers and the rows, until all are through."""
+    at_once = max(1, _BYTES_AT_ONCE // max(1, array[0].nbytes))
+    for start in range(0, len(numbers), at_once):
+        some = numbers[start : start + at_once]
+        yield some, array[some]
+
+
+def _status(path: str) -> Optional[Tuple[int, int]]:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _headers(path: str) -> Iterator[Tuple[str, _Header]]:
+    """Yields the arrays of a file, by name."""
+    if path.endswith('.npy'):
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+        yield '', _Header(array.shape, array.dtype)
+        return
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            if member.endswith('.npy'):
+                with archive.open(member) as f:
+                    yield member[:-4], _header(f)
+
+
+def _header(f: Any) -> _Header:
+    version = np.lib.format.read_magic(f)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f'an array of format {version}')
+    read = np.lib.format.read_array_header_1_0
+    if version == (2, 0):
+        read = np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(f)
+    return _Header(shape, dtype)
+
+
+def _opened(path: str, name: str, work: str) -> np.ndarray:
+    """Memory-maps an array; one of a .npz is unpacked into the folder `work` first."""
+    if path.endswith('.npy'):
+        return np.load(path, mmap_mode='r', allow_pickle=False)
+    unpacked = os.path.join(work, f'{len(os.listdir(work))}.npy')
+    with zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
+        f = stack.enter_context(archive.open(name + '.npy'))
+        shutil.copyfileobj(f, stack.enter_context(open(unpacked, 'wb')), 1 << 20)
+    return np.load(unpacked, mmap_mode='r', allow_pickle=False)
