@@ -10,6 +10,7 @@ setup(
     python_requires='>=3.7,<3.8',
     install_requires=[
         'absl-py',
+        'Pillow<=9.5.0',  # the last for Python 3.7; BMP and GIF files of own images
         'numpy<1.17',  # TensorFlow 1.14 prints a dozen FutureWarnings with later ones
         'tensorflow==1.14.0',
         'tensorflow-datasets==1.2.0',

