@@ -17,7 +17,7 @@ from scripts.benchmark import __main__ as benchmark
 from scripts.clients import __main__ as clients
 from scripts.maintain import audit
 from tests.fuzz.test_fuzz_flags import PROGRAMS, SCRIPTS, TABLES, defined_by, is_one_sentence
-from tests.support import datasets, users
+from tests.support import datasets, own, users
 from tests.support.paths import OLD_RUN
 from trainer import prepare_data, task
 from trainer.base import image_files, path_flags
@@ -43,6 +43,7 @@ WORKS = {
     'data': {'folder', 'space', 'bracket', 'unicode'},
     'idx': {'space', 'bracket', 'unicode'},
     'images': {'file', 'folder', 'space', 'bracket', 'unicode'},
+    'pictures': {'space', 'bracket', 'unicode'},
     'new run': {'folder', 'space', 'unicode'},
     'new folder': {'folder', 'space', 'bracket', 'unicode'},
     'new file': {'file', 'space', 'bracket', 'unicode'},
@@ -51,13 +52,13 @@ WORKS = {
 DATA = {'data_dir': 'data', 'idx_dir': 'idx'}
 READ = {'model_dir': 'run', **DATA}
 FLAGS = {
-    'task': {'model_dir': 'new run', **DATA},
+    'task': {'model_dir': 'new run', 'source': 'pictures', **DATA},
     'evaluate': {**READ, 'checkpoint': 'checkpoint', 'output': 'new file'},
     'generate': {**READ, 'output': 'new file'},
     'export': {'model_dir': 'run', 'checkpoint': 'checkpoint', 'flat_dir': 'new run'},
     'predict': {'images': 'images', 'export_dir': 'export', 'output': 'new folder'},
     'projector': READ,
-    'prepare_data': DATA,
+    'prepare_data': {'source': 'pictures', **DATA},
     'benchmark': {
         'data_dir': 'data', 'json': 'new file', 'plot': 'new file', 'torch_env': 'new folder',
         'clients_env': 'new folder',
@@ -97,6 +98,7 @@ class World:
     idx: str
     export: str
     images: str
+    pictures: str
 
     @property
     def checkpoint(self):
@@ -139,12 +141,13 @@ def train_nothing(*arguments, **named):
 def world():
     """A run and files of data; not in pytest's own folders, which no other user may enter."""
     root = os.path.realpath(tempfile.mkdtemp())
-    names = ('run', 'data', 'idx', 'export', 'images')
+    names = ('run', 'data', 'idx', 'export', 'images', 'pictures')
     found = World(root, *(os.path.join(root, name) for name in names))
     shutil.copytree(OLD_RUN, found.run)
     datasets.write_idx(found.idx)
     os.mkdir(found.images)
     write_png(found.images + '/0.png')
+    own.write_folder(found.pictures, own.pictures(120))
     permit(root)
     prepare = prepare_module.prepare
 
@@ -200,6 +203,10 @@ def arguments_of(program, name, value, world, root):
         del given['output']  # It would say which files have no scores.
     if name == 'idx_dir':
         given['data_dir'] = root + '/empty'
+    elif name == 'source':
+        given.update(data_dir=root + '/prepared', batch_size=50)
+        if program == 'prepare_data':
+            del given['batch_size']
     elif name == 'data_dir' and 'idx_dir' in FLAGS[program]:
         given['idx_dir'] = world.idx
     if name == 'onnx':
@@ -226,7 +233,7 @@ def place(kind, program, name, world, root):
         os.mkdir(os.path.dirname(path))
     source = {
         'run': world.run, 'checkpoint': world.run, 'data': world.data, 'idx': world.idx,
-        'images': world.images + '/0.png', 'export': world.export,
+        'images': world.images + '/0.png', 'export': world.export, 'pictures': world.pictures,
     }.get(role)  # fmt: skip
     if source and kind in ('space', 'bracket', 'unicode', 'no permission'):
         os.symlink(source, path)

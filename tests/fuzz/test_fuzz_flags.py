@@ -81,7 +81,7 @@ def defined_by(define):
 
 
 def define_prepare_data():
-    command_line.define_flags(['dataset', 'data_dir', 'idx_dir'])
+    command_line.define_flags(command_line.OF_IMAGES)
 
 
 PROGRAMS = {
