@@ -83,19 +83,20 @@ def _setting(
     allowed: Optional[Range] = None,
     choices: Optional[Collection[str]] = None,
     fixed: bool = True,
+    is_path: bool = False,
 ) -> Any:
     """A row of the table; a `fixed` setting may not differ when a run is resumed."""
-    metadata = {'help': text, 'range': allowed, 'fixed': fixed, 'choices': choices}
-    return dataclasses.field(default=default, metadata=metadata)
+    facts = {'help': text, 'range': allowed, 'choices': choices}
+    return dataclasses.field(
+        default=default, metadata={**facts, 'fixed': fixed, 'is_path': is_path}
+    )
 
 
 _free = functools.partial(_setting, fixed=False)
 
 
-def _path(default: str, text: str) -> Any:
-    """A row that is a file or a folder of this machine, in no way a property of the model."""
-    row = _free(default, text)
-    return dataclasses.field(default=default, metadata=dict(row.metadata, is_path=True))
+# Files and folders of this machine, in no way a property of the model.
+_path = functools.partial(_free, is_path=True)
 
 
 COUNT, STEPS = Range(1, 10**9), Range(0, 10**9)
@@ -113,9 +114,7 @@ class HParams:
 
     # What is modelled.
     dataset: str = _setting('mnist', 'TFDS image dataset of one size.')
-    image_size: str = _setting(
-        '', 'ROWSxCOLUMNS, as 28x28, that all images of --source are resized to.'
-    )
+    image_size: str = _setting('', 'ROWSxCOLUMNS, as 28x28: size that images of --source get.')
     fit: str = _setting(
         'stretch',
         'How --image_size resizes: by stretching the sides, or by keeping their ratio and padding '
@@ -254,9 +253,7 @@ class HParams:
         Range(1, 10000),
     )
     exports_to_keep: int = _free(5, 'Exports of best models that are kept, the newest ones.', COUNT)
-    num_images: int = _free(
-        100, 'Images drawn from the prior into new_images.png.', Range(1, 10000)
-    )
+    num_images: int = _free(100, 'Images drawn from the prior, new_images.png.', Range(1, 10000))
     num_threads: int = _free(
         0,
         'Threads of a training step: the batch is cut into that many parts, computed in '
@@ -339,7 +336,7 @@ def settings() -> List[dataclasses.Field]:
 
 def paths() -> List[str]:
     """The names of the settings that are files or folders."""
-    return [row.name for row in settings() if row.metadata.get('is_path')]
+    return [row.name for row in settings() if row.metadata['is_path']]
 
 
 def name_of_source(path: str) -> str:
