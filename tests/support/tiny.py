@@ -17,7 +17,7 @@ from trainer.training import run
 from trainer.training.best_exporter import BestExporter
 from trainer.training.progress import TrainingProgress
 
-FACTS = DatasetFacts('tiny', '1.0.0', (8, 4, 3), {'train': 50, 'validation': 10, 'test': 10})
+FACTS = DatasetFacts('tiny', '1.0.0', (4, 8, 3), {'train': 50, 'validation': 10, 'test': 10})
 
 
 def write_data(folder):
@@ -25,15 +25,15 @@ def write_data(folder):
     paths = {}
     for split, count in FACTS.num_examples.items():
         paths[split] = str(folder / split)
-        random.randint(0, 256, [count, 8, 4, 3]).astype(np.uint8).tofile(paths[split])
-    return PreparedDataset('tiny', '1.0.0', (8, 4, 3), paths, FACTS.num_examples)
+        random.randint(0, 256, [count, 4, 8, 3]).astype(np.uint8).tofile(paths[split])
+    return PreparedDataset('tiny', '1.0.0', (4, 8, 3), paths, FACTS.num_examples)
 
 
 def params_in(folder, **changes):
     small = HParams(
-        dataset='tiny', image_shape=(8, 4, 3), latent_size=2, lstm_units=4, decoder_units=8,
+        dataset='tiny', image_shape=(4, 8, 3), latent_size=2, lstm_units=4, decoder_units=8,
         decoder_channels=2, batch_size=20, max_steps=6, warmup_steps=2, save_checkpoints_steps=3,
-        num_threads=1, model_dir=str(folder),
+        save_summary_steps=0, num_threads=1, model_dir=str(folder),
     )  # fmt: skip
     return dataclasses.replace(small, **changes)
 

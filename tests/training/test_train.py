@@ -1,9 +1,12 @@
 """Training in this process: repetition, resumption, and what is refused."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -31,6 +34,17 @@ from trainer.training.hooks import PseudoInputsHook
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
     return tiny.write_data(tmp_path_factory.mktemp('data'))
+
+
+@pytest.fixture(scope='module')
+def finished(data, tmp_path_factory):
+    """The settings of a run with summaries, its variables, and what it showed a terminal."""
+    params = params_in(tmp_path_factory.mktemp('finished'), save_summary_steps=2)
+    shown = io.StringIO()
+    terminal = mock.patch.object(console, '_has_terminal', lambda: True)
+    with terminal, contextlib.redirect_stderr(shown):
+        variables, _ = trained(data, params)
+    return params, variables, shown.getvalue()
 
 
 def assert_same(one, other):
@@ -154,9 +168,9 @@ def test_an_importance_weighted_bound_is_evaluated_as_it_is_trained(data, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_finished_run_trains_no_further(data, tmp_path):
-    before, _ = trained(data, params_in(tmp_path))
-    after, progress = trained(data, params_in(tmp_path))
+def test_a_finished_run_trains_no_further(data, finished):
+    params, before, _ = finished
+    after, progress = trained(data, params)
     assert progress.first_step is None
     assert_same(before, after)
 
@@ -174,9 +188,8 @@ def test_a_new_run_does_not_inherit_the_best_of_one_whose_checkpoints_are_gone(d
 
 
 @pytest.mark.slow
-def test_evaluations_come_with_each_checkpoint_and_write_pictures_once(data, tmp_path):
-    params = params_in(tmp_path)
-    trained(data, params)
+def test_evaluations_come_with_each_checkpoint_and_write_pictures_once(finished):
+    params, _, _ = finished
     events = []
     for name in tf.gfile.Glob(os.path.join(params.model_dir, 'eval_validation', 'events*')):
         events += [
@@ -193,9 +206,8 @@ def test_evaluations_come_with_each_checkpoint_and_write_pictures_once(data, tmp
 
 
 @pytest.mark.slow
-def test_training_summaries_hold_the_promised_scalars(data, tmp_path):
-    params = params_in(tmp_path, save_summary_steps=2)
-    trained(data, params)
+def test_training_summaries_hold_the_promised_scalars(finished):
+    params, _, _ = finished
     tags = set()
     for name in tf.gfile.Glob(os.path.join(params.model_dir, 'events*')):
         for event in tf.train.summary_iterator(name):
@@ -209,10 +221,9 @@ def test_training_summaries_hold_the_promised_scalars(data, tmp_path):
 
 @pytest.mark.slow
 def test_final_evaluation_is_the_mean_over_all_images_of_each_split(
-    data, tmp_path, monkeypatch, capsys
+    data, finished, monkeypatch, capsys
 ):
-    params = params_in(tmp_path)
-    trained(data, params)
+    params = dataclasses.replace(finished[0], save_summary_steps=0)
     estimator = run.make_estimator(params)
     checkpoint_path = tf.train.latest_checkpoint(params.model_dir)
     by_split = dict.fromkeys(SPLITS, estimator)
@@ -272,10 +283,8 @@ def test_a_run_on_a_colour_dataset_of_tfds_leaves_every_artifact(tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_a_terminal_shows_a_bar_with_loss_rate_and_time_left(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(console, '_has_terminal', lambda: True)
-    trained(data, params_in(tmp_path))
-    last = capsys.readouterr().err.split('\r')[-1]
+def test_a_terminal_shows_a_bar_with_loss_rate_and_time_left(finished):
+    last = finished[2].split('\r')[-1]
     assert re.search(
         r'step 6/6 100% \|.*\| negative ELBO [\d.]+ nats, \d+ examples/s, 00:00 left', last
     )
