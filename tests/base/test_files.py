@@ -31,7 +31,7 @@ _OTHER_WAYS = {
 
 def test_a_reader_sees_one_value_or_the_other(tmp_path):
     path = str(tmp_path / 'value.json')
-    values = [{'value': [number] * 50000} for number in range(2)]
+    values = [{'value': [number] * 1000} for number in range(2)]
     files.write_json(path, values[0])
     done = threading.Event()
 
