@@ -42,13 +42,16 @@ class Sphere(Prior, kind='sphere'):
         return self.radius * tf.nn.l2_normalize(noise, axis=-1)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp('sphere')
     patch = pytest.MonkeyPatch()
     patch.setitem(table.PRIORS, 'sphere', table.PriorFacts(False, False))
     data = tiny.write_data(folder)
-    params = tiny.params_in(folder / 'run', prior='sphere', max_steps=10, save_checkpoints_steps=10)
+    params = tiny.params_in(folder / 'run', prior='sphere', latent_size=3, save_checkpoints_steps=6)
     patch.setattr(run.prepare, 'prepare', lambda *_, **__: data)
     yield params, data, run.run(params)
     patch.undo()
@@ -56,7 +59,7 @@ def trained(tmp_path_factory):
 
 def test_it_trains_and_evaluates(trained):
     params, data, record = trained
-    assert record['global_step'] == 10
+    assert record['global_step'] == 6
     for split in ('train', 'validation', 'test'):
         losses = record[split]
         assert math.isfinite(losses['negative_elbo'])
@@ -85,7 +88,7 @@ def test_it_is_drawn_from_and_exported(trained):
     with tf.Graph().as_default(), tf.Session() as session:
         graph = tf.saved_model.load(session, ['serve'], folder)
         signature = graph.signature_def['serving_default']
-        feed = {signature.inputs['images'].name: np.zeros([2, 8, 4, 3], np.float32)}
+        feed = {signature.inputs['images'].name: np.zeros([2, 4, 8, 3], np.float32)}
         fetches = {name: info.name for name, info in signature.outputs.items()}
         answer = session.run(fetches, feed)
     np.testing.assert_allclose(
