@@ -51,6 +51,23 @@ def prepared_mnist(mnist_data_dir):
     return prepare.prepare('mnist', mnist_data_dir)
 
 
+@pytest.fixture(scope='session')
+def small_mnist_data_dir(tmp_path_factory):
+    """A data folder in which mnist is 264 images, which a run evaluates in no time."""
+    from tests.support import datasets  # Registers datasets, for those that ask for them alone.
+
+    folder = tmp_path_factory.mktemp('small-mnist')
+    idx_dir, data_dir = datasets.write_idx(folder / 'idx'), str(folder / 'data')
+    # A process of its own, for the thread pools of this one.
+    subprocess.run(
+        [sys.executable, '-m', 'tests.support.datasets', idx_dir, data_dir],
+        check=True,
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+    )
+    return data_dir
+
+
 @pytest.fixture
 def own_graph():
     """A default graph of the test's own, with a seed and a global step."""

@@ -235,12 +235,14 @@ def test_a_cluster_that_refuses_to_run_ends_with_its_code():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('evaluator', ['--evaluator', '--noevaluator'])
-def test_a_real_cluster_stops_early_and_leaves_everything(evaluator, mnist_data_dir, tmp_path):
+@pytest.mark.parametrize('workers, evaluator', [(2, '--evaluator'), (1, '--noevaluator')])
+def test_a_real_cluster_stops_early_and_leaves_everything(
+    workers, evaluator, small_mnist_data_dir, tmp_path
+):
     """A learning rate that changes no weight: the first evaluation stays the best."""
     command = [sys.executable, os.path.join(ROOT, 'scripts', 'train_cluster.py')]
-    command += ['--workers=2', '--ps=1', evaluator, '--'] + [
-        '--model_dir={}'.format(tmp_path), '--data_dir=' + mnist_data_dir, '--num_threads=1',
+    command += ['--workers={}'.format(workers), '--ps=1', evaluator, '--'] + [
+        '--model_dir={}'.format(tmp_path), '--data_dir=' + small_mnist_data_dir, '--num_threads=1',
         '--max_steps=1000000', '--save_checkpoints_steps=300', '--early_stopping_patience=2',
         '--learning_rate=1e-30', '--latent_size=2', '--lstm_units=8', '--decoder_units=8',
         '--decoder_channels=2', '--evaluation_samples=1',

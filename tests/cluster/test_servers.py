@@ -119,13 +119,22 @@ def test_a_port_that_is_taken_at_the_last_moment_is_named_too(tmp_path):
             tf.train.Server(config.cluster_spec, job_name='chief', task_index=0)
 
 
+# A training that says sooner than after half a minute whom it waits for.
+IMPATIENT = """
+import runpy
+from trainer.cluster.lookout import Lookout
+Lookout.__init__.__defaults__ = (3.0,)
+runpy.run_module('trainer.task', None, '__main__', True)
+"""
+
+
 class Process:
     """One task of a cluster on this machine, with a small model."""
 
     def __init__(self, kind, hosts, data_dir, folder, *arguments):
         config = {'cluster': hosts, 'task': {'type': kind, 'index': 0}}
         self.log = str(folder / (kind + '.log'))
-        command = [sys.executable, '-m', 'trainer.task', '--data_dir=' + data_dir] + [
+        command = [sys.executable, '-c', IMPATIENT, '--data_dir=' + data_dir] + [
             '--model_dir={}'.format(folder / 'run'), '--num_threads=1', '--latent_size=2',
             '--lstm_units=4', '--decoder_units=4', '--decoder_channels=2', *arguments,
         ]  # fmt: skip
@@ -162,11 +171,11 @@ class Process:
 
 
 @pytest.fixture
-def start(mnist_data_dir, tmp_path):
+def start(small_mnist_data_dir, tmp_path):
     started = []
 
     def one(kind, hosts, *arguments):
-        started.append(Process(kind, hosts, mnist_data_dir, tmp_path, *arguments))
+        started.append(Process(kind, hosts, small_mnist_data_dir, tmp_path, *arguments))
         return started[-1]
 
     yield one

@@ -25,7 +25,7 @@ STEPS = 300
 SETTINGS = [
     '--max_steps={}'.format(STEPS), '--save_checkpoints_steps=100', '--lstm_units=32',
     '--latent_size=2', '--decoder_units=64', '--decoder_channels=8', '--learning_rate=0.01',
-    '--warmup_steps=20',
+    '--warmup_steps=20', '--evaluation_samples=1',
 ]  # fmt: skip
 
 

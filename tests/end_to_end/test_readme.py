@@ -144,11 +144,11 @@ def words_to_run(command):
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory, mnist_data_dir):
+def folder(tmp_path_factory, small_mnist_data_dir):
     """A folder as a user has it after the first page: with data, images, and this project."""
     folder = tmp_path_factory.mktemp('reader')
     (folder / 'home').mkdir()
-    (folder / 'home' / 'tensorflow_datasets').symlink_to(mnist_data_dir)
+    (folder / 'home' / 'tensorflow_datasets').symlink_to(small_mnist_data_dir)
     for name in ('scripts', 'trainer', 'tests'):
         (folder / name).symlink_to(os.path.join(ROOT, name))
     (folder / 'downloads' / 'mnist').mkdir(parents=True)

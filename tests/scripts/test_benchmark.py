@@ -22,6 +22,7 @@ from scripts.clients import environment
 from tests.support import datasets
 from trainer.base import cores, figures
 from trainer.base.errors import UserError
+from trainer.data import prepare
 from trainer.settings.table import HParams
 from trainer.training import model_fn, towers
 
@@ -268,10 +269,15 @@ def test_results_are_json(tmp_path):
     assert json.loads(json.dumps(record))['cores'] >= 1
 
 
+@pytest.fixture(scope='module')
+def small_mnist(small_mnist_data_dir):
+    return prepare.prepare('mnist', small_mnist_data_dir)
+
+
 @pytest.mark.slow
-def test_processes_of_tensorflow_run_the_steps_they_are_told(prepared_mnist, tmp_path):
+def test_processes_of_tensorflow_run_the_steps_they_are_told(small_mnist, tmp_path):
     params = HParams(model_dir=str(tmp_path / 'model'))
-    trainings.train(params.model_dir, data_dir=data_dir_of(prepared_mnist), max_steps=1)
+    trainings.train(params.model_dir, data_dir=data_dir_of(small_mnist), max_steps=1)
     small = HParams(batch_size=8, lstm_units=4, model_dir=str(tmp_path / 'estimator'))
     tables = comparisons.COMPARISONS.values()
     started = {
@@ -282,7 +288,7 @@ def test_processes_of_tensorflow_run_the_steps_they_are_told(prepared_mnist, tmp
         if ':' not in name and name != 'trainer.task'
     }
     for name, settings in started.items():
-        process = timed_process.start(name, settings, prepared_mnist)
+        process = timed_process.start(name, settings, small_mnist)
         answer = process.take_turn(3)
         process.close()
         assert len(answer['milliseconds']) == 3, name
@@ -291,9 +297,9 @@ def test_processes_of_tensorflow_run_the_steps_they_are_told(prepared_mnist, tmp
 
 
 @pytest.mark.slow
-def test_startup_ends_with_the_first_step(prepared_mnist, tmp_path):
-    params = HParams(model_dir=str(tmp_path / 'run'), data_dir=data_dir_of(prepared_mnist))
-    starter = functools.partial(timed_process.start, 'trainer.task', params, prepared_mnist)
+def test_startup_ends_with_the_first_step(small_mnist, tmp_path):
+    params = HParams(model_dir=str(tmp_path / 'run'), data_dir=data_dir_of(small_mnist))
+    starter = functools.partial(timed_process.start, 'trainer.task', params, small_mnist)
     answer = timed_process.FirstStep(starter).take_turn(1)
     assert answer['milliseconds'][0] > 1e3 * 0.1
     assert answer['cpu_seconds'] > 0.1

@@ -27,10 +27,10 @@ def test_an_unknown_row_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_is_what_its_commands_left_and_is_not_made_twice(mnist_data_dir, tmp_path):
+def test_a_row_is_what_its_commands_left_and_is_not_made_twice(small_mnist_data_dir, tmp_path):
     arguments = [
         '--results_dir={}'.format(tmp_path), '--only=dynamic-50-vamp', '--max_steps=3',
-        '--importance_samples=2', '--data_dir=' + mnist_data_dir,
+        '--importance_samples=2', '--data_dir=' + small_mnist_data_dir,
     ]  # fmt: skip
     first, second = [reproduce(*arguments) for _ in range(2)]
     assert first.stderr.count('dynamic-50-vamp: python -m trainer.') == 2
