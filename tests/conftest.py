@@ -14,11 +14,27 @@ _STEERING = ('AIP_', 'CLOUD_ML_', 'CLUSTER_SPEC', 'MATPLOTLIBRC', 'MPL', 'PYTHON
 _KEPT = ('PYTHONPATH', 'VAE_PYTHON', 'VAE_TEST_DATA', 'VAE_VENV')
 for _name in [name for name in os.environ if name.startswith(_STEERING) and name not in _KEPT]:
     del os.environ[_name]
+# To compile all modules of an environment takes longer than a test that makes one uses it.
+os.environ['PIP_COMPILE'] = '0'
 
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from trainer.data import prepare  # noqa: E402
+
+# A free process takes the next file: of what takes minutes, nothing may come last.
+_FIRST = (
+    'end_to_end/test_readme.py', 'scripts/test_clients.py', 'faults/test_faults.py',
+    'end_to_end/test_end_to_end.py', 'training/test_train.py', 'scripts/test_benchmark.py',
+    'cluster/test_gcs.py', 'monitoring/test_tensorboard.py', 'cluster/test_cluster.py',
+    'fuzz/test_fuzz_files.py', 'training/test_ending.py', 'data/test_prepare_data.py',
+    'scripts/test_scripts_run.py', 'scripts/test_cloud_files.py',
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    first = [os.path.join(ROOT, 'tests', *name.split('/')) for name in _FIRST]
+    items.sort(key=lambda item: first.index(item.fspath) if item.fspath in first else len(first))
 
 
 @pytest.fixture(scope='session')
