@@ -837,7 +837,7 @@ def test_killed_preparation_is_repaired_by_the_next_start(mnist, tmp_path):
 
 
 @pytest.mark.slow
-def test_separate_process(mnist, data_dir, monkeypatch):
+def test_separate_process(mnist, data_dir, monkeypatch, capfd):
     """The child knows the real MNIST only, but needs no sources to decode records.
 
     Semaphores need a /dev/shm that can be written, and so are not to be had everywhere.
@@ -850,6 +850,7 @@ def test_separate_process(mnist, data_dir, monkeypatch):
     shutil.rmtree(os.path.join(data_dir, 'mnist', '3.0.0-decoded'))
     prepared = prepare.prepare('mnist', data_dir, separate_process=True)
     assert prepared.num_examples == _COUNTS
+    assert 'Warning' not in capfd.readouterr().err  # Of what the process leaves behind.
     _harm(glob.glob(os.path.join(data_dir, 'mnist/3.0.0/mnist-train.tfrecord*'))[0], 'changed')
     shutil.rmtree(os.path.join(data_dir, 'mnist', '3.0.0-decoded'))
     with pytest.raises(UserError, match='records of the train split are broken'):

@@ -3,6 +3,7 @@
 import collections
 import os
 import sys
+import threading
 import time
 from typing import Deque, Optional, Tuple
 
@@ -10,6 +11,9 @@ import tqdm
 
 from trainer.base.errors import without_secrets
 
+# tqdm's own lock is for several processes: a semaphore, which some have no /dev/shm for, and of
+# which Python warns where a process ends without taking it away.
+tqdm.tqdm.set_lock(threading.RLock())
 SECONDS_BETWEEN_LINES = 10.0
 _RECENT_SECONDS = 30.0
 
