@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 from tests.fuzz.test_fuzz_flags import SCRIPTS, TABLES, defined_by
-from tests.support import readmes
+from tests.support import own, readmes
 from tests.support.cloud_checks import load_script
 from tests.support.paths import ROOT
 from trainer.base import image_files
@@ -28,8 +28,11 @@ from trainer.settings import command_line, rules, table
 # What stands for a program says what it was given.
 _STAND_INS = ''.join(
     name + r"() { printf '%s\0' " + name + r' "$@" END; }' + '\n'
-    for name in ('scripts_run', 'scripts_serve', 'scripts_predict', 'python', 'curl')
-)
+    for name in (
+        'scripts_run', 'scripts_serve', 'scripts_predict', 'python', 'python3', 'curl', 'apt-get',
+        'dpkg-deb',
+    )
+)  # fmt: skip
 _TINY = [
     '--max_steps=4', '--save_checkpoints_steps=4', '--warmup_steps=1', '--lstm_units=8',
     '--decoder_units=16', '--decoder_channels=4', '--prior_components=4', '--evaluation_samples=1',
@@ -67,6 +70,9 @@ ELSEWHERE = {
 CANNOT = {
     'pytest': 'it would start itself',
     '.ci/run': 'it would start itself',
+    'apt-get': 'it downloads a package; pictures of the same kind stand for its icons',
+    'dpkg-deb': 'it unpacks that package',
+    'python3': 'it needs scikit-learn; an array of the same shape stands for its digits',
     'scripts/maintain/lock.py': 'it asks the registry for every package',
     'scripts/maintain/schemas.py': 'it downloads packages of some 100 MB',
     'scripts/maintain/screenshot_tensorboard': 'it needs a browser',
@@ -152,6 +158,8 @@ def folder(tmp_path_factory, small_mnist_data_dir):
     for name in ('scripts', 'trainer', 'tests'):
         (folder / name).symlink_to(os.path.join(ROOT, name))
     (folder / 'downloads' / 'mnist').mkdir(parents=True)
+    np.save(str(folder / 'digits.npy'), np.random.RandomState(0).randint(0, 17, [1797, 8, 8]) / 16)
+    own.write_folder(folder / 'icons', own.pictures(200, (24, 24, 4)), 'actions/{}.png')
     (folder / 'digits').mkdir()
     pixels = np.zeros([2, 28, 28, 1], np.uint8)
     np.save(str(folder / 'images.npy'), pixels[..., 0].astype(np.float32))
@@ -186,7 +194,7 @@ def test_commands_run(folder):
     assert count > 15
     # What the first page says that runs leave.
     assert glob.glob(str(folder / 'runs' / 'mnist-z32' / 'export' / '*' / '*' / 'saved_model.pb'))
-    for name in ('mnist-z50', 'two', 'dreg', 'warm-up', 'cluster'):
+    for name in ('mnist-z50', 'two', 'dreg', 'warm-up', 'cluster', 'icons-z32', 'digits-z32'):
         assert (folder / 'runs' / name / 'new_images.png').exists(), name
     assert (folder / 'more.png').exists() and (folder / 'predicted').exists()
 

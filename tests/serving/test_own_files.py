@@ -39,6 +39,12 @@ def test_a_file_gives_the_pixels_that_were_prepared_of_it(fit, channels, tmp_pat
         tmp_path, data.image_shape, dataset='', source=str(pictures), source_digest=data.digest,
         **settings,
     )  # fmt: skip
+    with open(os.path.join(export, 'assets.extra', 'README.md')) as f:
+        card = ' '.join(f.read().split())
+    assert 'Transparent pixels are put on white.' in card
+    assert ('stretched to the size' in card, 'padded with white' in card) == (
+        fit == 'stretch', fit == 'pad',
+    )  # fmt: skip
     ask = in_tensorflow_1.raw_session(export)
     images = (pixels / np.float32(255)).reshape([len(pixels), *params.served_shape])
     expected = ask['serving_default']({'images': images})

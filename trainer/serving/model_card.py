@@ -47,9 +47,25 @@ def model_card(
         else 'the mean over a constant set of samples, in place of the random ones of training',
         outputs=LIKELIHOODS[params.likelihood].values,
         pixels=_BINARY if params.is_binarised else 'numbers in [0, 1]',
+        files=_files(params),
         table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
         settings=json.dumps(settings, indent=2, sort_keys=True, allow_nan=False),
     )
+
+
+def _files(params: HParams) -> str:
+    """Says what becomes of image files, as of those of the training."""
+    if not params.source_digest:
+        return (
+            'Transparent pixels are refused: put such images\n  on the background that the training '
+            'images have.'
+        )
+    sizes = {
+        'stretch': 'Their sides are stretched\n  to the size of the images.',
+        'pad': 'They are resized and padded\n  with white.',
+    }
+    fit = sizes[params.fit] if params.image_size else ''
+    return f'Transparent pixels are put on white. {fit}'.rstrip()
 
 
 def _card_row(name: str, signature: Any) -> str:
@@ -82,8 +98,8 @@ images of {shape} (rows, columns, channels). Weights of global step {step}{metri
   draws depend on `seed` alone. `kl_divergence` is {kl_divergence}; `reconstruction_loss` is the
   value at the posterior's mean, mostly less than the expectation over the posterior that training
   reports, and so is their sum `negative_elbo`, a score of how unusual an image is.
-* Image files are PNG or JPEG. Transparent pixels are refused: put such images on the background
-  that the training images have. A photograph's EXIF orientation is not read: rotate its pixels.
+* Image files are PNG or JPEG. {files}
+  A photograph's EXIF orientation is not read: rotate its pixels.
 * Bad input (a wrong shape, NaN, a number out of range) is an error in TensorFlow. Runtimes without
   assertions answer NaN for a bad example; check for it.
 * The model knows images like its training images. A low `negative_elbo` says that an image is easy
