@@ -57,8 +57,8 @@ def _files(params: HParams) -> str:
     """Says what becomes of image files, as of those of the training."""
     if not params.source_digest:
         return (
-            'Transparent pixels are refused: put such images\n  on the background that the training '
-            'images have.'
+            'Transparent pixels are refused: put such images\n'
+            '  on the background that the training images have.'
         )
     sizes = {
         'stretch': 'Their sides are stretched\n  to the size of the images.',
