@@ -21,8 +21,8 @@ from trainer.settings.table import HParams
 
 STATE_FILE = 'checkpoint'
 _INDEX = re.compile(r'(model\.ckpt-(\d+))\.index')
-# What a training that was killed while it wrote leaves behind, and what any program may have. The
-# first is TensorFlow's file_io.atomic_write_string_to_file: checkpoint, graph.pbtxt, *.meta.
+# Leftovers of a training, and of any program, that was killed while it wrote. The first pattern is
+# that of TensorFlow's file_io.atomic_write_string_to_file: checkpoint, graph.pbtxt, *.meta.
 _OF_TRAINING = ('*.tmp' + 32 * '[0-9a-f]', 'model.ckpt-*tempstate*', 'model.ckpt-*_temp_*', '.new')
 _OF_ANY = ('*.tmp', 'export/*/temp-*', 'export/*/*.tmp', 'projector/*.tmp')
 

@@ -174,7 +174,7 @@ class ImportanceSampler:
     def _estimate(
         self, number: int, image: np.ndarray, point: np.ndarray, *of_posterior: np.ndarray
     ) -> Any:
-        """Returns the row of an image; None where nobody wants it any more."""
+        """Returns the row of an image; None if the evaluation has ended meanwhile."""
         estimate = StreamingLogMeanExp()
         sums: Dict[str, float] = collections.defaultdict(float)
         kl_by_dimension: List[np.ndarray] = []

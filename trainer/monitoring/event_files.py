@@ -51,8 +51,8 @@ def descriptions(params: HParams) -> Dict[str, str]:
 def describe(writer: tf.summary.FileWriter, by_tag: Dict[str, str]) -> None:
     """Gives scalars their descriptions, which tf.summary.scalar of 1.14 cannot.
 
-    TensorBoard takes them from a tag's first event that has metadata. Those have no value, and add
-    no point to a chart; a tag that is never written would be a chart without a line.
+    TensorBoard takes them from a tag's first event that has metadata. These events have no value,
+    and add no point to a chart. TensorBoard shows an empty chart for a tag that is never written.
     """
     values = []
     for tag, text in by_tag.items():

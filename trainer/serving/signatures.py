@@ -28,7 +28,7 @@ NAMES = (
 )
 MAX_COUNT = 10000
 MAX_STEPS = 1000
-# Of two that are nearly as large as can be, the decoder's layers make inf - inf.
+# The decoder's layers make inf - inf of latents that are much larger.
 MAX_LATENT = 10**6
 Tensors = Dict[str, tf.Tensor]
 

@@ -105,7 +105,7 @@ def trained(model_dir: str) -> HParams:
 
 
 def dataset_is_undecided(params: HParams) -> bool:
-    """Whether it depends on what can be had which dataset is meant, MNIST's or Larochelle's."""
+    """Whether `static` may mean either MNIST sampled here or Larochelle's images."""
     return params.dataset == 'mnist' and params.binarization == 'static'
 
 

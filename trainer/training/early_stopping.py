@@ -50,7 +50,7 @@ def stopped_step(params: HParams) -> Optional[int]:
 
 
 def note_early_stop(params: HParams) -> None:
-    """Says, and writes for others to see, that a training which has just ended stopped early."""
+    """Says that the training has just stopped early, and notes it for other processes."""
     step = listing.start_step(params.model_dir)
     if step >= params.max_steps or not patience_ran_out(params) or stopped_step(params) == step:
         return
