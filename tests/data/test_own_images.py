@@ -137,6 +137,23 @@ def test_nothing_is_prepared_in_a_cluster(source, data_dir):
     assert prepare.of_run(params, is_alone=False).image_shape == (4, 4, 1)
 
 
+def test_on_a_bucket_only_the_command_prepares(source, tmp_path):
+    """file:// stands for gs://."""
+    bucket = 'file://{}/bucket'.format(tmp_path)
+    params = own.params_of(source, bucket)
+    with pytest.raises(UserError, match='not prepared in file:.* run python -m trainer.prepare'):
+        prepare.of_run(params)
+    assert not (tmp_path / 'bucket').exists()
+    there = prepare.own(params)
+    assert there.folder == f'{bucket}/sources/{there.digest}'
+    assert prepare.of_run(params) == there
+    # As a job in the cloud is told of them, which sees no source.
+    assert own.prepared(there.folder, tmp_path / 'unused') == there
+    here = own.prepared(source, tmp_path / 'data')
+    assert here.digest == there.digest
+    np.testing.assert_array_equal(own.pixels(here, 'test'), own.pixels(there, 'test'))
+
+
 def test_a_data_folder_that_cannot_be_written(source, data_dir, monkeypatch):
     monkeypatch.setattr(Workplace, 'is_writable', lambda self: False)
     with pytest.raises(UserError, match='cannot be written and does not hold the prepared images'):

@@ -43,7 +43,8 @@ def prepared(source, data_dir, **settings):
 
 def pixels(data, split):
     """What a prepared dataset holds, `[n, rows, columns, channels]`."""
-    return np.fromfile(data.files[split], data.dtype).reshape(-1, *data.image_shape)
+    path = data.files[split].replace('file://', '')
+    return np.fromfile(path, data.dtype).reshape(-1, *data.image_shape)
 
 
 def settled(params, data):

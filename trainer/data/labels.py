@@ -46,7 +46,7 @@ def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[
 def _own_labels(path: str, count: int) -> Optional[List[Any]]:
     try:
         found = files.read_json(path)
-        return found and [str(label) for label in found[:count]]
+        return found and [' '.join(str(label).split()) for label in found[:count]]
     except (UserError, tf.errors.OpError) as error:
         say(f'PROJECTOR: no labels, as {first_line(error).rstrip(".")}.')
         return None
