@@ -7,7 +7,8 @@ import pytest
 
 from tests.support import own
 from trainer.base.errors import UserError
-from trainer.data import labels
+from trainer.data import array_file, labels
+from trainer.data.array_file import ArrayFile
 from trainer.data.dataset import SPLITS
 
 IMAGES = own.pictures(240)
@@ -180,3 +181,27 @@ def test_nothing_is_unpickled(tmp_path):
         with pytest.raises(UserError):
             own.prepared(tmp_path / name, tmp_path / 'data')
     assert not (tmp_path / 'made').exists()
+
+
+def anonymous_bytes():
+    with open('/proc/self/status') as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith('RssAnon'))
+
+
+def test_a_large_array_is_not_held_in_memory(tmp_path, monkeypatch):
+    """20,000 images of 16 MB; a million took 70 MB more than none."""
+    path, peak, usual = str(tmp_path / 'a.npy'), [], ArrayFile._check_values
+    array = np.lib.format.open_memmap(path, 'w+', dtype=np.uint8, shape=(20000, 28, 28))
+    array[:] = np.arange(20000)[:, None, None] % 251
+    del array
+    monkeypatch.setattr(array_file, '_BYTES_AT_ONCE', 1 << 20)
+
+    def measuring(self, *args):
+        peak.append(anonymous_bytes())
+        usual(self, *args)
+
+    monkeypatch.setattr(ArrayFile, '_check_values', measuring)
+    before = anonymous_bytes()
+    data = own.prepared(path, tmp_path / 'data')
+    assert sum(data.num_examples.values()) == 20000
+    assert len(peak) > 10 and max(peak) - before < 8 << 20
