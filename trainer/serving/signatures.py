@@ -168,6 +168,9 @@ def _decoded_file(content: tf.Tensor, params: HParams) -> tf.Tensor:
     # It reads JPEG too, and turns colours into grey levels where one channel is wanted.
     pixels = tf.image.decode_png(content, channels=params.image_shape[2])
     pixels = _of_size(pixels, params)
+    # Decoded again only after that went well: on broken files TF 1.14 crashes in two at once.
+    with tf.control_dependencies([pixels]):
+        content = tf.identity(content)
     # Only with four channels is a colour that stands for transparency one.
     is_opaque = tf.cond(
         starts[0],
