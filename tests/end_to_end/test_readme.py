@@ -92,7 +92,7 @@ def commands_of(code, cwd=ROOT):
     )  # fmt: skip
     commands = [text.strip('\0').split('\0') for text in done.stdout.split('END\0')[:-1]]
     # Each line that is no comment, goes no line on and sets no variable is a command.
-    lines = re.sub(r'\\\n', '', code).splitlines()
+    lines = re.sub(r'\\\n', '', code).replace(' && ', '\n').splitlines()
     assert len(commands) == sum(bool(re.match(r'[.a-z]', line)) for line in lines), code
     return commands
 
