@@ -16,6 +16,7 @@ from tests.support import serving_models
 from trainer.base import image_files
 from trainer.base.errors import UserError
 from trainer.serving import client
+from trainer.serving.signatures import DEFAULT
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +51,20 @@ def test_other_runtimes_answer_as_predict_and_the_decoder_do(python, model, tmp_
     for by_name in results.values():
         for name in ('serving_default', 'encode', 'decode'):
             assert by_name[name]['difference'] < 1e-4
+
+
+def test_other_runtimes_loop_over_many_rows_and_crop_odd_sides(python, tmp_path, monkeypatch):
+    export_dir, checkpoint_path, params = serving_models.write_export(tmp_path, (70, 13, 3))
+    images = serving_models.pixels_of(params, 6)
+    golden = {DEFAULT: reference.answers(images, checkpoint_path, params)[DEFAULT]}
+    monkeypatch.setattr(in_other_runtimes, 'SIGNATURES', list(golden))
+    for results in (
+        in_other_runtimes.verify(python, export_dir, golden, '--runtime=tensorflow2'),
+        in_other_runtimes.openvino(python, {DEFAULT: export_dir}, golden),
+        in_other_runtimes.onnx(python, export_dir, golden),
+    ):
+        assert 'error' not in results[DEFAULT]
+        assert results[DEFAULT]['difference'] < 1e-4
 
 
 LITE = """

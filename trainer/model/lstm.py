@@ -215,7 +215,6 @@ def _looped(inputs: tf.Tensor, weights: tf.Tensor, at: Sequence[int]) -> List[tf
     @custom_gradient
     def run(inputs, weights):
         steps = _forward_loop(inputs, weights)
-        # Stacked, because tf2onnx 1.17 takes whatever is read of an array for all of it.
         outputs = tf.gather(steps[-1].stack(), indices)
 
         def gradient(d_outputs):
