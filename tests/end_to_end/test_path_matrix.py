@@ -204,9 +204,8 @@ def arguments_of(program, name, value, world, root):
     if name == 'idx_dir':
         given['data_dir'] = root + '/empty'
     elif name == 'source':
-        given.update(data_dir=root + '/prepared', batch_size=50)
-        if program == 'prepare_data':
-            del given['batch_size']
+        sizes = {'batch_size': 50} if program == 'task' else {}
+        given.update(sizes, data_dir=root + '/prepared')
     elif name == 'data_dir' and 'idx_dir' in FLAGS[program]:
         given['idx_dir'] = world.idx
     if name == 'onnx':

@@ -29,10 +29,9 @@ from trainer.settings import command_line, rules, table
 _STAND_INS = ''.join(
     name + r"() { printf '%s\0' " + name + r' "$@" END; }' + '\n'
     for name in (
-        'scripts_run', 'scripts_serve', 'scripts_predict', 'python', 'python3', 'curl', 'apt-get',
-        'dpkg-deb',
+        ['scripts_run', 'scripts_serve', 'scripts_predict', 'python', 'python3', 'curl', 'apt-get', 'dpkg-deb']
     )
-)  # fmt: skip
+)
 _TINY = [
     '--max_steps=4', '--save_checkpoints_steps=4', '--warmup_steps=1', '--lstm_units=8',
     '--decoder_units=16', '--decoder_channels=4', '--prior_components=4', '--evaluation_samples=1',
