@@ -147,7 +147,7 @@ def world():
     datasets.write_idx(found.idx)
     os.mkdir(found.images)
     write_png(found.images + '/0.png')
-    own.write_folder(found.pictures, own.pictures(120))
+    own.write_folder(found.pictures, own.pictures(200))
     permit(root)
     prepare = prepare_module.prepare
 
@@ -204,8 +204,7 @@ def arguments_of(program, name, value, world, root):
     if name == 'idx_dir':
         given['data_dir'] = root + '/empty'
     elif name == 'source':
-        sizes = {'batch_size': 50} if program == 'task' else {}
-        given.update(sizes, data_dir=root + '/prepared')
+        given['data_dir'] = root + '/prepared'
     elif name == 'data_dir' and 'idx_dir' in FLAGS[program]:
         given['idx_dir'] = world.idx
     if name == 'onnx':

@@ -28,9 +28,8 @@ from trainer.settings import command_line, rules, table
 # What stands for a program says what it was given.
 _STAND_INS = ''.join(
     name + r"() { printf '%s\0' " + name + r' "$@" END; }' + '\n'
-    for name in (
-        ['scripts_run', 'scripts_serve', 'scripts_predict', 'python', 'python3', 'curl', 'apt-get', 'dpkg-deb']
-    )
+    for name in ['scripts_' + name for name in ('run', 'serve', 'predict')]
+    + ['python', 'python3', 'curl', 'apt-get', 'dpkg-deb']
 )
 _TINY = [
     '--max_steps=4', '--save_checkpoints_steps=4', '--warmup_steps=1', '--lstm_units=8',
