@@ -26,7 +26,7 @@ from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.data import decoded_copy, inputs
 from trainer.data.dataset import SPLITS
-from trainer.data.image_file import ImageFile
+from trainer.data.stored_images import ImageFile
 from trainer.settings.table import HParams
 from trainer.training import model_fn, run
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tests.support import datasets
 from trainer.data import inputs
 from trainer.data.dataset import DTYPES, SPLITS, PreparedDataset
-from trainer.data.image_file import ImageFile
+from trainer.data.stored_images import ImageFile
 
 
 def _batches(make_dataset, count=None, graph_seed=None):

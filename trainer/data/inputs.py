@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from trainer.base.console import say
 from trainer.data.dataset import SPLITS, PreparedDataset
-from trainer.data.image_file import BinaryImages, ImageFile
+from trainer.data.stored_images import BinaryImages, ImageFile
 
 # Batches ready in advance. The longest gap is the new permutation at an epoch's end, shorter than
 # one training step; four also cover a reader that is not scheduled on busy cores.
