@@ -20,7 +20,9 @@ from trainer.base.errors import UserError
 # Where files are written by another way, and why that is right.
 _OTHER_WAYS = {
     'files.py': 'write_bytes itself, and write_output what cannot be replaced',
-    'decoded_copy.py': 'to a work folder, which is renamed when it is whole',
+    'array_file.py': 'to a work folder, which is renamed when it is whole',
+    'image_folder.py': 'to the same work folder',
+    'tfds_records.py': 'to the same work folder',
     'packages.py': 'to the same work folder',
     'sources.py': 'to the same work folder',
     'terminal.py': 'to the null device, in place of a terminal that is gone',

@@ -261,7 +261,7 @@ def copy(tmp_path_factory):
     parent = tmp_path_factory.mktemp('copy')
     folder = parent / 'numbered' / '1.0.0-decoded'
     folder.mkdir(parents=True)
-    data = datasets.write_prepared(folder)
+    data = dataclasses.replace(datasets.write_prepared(folder), folder=str(folder))
     source = DatasetFolder('numbered', 'numbered', '1.0.0', str(parent), (8, 8, 1), {})
     facts = {
         'format': 1,

@@ -238,6 +238,7 @@ def trainable(data, exports, monkeypatch):
     monkeypatch.setattr(training_run, '_export', lambda *args: {})
     monkeypatch.setattr(artifacts, 'draw', lambda *args: {})
     final = {split: dict.fromkeys(TERMS, 1.0) for split in ('train', 'validation', 'test')}
+    final.update(dict.fromkeys(('images_evaluated', 'images_in_split'), data.num_examples))
     monkeypatch.setattr(final_module, 'evaluation', lambda *args: dict(final))
     return values
 
