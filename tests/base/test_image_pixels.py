@@ -1,13 +1,14 @@
 """What an image file becomes, compared with Pillow and NumPy."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from trainer.base import image_pixels
+from trainer.base import image_files, image_pixels
 
 RANDOM = np.random.RandomState(3)
 RGB = RANDOM.randint(0, 256, [6, 8, 3]).astype(np.uint8)
@@ -99,6 +100,26 @@ def test_broken_files_are_refused(decode):
     for kind in ('PNG', 'JPEG'):
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode(encoded(RGB, kind)[:-30])
+
+
+def test_sizes_are_known_from_headers():
+    size = GREY.shape
+    for kind in ('PNG', 'JPEG', 'GIF', 'BMP'):
+        assert image_files.claimed_size(encoded(GREY, kind)) == size
+    bmp, jpeg = encoded(GREY, 'BMP'), encoded(GREY, 'JPEG')
+    assert image_files.claimed_size(bmp[:22] + struct.pack('<i', -60000) + bmp[26:])[0] == 60000
+    of_os2 = bmp[:14] + struct.pack('<IHHHH', 12, size[1], size[0], 1, 8)
+    assert image_files.claimed_size(of_os2) == size
+    gap = jpeg.index(b'\xff\xc0')
+    assert image_files.claimed_size(jpeg[:gap] + b'\xff\xff' + jpeg[gap:]) == size
+    assert image_files.claimed_size(b'\xff\xd8' + bytes(1 << 20)) == (0, 0)
+
+
+def test_a_bomb_is_refused():
+    for kind, at, order in (('BMP', 18, '<ii'), ('GIF', 6, '<HH')):
+        content, size = encoded(GREY, kind), struct.pack(order, 60000, 60000)
+        with pytest.raises(ValueError, match='decompression bomb'):
+            image_pixels.as_png(content[:at] + size + content[at + len(size) :])
 
 
 def fitted(images, size, fit='stretch'):

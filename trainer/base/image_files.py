@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import struct
 from typing import Iterator, List, Tuple
 
@@ -17,6 +18,13 @@ ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.gif')
 _ENDINGS_TEXT = f'{", ".join(ENDINGS[:-1])} or {ENDINGS[-1]}'
 # Of what is decoded: a small file may claim to hold a billion pixels.
 LONGEST_SIDE = 8192
+# Where files keep columns and rows: how they start, how these are packed, and from which byte.
+_SIZES = (
+    (rb'\x89PNG', '>II', 16),
+    (rb'GIF8', '<HH', 6),
+    (rb'(?s)BM.{12}\x0c\0\0\0', '<HH', 18),  # OS/2's
+    (rb'BM', '<ii', 18),
+)
 
 
 def paths(text: str) -> List[str]:
@@ -68,15 +76,20 @@ def read(path: str) -> bytes:
 
 
 def claimed_size(content: bytes) -> Tuple[int, int]:
-    """Returns rows and columns of a PNG, JPEG or GIF file by its header; zeros of what is none."""
-    for start, order, at in ((b'\x89PNG', '>II', 16), (b'GIF8', '<HH', 6)):
+    """Returns rows and columns of an image file by its header; zeros of what is none."""
+    for start, order, at in _SIZES:
         end = at + struct.calcsize(order)
-        if content.startswith(start) and len(content) >= end:
+        if re.match(start, content) and len(content) >= end:
             columns, rows = struct.unpack(order, content[at:end])
-            return rows, columns
+            return abs(rows), abs(columns)  # A BMP file from top to bottom has a negative one.
     at = 2
     while content.startswith(b'\xff\xd8') and at + 9 <= len(content):
         marker, length = struct.unpack('>xBH', content[at : at + 4])
+        if marker == 0xFF or content[at] != 0xFF:  # What fills the gap before a marker.
+            at = content.find(b'\xff', at + 1)
+            if at < 0:
+                break
+            continue
         # A start of frame; among them are three that are none.
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             rows, columns = struct.unpack('>HH', content[at + 5 : at + 9])

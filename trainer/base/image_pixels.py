@@ -25,12 +25,12 @@ def as_png(content: bytes) -> bytes:
         return content
     from PIL import Image
 
-    with Image.open(io.BytesIO(content)) as image, io.BytesIO() as png:
-        try:
+    try:
+        with Image.open(io.BytesIO(content)) as image, io.BytesIO() as png:
             image.convert('RGBA').save(png, 'PNG')
-        except (SyntaxError, IndexError, Image.DecompressionBombError) as error:
-            raise ValueError(str(error)) from error
-        return png.getvalue()
+            return png.getvalue()
+    except (SyntaxError, IndexError, Image.DecompressionBombError) as error:
+        raise ValueError(str(error)) from error
 
 
 def of_file(content: tf.Tensor, channels: int) -> tf.Tensor:
