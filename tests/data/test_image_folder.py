@@ -1,6 +1,7 @@
 """Folders of image files as a source of images."""
 
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -124,6 +125,25 @@ def of_a_billion_pixels(folder):
     (folder / '0.png').write_bytes(content[:16] + b'\0\1\0\0\0\1\0\0' + content[24:])
 
 
+def of_billions_in_bmp_and_gif(folder):
+    own.write_folder(of_many(folder), own.pictures(1), 'z{}.bmp')
+    own.write_folder(folder, own.pictures(1), 'z{}.gif')
+    for name, at, packed in (('z0.bmp', 18, '<ii'), ('z0.gif', 6, '<HH')):
+        content = (folder / name).read_bytes()
+        size = struct.pack(packed, 60000, 60000)
+        (folder / name).write_bytes(content[:at] + size + content[at + len(size) :])
+
+
+def with_a_strange_name(folder):
+    own.write_folder(of_many(folder), own.pictures(1), 'a\nb\x1b[31m{}.png')
+    (folder / 'a\nb\x1b[31m0.png').write_bytes(b'')
+
+
+def of_many_bytes(folder):
+    of_many(folder)
+    os.truncate(str(folder / '0.png'), 1 << 30)
+
+
 BAD = {
     'empty': (lambda folder: folder.mkdir(), 'holds 0 images .*too few'),
     'one': (lambda folder: of_many(folder, 1), 'holds 1 images .*too few: give 100 or more'),
@@ -137,6 +157,9 @@ BAD = {
         of_two_sizes,
         r'several sizes \(.*6x5.*7x5.*\)|several sizes \(.*7x5.*6x5.*\): give .*--image_size',
     ),
+    'bombs': (of_billions_in_bmp_and_gif, r'2 of 122 .*longer .*longer than 8,192'),
+    'a strange name': (with_a_strange_name, r"'a\\nb\\x1b\[31m0.png' \(it is empty\)"),
+    'many bytes': (of_many_bytes, r'0.png \(it has more than 536,870,912 bytes\)'),
     'a bomb': (of_a_billion_pixels, r'0.png \(a side is longer than 8,192 pixels\)'),
 }
 
@@ -164,6 +187,27 @@ def test_links(folder, tmp_path):
     (folder / 'nowhere.png').symlink_to(tmp_path / 'missing')
     with pytest.raises(UserError, match='nowhere.png cannot be read .No such file'):
         own.prepared(folder, tmp_path / 'data')
+
+
+def test_what_is_no_regular_file_is_never_opened(folder, tmp_path, capsys):
+    of_many(folder)
+    os.mkfifo(str(folder / 'pipe.png'))
+    (folder / 'device.png').symlink_to('/dev/zero')
+    assert sum(own.prepared(folder, tmp_path / 'data').num_examples.values()) == 120
+    assert 'left out what is no image: device.png, pipe.png.' in capsys.readouterr().err
+    os.mkfifo(str(tmp_path / 'a.npy'))
+    with pytest.raises(UserError, match='neither a folder nor a file that ends in .npy'):
+        own.prepared(tmp_path / 'a.npy', tmp_path / 'data')
+
+
+def test_folders_may_lie_deep(folder, tmp_path, monkeypatch):
+    of_many(folder)
+    monkeypatch.chdir(folder)
+    for _ in range(1100):
+        os.mkdir('d')
+        os.chdir('d')
+    os.rename(str(folder / '0.png'), '0.png')
+    assert sum(own.prepared(folder, tmp_path / 'data').num_examples.values()) == 120
 
 
 def test_an_image_may_have_any_name(folder, tmp_path):

@@ -105,6 +105,11 @@ def first_line(text: Any) -> str:
     return str(text).strip().split('\n')[0][:500]
 
 
+def printable(name: str) -> str:
+    """Returns a name as it is, or quoted with escapes where a terminal would not show it."""
+    return name if name.isprintable() else repr(name)
+
+
 def some(names: Sequence[str], shown: int = 3, separator: str = ', ') -> str:
     """Lists the first of `names`, and how many more there are."""
     listed = separator.join(names[:shown])

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 from multiprocessing.pool import ThreadPool
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -18,6 +19,8 @@ from trainer.data.own_source import OwnSource, Preparation
 _SHOWN = 5
 # Images that are decoded before they are written: a few a core, as one may be large.
 _AT_ONCE = 16
+# Of a file: that many pixels of the longest sides, of four channels of 16 bits, take as much.
+_MOST_BYTES = 1 << 29
 
 
 class _File(NamedTuple):
@@ -59,7 +62,8 @@ class ImageFolder(OwnSource):
 
     def say_what_is_left_out(self) -> None:
         if self._left_out:
-            say(f'{self.path}: left out what is no image: {errors.some(self._left_out, _SHOWN)}.')
+            names = errors.some(list(map(errors.printable, self._left_out)), _SHOWN)
+            say(f'{self.path}: left out what is no image: {names}.')
 
     def _has_splits(self) -> bool:
         return any(file.path.startswith('train/') for file in self._files)
@@ -109,9 +113,9 @@ class ImageFolder(OwnSource):
             decoder = _Decoder(self.path, self.preparation, channels, may_be_grey)
             for number, ((split, path), (pixels, wrong)) in enumerate(decoder.decoded(paths)):
                 if wrong:
-                    broken.append(f'{path} ({wrong})')
+                    broken.append(f'{errors.printable(path)} ({wrong})')
                 elif len(sizes) < 2:
-                    sizes.setdefault(pixels.shape[:2], path)
+                    sizes.setdefault(pixels.shape[:2], errors.printable(path))
                     files[split].write(pixels.tobytes())
                 progress.show(number + 1, 'decoding ' + self.name, 1, 'images')
         if _listing(self.path)[0] != self._files:
@@ -163,13 +167,13 @@ class _Decoder:
     def _decode(self, path: str) -> Tuple[Optional[np.ndarray], str]:
         try:
             with open(os.path.join(self._folder, path), 'rb') as f:
-                content = image_pixels.as_png(f.read())
+                content = f.read(_MOST_BYTES + 1)
+            wrong = _wrong_with(content)
+            if wrong:
+                return None, wrong
+            content = image_pixels.as_png(content)
         except (OSError, ValueError) as error:
             return None, errors.reason(error)
-        if not content:
-            return None, 'it is empty'
-        if max(image_files.claimed_size(content)) > image_files.LONGEST_SIDE:
-            return None, f'a side is longer than {image_files.LONGEST_SIDE:,} pixels'
         try:
             pixels, is_grey = self._session.run(
                 [self._pixels, self._is_grey], {self._content: content}
@@ -181,6 +185,17 @@ class _Decoder:
         return pixels, ''
 
 
+def _wrong_with(content: bytes) -> str:
+    """Why a file is not even decoded; '' where it is."""
+    if not content:
+        return 'it is empty'
+    if len(content) > _MOST_BYTES:
+        return f'it has more than {_MOST_BYTES:,} bytes'
+    if max(image_files.claimed_size(content)) > image_files.LONGEST_SIDE:
+        return f'a side is longer than {image_files.LONGEST_SIDE:,} pixels'
+    return ''
+
+
 def _listing(folder: str) -> Tuple[List[_File], List[str]]:
     """The image files below a folder, sorted, and the paths of what is none.
 
@@ -188,31 +203,37 @@ def _listing(folder: str) -> Tuple[List[_File], List[str]]:
     """
     found: List[_File] = []
     others: List[str] = []
-    entered = set()
-
-    def enter(below: str) -> None:
-        status = os.stat(os.path.join(folder, below))
-        if (status.st_dev, status.st_ino) in entered:
-            return
-        entered.add((status.st_dev, status.st_ino))
-        with os.scandir(os.path.join(folder, below)) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                path = f'{below}/{entry.name}' if below else entry.name
-                if entry.name.startswith('.'):
-                    others.append(path)
-                elif entry.is_dir():
-                    enter(path)
-                elif entry.name.lower().endswith(image_files.ENDINGS):
-                    status = entry.stat()
-                    found.append(_File(path, status.st_size, status.st_mtime_ns))
-                else:
-                    others.append(path)
-
     try:
-        enter('')
+        for path, entry in _below(folder):
+            name = entry.name.lower()
+            is_named_so = name.endswith(image_files.ENDINGS) and not name.startswith('.')
+            status = entry.stat() if is_named_so else None
+            # Nothing else may be read: a pipe would wait, a device may never end.
+            if status and stat.S_ISREG(status.st_mode):
+                found.append(_File(path, status.st_size, status.st_mtime_ns))
+            else:
+                others.append(path)
     except OSError as error:
         raise UserError(
             f'--source={folder}: {error.filename or folder} cannot be read '
             f'({errors.reason(error)}): {errors.remedy(error)}.'
         ) from error
-    return sorted(found), others
+    return sorted(found), sorted(others)
+
+
+def _below(folder: str) -> Iterator[Tuple[str, 'os.DirEntry[str]']]:
+    """Yields what lies below a folder, but no folders except hidden ones, which are not entered."""
+    entered, to_enter = set(), ['']
+    while to_enter:
+        below = to_enter.pop()
+        status = os.stat(os.path.join(folder, below))
+        if (status.st_dev, status.st_ino) in entered:
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        with os.scandir(os.path.join(folder, below)) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
+                path = f'{below}/{entry.name}' if below else entry.name
+                if entry.is_dir() and not entry.name.startswith('.'):
+                    to_enter.append(path)  # The first name comes last, and is entered first.
+                else:
+                    yield path, entry

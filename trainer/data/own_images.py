@@ -49,7 +49,7 @@ def check_path(path: str, endings: Tuple[str, ...]) -> None:
             f'--source={path}: there is no such file or folder: give a folder of images, or a .npy '
             'or .npz file.'
         )
-    if not os.path.isdir(path) and not path.endswith(endings):
+    if not os.path.isdir(path) and not (os.path.isfile(path) and path.endswith(endings)):
         raise UserError(
             f'--source={path} is neither a folder nor a file that ends in {" or ".join(endings)}: '
             'give one of these.'
