@@ -1,6 +1,8 @@
 """Array files of NumPy as a source of images."""
 
 import os
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -128,7 +130,8 @@ BAD = {
     'NaN': (with_value(np.nan), 'has nan in image 17, which is no grey level'),
     'above 1': (with_value(1.5), 'has 1.5 in image 17, which is no grey level'),
     'below 0': (with_value(-1), 'has -1 in image 17'),
-    'objects': (of_objects(), 'cannot be read as arrays'),
+    'objects': (of_objects(), 'is of object: give uint8'),
+    'a long side': (np.zeros([100, 1, 8193], np.uint8), 'a side is longer than 8,192 pixels'),
 }
 
 
@@ -160,6 +163,71 @@ def test_a_damaged_member_is_refused(tmp_path):
         f.write(b'x' * 50)
     with pytest.raises(UserError, match='cannot be read as arrays'):
         own.prepared(path, tmp_path / 'data')
+
+
+@pytest.mark.parametrize(
+    'header',
+    [
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (240, 6, 5",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (-240, 6, 5)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 6, 5)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (2, 6, 5)}",
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 6, 5)}",
+        '{[]: 3}',
+        '-' * 3000 + '1',
+    ],
+)
+def test_a_header_that_says_something_else_is_refused(header, tmp_path):
+    text = header.encode() + b'\n'
+    content = b'\x93NUMPY\1\0' + struct.pack('<H', len(text)) + text + IMAGES.tobytes()
+    (tmp_path / 'a.npy').write_bytes(content)
+    with zipfile.ZipFile(str(tmp_path / 'a.npz'), 'w') as archive:
+        archive.writestr('x.npy', content)
+    for name in ('a.npy', 'a.npz'):
+        with pytest.raises(UserError, match='cannot be read as arrays'):
+            own.prepared(tmp_path / name, tmp_path / 'data')
+
+
+def test_an_encrypted_or_broken_member_is_refused(tmp_path):
+    path = tmp_path / 'a.npz'
+    array = own.write_array(tmp_path / 'x.npy', IMAGES)
+    with zipfile.ZipFile(str(path), 'w', zipfile.ZIP_LZMA) as archive:
+        archive.write(array, 'x.npy')
+    whole = path.read_bytes()
+    broken = whole[:400] + bytes(1000) + whole[1400:]
+    listing = whole.rindex(b'PK\1\2') + 8
+    encrypted = whole[:6] + b'\1' + whole[7:listing] + b'\1' + whole[listing + 1 :]
+    for content in (broken, encrypted):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match='cannot be read as arrays'):
+            own.prepared(path, tmp_path / 'data')
+
+
+@pytest.mark.parametrize(
+    'y, expected',
+    [
+        ([np.nan] * 40, 'nan'),
+        ([b'caf\xe9'] * 40, 'caf\\xe9'),
+        ([[7]] * 40, '7'),
+        ([1j] * 40, None),
+        ([np.datetime64(0, 's')] * 40, None),
+        (np.eye(40), None),
+    ],
+)
+def test_labels_of_any_type(y, expected, tmp_path):
+    np.savez(
+        str(tmp_path / 'a.npz'), x_train=IMAGES[:160], x_validation=IMAGES[160:200],
+        x_test=IMAGES[200:], y_validation=np.array(y),
+    )  # fmt: skip
+    data = own.prepared(tmp_path / 'a.npz', tmp_path / 'data')
+    found = labels.labels(data, own.params_of('a', tmp_path / 'data'), 5)
+    assert found == (expected and [expected] * 5)
+
+
+def test_too_few_labels_are_refused(tmp_path):
+    np.savez(str(tmp_path / 'a.npz'), x_train=IMAGES, x_test=IMAGES, y_train=np.arange(7))
+    with pytest.raises(UserError, match='array y_train. holds 7 labels, and x_train 240 images'):
+        own.prepared(tmp_path / 'a.npz', tmp_path / 'data')
 
 
 def test_arrays_of_other_names_are_listed(tmp_path):

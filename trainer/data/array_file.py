@@ -1,17 +1,18 @@
 """An array file of NumPy, .npy or .npz, as a source of images."""
 
 import contextlib
+import functools
+import operator
 import os
 import shutil
 import tempfile
 import zipfile
-import zlib
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
 
-from trainer.base import errors, image_pixels
+from trainer.base import errors, image_files, image_pixels
 from trainer.base.console import ImageProgress
 from trainer.base.errors import UserError, first_line
 from trainer.data import own_source
@@ -49,7 +50,7 @@ class ArrayFile(OwnSource):
     def __init__(self, path: str, preparation: Preparation):
         super().__init__(path, preparation)
         self._status = _status(path)
-        with self._refusing():
+        with self._reading():
             self._headers = dict(_headers(path))
         self._splits = self._split()
         self._names = list(dict.fromkeys(rows.name for rows in self._splits.values()))
@@ -68,20 +69,29 @@ class ArrayFile(OwnSource):
 
     def labels(self) -> Optional[List[Any]]:
         name, numbers = self._splits['validation']
-        header = self._headers.get('y' + name[1:]) if name else None
-        if header is None or header.dtype.hasobject or len(header.shape) != 1:
+        header = self._label_header()
+        if header is None:
             return None
-        with self._refusing(), tempfile.TemporaryDirectory() as folder:
-            return _opened(self.path, 'y' + name[1:], folder)[numbers].tolist()
+        with self._reading(), tempfile.TemporaryDirectory() as folder:
+            chosen = _opened(self.path, _labels_of(name), folder)[numbers].ravel()
+        if header.dtype.kind == 'S':
+            return np.char.decode(chosen, 'utf-8', 'backslashreplace').tolist()
+        return chosen.astype(str).tolist()
+
+    def _label_header(self) -> Optional[_Header]:
+        """What the array of the validation images' labels says, where it holds one for each."""
+        header = self._headers.get(_labels_of(self._splits['validation'].name))
+        is_list = header and (len(header.shape) == 1 or header.shape[1:] == (1,))
+        return header if header and is_list and header.dtype.kind in 'biufSU' else None
 
     def write_splits(self, folder: str) -> Written:
         """Writes the images; raises UserError where values are none of a grey level."""
-        dtype, highest = self._dtype(), 0
-        progress = ImageProgress(sum(self.counts().values()), 0)
-        done = 0
-        with self._refusing(), tempfile.TemporaryDirectory(dir=folder) as work:
-            arrays = {name: _opened(self.path, name, work) for name in self._names}
+        dtype, highest, done = self._dtype(), 0, 0
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            with self._reading():
+                arrays = {name: _opened(self.path, name, work) for name in self._names}
             prepared = self._preparer()
+            progress = ImageProgress(sum(self.counts().values()), 0)
             for split, rows in self._splits.items():
                 with open(os.path.join(folder, f'{split}.{dtype}'), 'wb') as f:
                     for numbers, block in _blocks(arrays[rows.name], rows.numbers):
@@ -100,11 +110,16 @@ class ArrayFile(OwnSource):
             )
         return Written(self.image_shape(), self.counts(), dtype)
 
-    def _refusing(self) -> Any:
-        return errors.turned(
-            (ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error),
-            lambda error: self._wrong(f'cannot be read as arrays ({first_line(error)})'),
-        )
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Refuses a file that is none of arrays: NumPy and the unpackers raise anything of such."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            reason = first_line(error) or type(error).__name__
+            raise self._wrong(f'cannot be read as arrays ({reason})') from error
 
     def _wrong(self, reason: str, name: str = '') -> UserError:
         array = f' (array {name})' if name else ''
@@ -133,7 +148,8 @@ class ArrayFile(OwnSource):
         return {split: rows[split] for split in SPLITS}
 
     def _count(self, name: str) -> int:
-        return self._headers[name].shape[0] if self._headers[name].shape else 0
+        shape = self._headers[name].shape
+        return shape[0] if shape and 0 not in shape else 0
 
     def _check_headers(self) -> None:
         """Refuses arrays that hold no images of one size and kind."""
@@ -143,6 +159,12 @@ class ArrayFile(OwnSource):
                 raise self._wrong(
                     f'has the shape {shape}: give [n, rows, columns], or a last axis of 1 or 3 '
                     'channels more',
+                    name,
+                )
+            if max(shape[1:3]) > image_files.LONGEST_SIDE:
+                raise self._wrong(
+                    f'has the shape {shape}: a side is longer than {image_files.LONGEST_SIDE:,} '
+                    'pixels',
                     name,
                 )
             if dtype.kind == 'b':
@@ -164,6 +186,16 @@ class ArrayFile(OwnSource):
             raise self._wrong(
                 f'holds images of several sizes or types in {" and ".join(self._names)}: make them '
                 'the same'
+            )
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        name, header = self._splits['validation'].name, self._label_header()
+        if header is not None and header.shape[0] != self._count(name):
+            raise self._wrong(
+                f'holds {header.shape[0]:,} labels, and {name} {self._count(name):,} images: give '
+                'one label an image, or leave the labels out',
+                _labels_of(name),
             )
 
     def _dtype(self) -> str:
@@ -206,6 +238,11 @@ def _blocks(array: np.ndarray, numbers: np.ndarray) -> Iterator[Tuple[np.ndarray
         yield some, array[some]
 
 
+def _labels_of(name: str) -> str:
+    """The array that holds the labels of another, `x_train`; '' for one that has none."""
+    return 'y' + name[1:] if name.startswith('x') else ''
+
+
 def _status(path: str) -> Optional[Tuple[int, int]]:
     try:
         status = os.stat(path)
@@ -217,17 +254,18 @@ def _status(path: str) -> Optional[Tuple[int, int]]:
 def _headers(path: str) -> Iterator[Tuple[str, _Header]]:
     """Yields the arrays of a file, by name."""
     if path.endswith('.npy'):
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
-        yield '', _Header(array.shape, array.dtype)
+        with open(path, 'rb') as f:
+            yield '', _header(f, os.fstat(f.fileno()).st_size)
         return
     with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            if member.endswith('.npy'):
+        for member in archive.infolist():
+            if member.filename.endswith('.npy'):
                 with archive.open(member) as f:
-                    yield member[:-4], _header(f)
+                    yield member.filename[:-4], _header(f, member.file_size)
 
 
-def _header(f: Any) -> _Header:
+def _header(f: Any, size: int) -> _Header:
+    """Reads the header of an array; raises ValueError where its numbers take not all of `size`."""
     version = np.lib.format.read_magic(f)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f'an array of format {version}')
@@ -235,6 +273,9 @@ def _header(f: Any) -> _Header:
     if version == (2, 0):
         read = np.lib.format.read_array_header_2_0
     shape, _, dtype = read(f)
+    count = functools.reduce(operator.mul, shape, 1)
+    if not dtype.hasobject and f.tell() + count * dtype.itemsize != size:
+        raise ValueError(f'its {size:,} bytes are not those of {shape} numbers of {dtype}')
     return _Header(shape, dtype)
 
 
