@@ -118,6 +118,10 @@ def test_other_images_than_those_of_the_run_are_refused(source, data_dir):
 def test_a_copy_is_a_source_itself(source, data_dir):
     first = own.prepared(source, data_dir)
     assert own.prepared(first.folder, data_dir / 'unused') == first
+    assert own.prepared(first.folder, data_dir / 'unused', image_size='6x5', channels='1') == first
+    for options in ({'image_size': '5x6'}, {'channels': '3'}):
+        with pytest.raises(UserError, match='prepared images of 6 x 5 x 1, .* leave --.* away'):
+            own.prepared(first.folder, data_dir / 'unused', **options)
     assert not (data_dir / 'unused').exists()
     os.truncate(first.files['test'], 1)
     with pytest.raises(UserError, match='test.uint8 does not have the bytes .*: prepare'):

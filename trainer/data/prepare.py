@@ -56,7 +56,7 @@ def facts(params: HParams) -> DatasetFacts:
     """Checks the images that the settings name, without network, reading and creating nothing."""
     if not params.source:
         return dataset_facts(params.dataset, params.data_dir or None)
-    copy = _named_copy(params.source)
+    copy = _named_copy(params)
     if copy is None:
         source = _opened(params)
         copy = _copy_of(source, own_images.place(params.data_dir))
@@ -112,7 +112,7 @@ def own(
 
     Raises UserError where there are none, they are of no use, or have to be prepared and may not.
     """
-    copy = _named_copy(params.source)
+    copy = _named_copy(params)
     if copy is not None:
         return copy
     source, place = _opened(params), own_images.place(params.data_dir)
@@ -149,14 +149,25 @@ def _opened(params: HParams) -> OwnSource:
         return kind(path, preparation)
 
 
-def _named_copy(path: str) -> Optional[PreparedDataset]:
-    """The prepared copy that a path leads to; None where it is something else."""
+def _named_copy(params: HParams) -> Optional[PreparedDataset]:
+    """The prepared copy that `--source` leads to; None where it is something else."""
+    path, preparation = params.source, Preparation.of(params)
     sidecar = os.path.join(path, decoded_copy.SIDECAR)
     if not own_images.may_be_copy(path) or not tf.gfile.Exists(sidecar):
         return None
     copy, reason = decoded_copy.load(path)
     if copy is None:
         raise UserError(f'--source={path}: {reason}: prepare the images anew.')
+    *size, channels = copy.image_shape
+    if (preparation.size or tuple(size), preparation.channels or channels) != (
+        tuple(size),
+        channels,
+    ):
+        raise UserError(
+            f'--source={path} holds prepared images of {" x ".join(map(str, copy.image_shape))}, '
+            f'which stay as they are: leave {" and ".join(preparation.flags())} away, or name what '
+            'they were made of.'
+        )
     return copy
 
 
