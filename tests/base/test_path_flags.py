@@ -62,7 +62,15 @@ def test_a_path_of_any_program_begins_in_the_home_folder(home, program, name):
 
 
 # Below these lie checkpoints, whose paths TensorFlow takes for patterns.
-OF_CHECKPOINTS = {'model_dir', 'job-dir', 'job_dir', 'checkpoint', 'export_dir', 'flat_dir'}
+OF_CHECKPOINTS = {
+    'model_dir',
+    'init_from',
+    'job-dir',
+    'job_dir',
+    'checkpoint',
+    'export_dir',
+    'flat_dir',
+}
 OF_CHECKPOINTS |= {'results_dir', 'work_dir'}
 
 

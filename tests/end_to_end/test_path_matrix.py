@@ -52,7 +52,7 @@ WORKS = {
 DATA = {'data_dir': 'data', 'idx_dir': 'idx'}
 READ = {'model_dir': 'run', **DATA}
 FLAGS = {
-    'task': {'model_dir': 'new run', 'source': 'pictures', **DATA},
+    'task': {'model_dir': 'new run', 'init_from': 'run', 'source': 'pictures', **DATA},
     'evaluate': {**READ, 'checkpoint': 'checkpoint', 'output': 'new file'},
     'generate': {**READ, 'output': 'new file'},
     'export': {'model_dir': 'run', 'checkpoint': 'checkpoint', 'flat_dir': 'new run'},
@@ -207,6 +207,8 @@ def arguments_of(program, name, value, world, root):
         given['data_dir'] = root + '/prepared'
     elif name == 'data_dir' and 'idx_dir' in FLAGS[program]:
         given['idx_dir'] = world.idx
+    if name == 'init_from':
+        given.update(latent_size=2, lstm_units=4, decoder_units=8, decoder_channels=2)
     if name == 'onnx':
         given['runtime'] = 'onnx'
     given[name] = value

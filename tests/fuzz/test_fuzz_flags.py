@@ -142,7 +142,7 @@ def expected_path(row, text):
     """What the home folder makes of it, if it is a path; None where it has to be refused."""
     if row.name not in settings_table.paths():
         return text
-    if row.name == 'model_dir' and set(text) & set('*?[\\'):
+    if row.name in ('model_dir', 'init_from') and set(text) & set('*?[\\'):
         return None
     whole = os.path.expanduser(text)
     return None if whole.startswith('~') else whole

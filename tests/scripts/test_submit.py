@@ -171,6 +171,7 @@ def test_the_schema_refuses_what_is_wrong(path, value, message):
         (['--', '--model_dir=gs://b/run'], 'follows from --output'),
         (['--', '--idx_dir=x'], '--idx_dir is not for jobs'),
         (['--', '--data_dir=/home/me/data'], '--data_dir=/home/me/data'),
+        (['--', '--init_from=runs/a'], '--init_from=runs/a: a job sees no folder'),
         (['--', '--source=icons'], 'prepare_data --source=icons --data_dir=gs://BUCKET/FOLDER'),
         (['--', '--source=gs://b/d', '--dataset=mnist'], '--dataset=mnist and --source=gs://b/d'),
         (['--', '--likelihood=normal', '--binarization=dynamic'], NORMAL),

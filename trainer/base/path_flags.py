@@ -16,7 +16,9 @@ from trainer.base.errors import UserError
 # in it stand for others too, [ and \ never for themselves.
 _SPECIAL = re.compile(r'[*?[\\]')
 # The paths below which checkpoints lie.
-_OF_CHECKPOINTS = {'model_dir', 'checkpoint', 'export_dir', 'flat_dir', 'results_dir', 'work_dir'}
+_OF_CHECKPOINTS = {
+    'model_dir', 'init_from', 'checkpoint', 'export_dir', 'flat_dir', 'results_dir', 'work_dir',
+}  # fmt: skip
 flags.disclaim_key_flags()  # They are those of the module that calls `define`.
 
 

@@ -33,7 +33,7 @@ def latest(model_dir: str) -> Optional[str]:
     Unlike `tf.train.latest_checkpoint` it finds one where the file `checkpoint` is damaged, or
     names one that is gone.
     """
-    return next(_newest_first(model_dir), None)
+    return next(newest_first(model_dir), None)
 
 
 def listed(model_dir: str) -> List[str]:
@@ -47,8 +47,8 @@ def listed(model_dir: str) -> List[str]:
     return [path for path in paths if tf.gfile.Exists(path + '.index')]
 
 
-def _newest_first(model_dir: str) -> Iterator[str]:
-    """Those that are listed, and after them any others in the folder.
+def newest_first(model_dir: str) -> Iterator[str]:
+    """Yields the prefixes of those that are listed, and after them any others in the folder.
 
     One that is there but not listed was set aside, or its saving was cut short.
     """
@@ -85,7 +85,7 @@ def repair(model_dir: str) -> None:
       UserError: there are checkpoints, but none can be read.
     """
     _remove_leftovers(model_dir)
-    found = list(_newest_first(model_dir))
+    found = list(newest_first(model_dir))
     if not found:
         return
     reasons = []

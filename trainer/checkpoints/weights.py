@@ -1,6 +1,6 @@
 """One checkpoint: whether it is whole, finite and of this model; restored, copied, counted."""
 
-from typing import List, Optional
+from typing import List, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -24,8 +24,8 @@ def damage(checkpoint_path: str) -> str:
     return '' if tf.GraphKeys.GLOBAL_STEP in names else 'it has no global_step'
 
 
-def check_fits(checkpoint_path: str) -> None:
-    """Refuses a checkpoint that has not all variables of the default graph, in their shapes.
+def check_fits(checkpoint_path: str, variables: Optional[Sequence[tf.Variable]] = None) -> None:
+    """Refuses a checkpoint that has not all `variables`, by default the graph's, in their shapes.
 
     TF 1.14 restores resource variables without a look at the shape, and says of a name that is
     missing nothing but that, in a traceback.
@@ -35,7 +35,7 @@ def check_fits(checkpoint_path: str) -> None:
     """
     shapes = tf.train.load_checkpoint(checkpoint_path).get_variable_to_shape_map()
     differences = []
-    for variable in tf.global_variables():
+    for variable in tf.global_variables() if variables is None else variables:
         name, shape = variable.op.name, variable.shape.as_list()
         if shapes.get(name) != shape:
             found = '{} in it'.format(shapes[name]) if name in shapes else 'missing in it'

@@ -22,8 +22,8 @@ def save(hparams: HParams) -> str:
     return files.write_json(path, dataclasses.asdict(hparams))
 
 
-def load(model_dir: str) -> Optional[HParams]:
-    """Reads the table that a run left in `model_dir`; None where there is none.
+def load(model_dir: str, flag: str = 'model_dir') -> Optional[HParams]:
+    """Reads the table that a run left in `model_dir`, the value of `flag`; None where none is.
 
     Raises:
       UserError: the file is there, but is not such a table.
@@ -33,17 +33,17 @@ def load(model_dir: str) -> Optional[HParams]:
         values = files.read_json(path)
     except tf.errors.OpError as error:
         raise UserError(
-            f'--model_dir={model_dir}: its {FILE_NAME} cannot be read ({error.message}).'
+            f'--{flag}={model_dir}: its {FILE_NAME} cannot be read ({error.message}).'
         ) from error
     except UserError as error:
         raise UserError(
             f'{error} The model card of each export, export/*/*/assets.extra/README.md in the '
             'folder, ends with what belongs there.'
         ) from error
-    return None if values is None else _from_json(values, path)
+    return None if values is None else _from_json(values, path, flag)
 
 
-def _from_json(values: Any, path: str) -> HParams:
+def _from_json(values: Any, path: str, flag: str) -> HParams:
     try:
         values['image_shape'] = tuple(values['image_shape'])
         hparams = HParams(**values)
@@ -51,8 +51,7 @@ def _from_json(values: Any, path: str) -> HParams:
         rules.check_consistent(hparams)
     except (TypeError, KeyError, AttributeError, UserError) as error:
         raise UserError(
-            f'{path} does not hold the settings of this trainer ({error}): choose another '
-            '--model_dir.'
+            f'{path} does not hold the settings of this trainer ({error}): choose another --{flag}.'
         ) from error
     return hparams
 
@@ -73,8 +72,10 @@ def _check_values(hparams: HParams) -> None:
             good = type(value) is str and terminal.is_text(value) and value in (choices or [value])
         if not good:
             raise UserError(f'{row.name} cannot be {value!r:.100}')
-    if type(hparams.source_digest) is not str or not terminal.is_text(hparams.source_digest):
-        raise UserError(f'source_digest cannot be {hparams.source_digest!r:.100}')
+    for name in ('source_digest', 'init_checkpoint', 'init_digest'):
+        value = getattr(hparams, name)
+        if type(value) is not str or not terminal.is_text(value):
+            raise UserError(f'{name} cannot be {value!r:.100}')
     shape = hparams.image_shape
     if len(shape) != 3 or not all(type(side) is int and side in table.SIZE for side in shape):
         raise UserError(f'image_shape cannot be {shape!r:.100}')
@@ -85,10 +86,12 @@ def versions() -> Dict[str, str]:
     return {'python': sys.version.split()[0], 'tensorflow': tf.__version__, 'numpy': np.__version__}
 
 
-def nothing_trained(model_dir: str, missing: str = 'trained model') -> UserError:
-    """Returns the error that `model_dir` lacks what programs after a training need."""
+def nothing_trained(
+    model_dir: str, missing: str = 'trained model', flag: str = 'model_dir'
+) -> UserError:
+    """Returns the error that `model_dir`, the value of `flag`, lacks what is needed of a run."""
     return UserError(
-        f'--model_dir={model_dir} holds no {missing}: give the folder of a run of trainer.task.'
+        f'--{flag}={model_dir} holds no {missing}: give the folder of a run of trainer.task.'
     )
 
 

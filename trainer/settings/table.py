@@ -86,21 +86,18 @@ def _setting(
     is_path: bool = False,
 ) -> Any:
     """A row of the table; a `fixed` setting may not differ when a run is resumed."""
-    facts = {'help': text, 'range': allowed, 'choices': choices}
-    return dataclasses.field(
-        default=default, metadata={**facts, 'fixed': fixed, 'is_path': is_path}
-    )
+    facts = {'help': text, 'range': allowed, 'choices': choices, 'fixed': fixed}
+    return dataclasses.field(default=default, metadata={**facts, 'is_path': is_path})
 
 
 _free = functools.partial(_setting, fixed=False)
-
-
 # Files and folders of this machine, in no way a property of the model.
 _path = functools.partial(_free, is_path=True)
+# No flags: what is found out, and what is noted of a run's start.
+_found: Any = functools.partial(dataclasses.field, metadata={'fixed': True})
+_noted: Any = functools.partial(dataclasses.field, metadata={'fixed': False})
 
-
-COUNT, STEPS = Range(1, 10**9), Range(0, 10**9)
-SIZE = Range(1, 8192)
+COUNT, STEPS, SIZE = Range(1, 10**9), Range(0, 10**9), Range(1, 8192)
 # Within these, Adam's step along finite gradients leaves finite weights and moments in single
 # precision, which ends at 3e38: the second moment is at most the square of the norm, and a step at
 # most some 10 learning rates.
@@ -140,7 +137,6 @@ class HParams:
     decoder_channels: int = _setting(
         32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", SIZE
     )
-
     likelihood: str = _setting(
         'bernoulli', 'Distribution of a pixel given the latents.', choices=LIKELIHOODS
     )
@@ -215,6 +211,11 @@ class HParams:
         'Images of your own, in place of --dataset: a folder of PNG, JPEG, BMP and GIF files, a '
         '.npy or .npz file, or the folder of such images once prepared.',
     )
+    init_from: str = _path(
+        '',
+        'model_dir of another run of the same shapes, whose last good weights training starts '
+        'from; a run that has a checkpoint of its own goes on from that.',
+    )
     data_dir: str = _path('', "Folder of prepared images. Default: TFDS's own.")
     idx_dir: str = _path(
         '',
@@ -223,8 +224,7 @@ class HParams:
     )
     save_checkpoints_steps: int = _free(
         0,
-        'Steps between checkpoints; each is evaluated on the validation images. '
-        '0: a fifth of max_steps.',
+        'Steps between checkpoints, each evaluated on validation images. 0: a fifth of max_steps.',
         STEPS,
     )
     save_summary_steps: int = _free(
@@ -256,17 +256,17 @@ class HParams:
     num_images: int = _free(100, 'Images drawn from the prior, new_images.png.', Range(1, 10000))
     num_threads: int = _free(
         0,
-        'Threads of a training step: the batch is cut into that many parts, computed in '
-        'parallel. 0: one for each core that this process may use, as long as each part has 32 '
-        'images.',
+        'Threads of a training step: the batch is cut into that many parts, computed in parallel. '
+        '0: one for each core that this process may use, while each part has 32 images.',
         Range(0, 1024),
     )
 
-    # Taken from the dataset, no flags: (rows, columns, channels); which images of --source.
-    image_shape: Tuple[int, int, int] = dataclasses.field(
-        default=(28, 28, 1), metadata={'range': None, 'fixed': True}
-    )
-    source_digest: str = dataclasses.field(default='', metadata={'range': None, 'fixed': True})
+    # Taken from the dataset: (rows, columns, channels); which images of --source.
+    image_shape: Tuple[int, int, int] = _found(default=(28, 28, 1))
+    source_digest: str = _found(default='')
+    # Which checkpoint of --init_from training started from; the SHA-256 of its .index file.
+    init_checkpoint: str = _noted(default='')
+    init_digest: str = _noted(default='')
 
     @property
     def data_name(self) -> str:

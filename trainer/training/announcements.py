@@ -26,8 +26,11 @@ def start(params: HParams) -> None:
         )
     else:
         verb = f'Resuming {params.model_dir} at step {step:,}, going'
+        start = f'Training {params.model_dir}'
+        if params.init_checkpoint:
+            start += f' from the weights of {params.init_from} ({params.init_checkpoint})'
         say(
-            f'{verb if step else "Training " + params.model_dir} to step {params.max_steps:,} on '
+            f'{verb if step else start} to step {params.max_steps:,} on '
             f'{params.data_name} ({wording.data_convention(params)}): batches of '
             f'{params.batch_size} on {towers.count(params)} thread(s), '
             f'{optimizer.schedule_text(params)}.'

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from trainer.base import files
 from trainer.base.errors import UserError
-from trainer.checkpoints import listing
+from trainer.checkpoints import initial, listing
 from trainer.settings import rules, storage
 from trainer.settings.table import HParams
 
@@ -18,13 +18,16 @@ def check(params: HParams, num_examples: Optional[Dict[str, int]]) -> None:
       num_examples: images in each split; None where only the preparation will tell.
 
     Raises:
-      UserError: a setting does not fit the dataset, or model_dir cannot hold this run.
+      UserError: a setting does not fit the dataset, model_dir cannot hold this run, or init_from
+        has no weights for its start.
     """
     rules.check_settings(params, num_examples)
     _check_folder(params.model_dir)
     recorded = recorded_settings(params.model_dir)
     if recorded is not None:
         storage.check_resumable(params, recorded)
+    elif params.init_from:
+        initial.check(params)
 
 
 def recorded_settings(model_dir: str) -> Optional[HParams]:

@@ -44,7 +44,7 @@ def in_order(
     hooks: List[tf.train.SessionRunHook] = []
     if task.is_leader:
         hooks.append(FitsHook(params.model_dir))  # Before a session restores a checkpoint.
-        if params.prior == 'vamp':
+        if params.prior == 'vamp' and not params.init_checkpoint:
             hooks.append(PseudoInputsHook(data, params))  # Before the weights of step 0 are saved.
         # Before all that works between steps: that is no part of the steps that these two see.
         hooks += [FinishStepHook(), ProgressHook(progress, params)]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from trainer.base import optional, signals
 from trainer.base.console import say
-from trainer.checkpoints import best_model, chosen, listing, run_lock
+from trainer.checkpoints import best_model, chosen, initial, listing, run_lock
 from trainer.cluster import processes, tf_config
 from trainer.cluster.lookout import Lookout, check_port
 from trainer.cluster.tf_config import LOCAL, Task
@@ -118,7 +118,7 @@ def settle(params: HParams, task: Task = LOCAL) -> Tuple[HParams, PreparedDatase
     )
     params = dataclasses.replace(params, image_shape=data.image_shape, source_digest=data.digest)
     checks.check(params, data.num_examples)
-    return params, data
+    return initial.settle(params, recorded), data
 
 
 def settle_dataset(params: HParams, task: Task = LOCAL) -> HParams:
@@ -170,7 +170,10 @@ def make_estimator(params: HParams, task: Task = LOCAL) -> tf.estimator.Estimato
             session_config=session_config,
             experimental_max_worker_delay_secs=_MAX_WORKER_DELAY,
         )
-    return tf.estimator.Estimator(model_fn, config=config, params=params)
+    # Whoever leads makes the weights: others of a cluster wait until they are there.
+    start = initial.warm_start(params) if task.is_leader else None
+    model = initial.checked(model_fn, start) if start else model_fn
+    return tf.estimator.Estimator(model, config=config, params=params, warm_start_from=start)
 
 
 def claim_thread_pools(params: HParams) -> None:
