@@ -92,9 +92,8 @@ def test_the_decoder_is_its_layers_written_out():
     np.testing.assert_allclose(actual, expected[..., 0], atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    'towers', [3, *[pytest.param(number, marks=pytest.mark.slow) for number in (2, 4)]]
-)
+@pytest.mark.slow  # tests/model/test_objective.py has a quick one.
+@pytest.mark.parametrize('towers', [2, 3, 4])
 def test_towers_give_the_gradients_of_the_whole_batch(towers):
     noise = tf.random.stateless_normal([6, 1, 3], seed=[1, 2])
     tensors = [images_of(SMALLEST), noise]

@@ -170,7 +170,13 @@ def test_unusable_vae_python_is_refused(tiny, tmp_path, python):
     assert not venv.exists()
 
 
-@pytest.mark.parametrize('has_python3', [False, True], ids=['no python3', 'another python3'])
+@pytest.mark.parametrize(
+    'has_python3',
+    [
+        pytest.param(False, id='no python3'),
+        pytest.param(True, id='another python3', marks=pytest.mark.slow),
+    ],
+)
 def test_without_python_37_it_says_how_to_get_one(tiny, tmp_path, has_python3):
     tools = tmp_path / 'tools'
     tools.mkdir()

@@ -263,9 +263,10 @@ def test_gcloud_is_not_given_our_python(tmp_path, monkeypatch):
     'extra',
     [
         pytest.param(CLUSTER + MANAGED, id='cluster'),
-        pytest.param(TUNING, id='tuning', marks=pytest.mark.slow),
+        pytest.param(TUNING, id='tuning'),
     ],
 )
+@pytest.mark.slow
 def test_gcloud_sends_what_a_dry_run_prints(extra, tmp_path, monkeypatch, capfd):
     arguments = [*JOB, *extra, '--', '--latent_size=2'] if extra is not TUNING else JOB + TUNING
     with fake_cloud.running(tmp_path) as (environ, requests):

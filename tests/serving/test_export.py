@@ -27,7 +27,7 @@ from trainer.settings import storage
 from trainer.settings.table import HParams
 from trainer.training.model_fn import model_fn
 
-PIXELS = np.random.RandomState(0).rand(5, 28, 28).astype(np.float32)
+PIXELS = np.random.RandomState(0).rand(5, 8, 12).astype(np.float32)
 
 
 def input_fn():
@@ -38,8 +38,8 @@ def input_fn():
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     params = HParams(
-        model_dir=str(tmp_path_factory.mktemp('model')), latent_size=2, lstm_units=4,
-        decoder_units=8, decoder_channels=2, batch_size=5, max_steps=4, num_threads=1,
+        model_dir=str(tmp_path_factory.mktemp('model')), image_shape=(8, 12, 1), latent_size=2,
+        lstm_units=4, decoder_units=8, decoder_channels=2, batch_size=5, max_steps=4, num_threads=1,
     )  # fmt: skip
     storage.save(params)
     config = tf.estimator.RunConfig(
@@ -104,9 +104,9 @@ def test_served_kl_from_a_learned_prior_is_that_of_a_thousand_samples(tmp_path, 
         scale = np.log1p(np.exp(weights('prior/raw_scale'))) + 0.02
         log_weights = scipy.special.log_softmax(weights('prior/raw_log_weights'))
 
-    images = serving_models.images_of(params, 1000)
+    images = serving_models.images_of(params, 100)
     post_mean, post_scale = posterior_of(folder, images)
-    noise = np.random.RandomState(5).standard_normal([1000, 1000, 3])
+    noise = np.random.RandomState(5).standard_normal([100, 1000, 3])
     latents = post_mean[:, np.newaxis] + post_scale[:, np.newaxis] * noise
     log_posterior = scipy.stats.norm.logpdf(noise) - np.log(post_scale)[:, np.newaxis]
     by_component = [
@@ -255,7 +255,7 @@ def test_images_drawn_from_the_prior_depend_on_the_seed_alone(trained):
     estimator, params = trained
     path = checkpoint(estimator, 4)
     one, two, other = [picture_files.draw_from_prior(3, seed, path, params) for seed in (7, 7, 8)]
-    assert one.shape == (3, 28, 28, 1)
+    assert one.shape == (3, 8, 12, 1)
     assert one.min() >= 0 and one.max() <= 1
     np.testing.assert_array_equal(one, two)
     assert np.abs(one - other).max() > 0

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from trainer.model import vae
 from trainer.serving import saved_model
-from trainer.serving.signatures import build_signatures
 from trainer.settings import storage
 from trainer.settings.table import HParams
 
@@ -26,7 +25,10 @@ def write_model(folder, image_shape=GREY, inactive=0, **settings):
     storage.save(params)
     with tf.Graph().as_default():
         step = tf.train.get_or_create_global_step()
-        build_signatures(params, vae.prior(params))
+        # For their weights.
+        vae.prior(params)
+        posterior = vae.encode(tf.zeros([1, params.rows, params.row_features]), params)
+        vae.decode(posterior.mean, params)
         random = np.random.RandomState(1)
         with tf.Session() as session:
             session.run(step.assign(4))
