@@ -643,6 +643,7 @@ def _writable_by_others(folder):
     return found
 
 
+@pytest.mark.slow
 def test_nobody_else_may_write_what_a_run_leaves(tmp_path, usual_umask):
     params = tiny.params_in(tmp_path / 'run', max_steps=1, save_summary_steps=0)
     tiny.trained(tiny.write_data(tmp_path), params)

@@ -1,6 +1,7 @@
 """The served graph: right answers in TensorFlow 1.14's clients, and clear ones to bad input."""
 
 import concurrent.futures
+import functools
 import os
 import shutil
 
@@ -22,6 +23,7 @@ def grey(tmp_path_factory):
     return serving_models.write_export(tmp_path_factory.mktemp('grey'))
 
 
+@functools.lru_cache(maxsize=4)
 def loaded(export_dir):
     return in_tensorflow_1.raw_session(export_dir)
 

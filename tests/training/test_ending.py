@@ -259,6 +259,7 @@ def test_a_rerun_with_nothing_to_train_records_no_settings_that_no_step_used(
     assert 'already reached step 4 of 2' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_stops_says_so_and_goes_on_with_more_patience(trainable, tmp_path, capsys):
     settings = {'save_checkpoints_steps': 1, 'save_summary_steps': 0}
     trainable.update({1: 5.0, 2: 6.0, 3: 6.0, 4: 6.0, 5: 4.0, 6: 9.0})

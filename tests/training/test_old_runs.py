@@ -88,7 +88,9 @@ def test_an_old_model_is_exported_as_it_was(old_run):
 
 
 def test_an_old_run_goes_on_with_its_weights_and_moments(old_run, mnist_like):
-    params = dataclasses.replace(storage.trained(old_run), max_steps=7)
+    params = dataclasses.replace(
+        storage.trained(old_run), max_steps=7, save_checkpoints_steps=3, save_summary_steps=0
+    )
     checks.check(params, mnist_like.num_examples)
     after, _ = tiny.trained(mnist_like, params)
     assert after['global_step'] == 7
