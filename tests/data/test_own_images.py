@@ -200,6 +200,12 @@ def test_labels_are_for_the_projector(data_dir, tmp_path):
     assert labels.labels(plain, own.params_of('b', data_dir), 3) is None
 
 
+def test_classes_may_have_any_name(data_dir, tmp_path):
+    source = own.write_folder(tmp_path / 'a', own.pictures(120), 'c\tü\n\udcff/{}.png')
+    found = labels.labels(own.prepared(source, data_dir), own.params_of('a', data_dir), 3)
+    assert found == ['c ü \\udcff'] * 3
+
+
 def test_what_a_copy_was_made_of_is_recorded(source, data_dir):
     first = own.prepared(source, data_dir)
     with open(os.path.join(first.folder, 'source.json')) as f:

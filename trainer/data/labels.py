@@ -46,7 +46,9 @@ def labels(data: PreparedDataset, params: HParams, count: int) -> Optional[List[
 def _own_labels(path: str, count: int) -> Optional[List[Any]]:
     try:
         found = files.read_json(path)
-        return found and [' '.join(str(label).split()) for label in found[:count]]
+        # The name of a folder may hold line ends, and bytes that are not UTF-8.
+        texts = (str(label).encode('utf-8', 'backslashreplace') for label in (found or [])[:count])
+        return [' '.join(text.decode('utf-8').split()) for text in texts] or None
     except (UserError, tf.errors.OpError) as error:
         say(f'PROJECTOR: no labels, as {first_line(error).rstrip(".")}.')
         return None
