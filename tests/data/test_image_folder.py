@@ -1,6 +1,7 @@
 """Folders of image files as a source of images."""
 
 import os
+import subprocess
 import struct
 
 import numpy as np
@@ -203,11 +204,14 @@ def test_what_is_no_regular_file_is_never_opened(folder, tmp_path, capsys):
 def test_folders_may_lie_deep(folder, tmp_path, monkeypatch):
     of_many(folder)
     monkeypatch.chdir(folder)
-    for _ in range(1100):
-        os.mkdir('d')
-        os.chdir('d')
-    os.rename(str(folder / '0.png'), '0.png')
-    assert sum(own.prepared(folder, tmp_path / 'data').num_examples.values()) == 120
+    try:
+        for _ in range(1100):
+            os.mkdir('d')
+            os.chdir('d')
+        os.rename(str(folder / '0.png'), '0.png')
+        assert sum(own.prepared(folder, tmp_path / 'data').num_examples.values()) == 120
+    finally:  # Python's own removal of trees, by which pytest goes, is recursive.
+        subprocess.run(['rm', '-rf', str(folder)], check=True)
 
 
 def test_an_image_may_have_any_name(folder, tmp_path):
