@@ -1,8 +1,8 @@
 """Folders of image files as a source of images."""
 
 import os
-import subprocess
 import struct
+import subprocess
 
 import numpy as np
 import pytest
