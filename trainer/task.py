@@ -26,7 +26,7 @@ def main(argv: List[str]) -> None:
     del argv
     values = flags.FLAGS
     task = tf_config.join()
-    params = command_line.from_flags(values)
+    params = checks.with_recorded_source(command_line.from_flags(values))
     facts = prepare.facts(params)
     params = dataclasses.replace(params, image_shape=facts.image_shape or params.image_shape)
     params = vertex.placed(params, bool(values.model_dir), os.environ)

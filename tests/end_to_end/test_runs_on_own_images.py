@@ -70,6 +70,9 @@ def test_a_folder_of_pictures(tmp_path):
     )
     assert 'my-pictures' in output
     finish(start('trainer.generate', f'--model_dir={model_dir}', '--mode=reconstruct'))
+    flags[0] = '--max_steps=45'
+    finish(start('trainer.task', f'--source={source} moved', *flags))
+    assert recorded(model_dir)['global_step'] == 45
 
 
 def test_an_array_of_floats(tmp_path):

@@ -56,7 +56,7 @@ def facts(params: HParams) -> DatasetFacts:
     """Checks the images that the settings name, without network, reading and creating nothing."""
     if not params.source:
         return dataset_facts(params.dataset, params.data_dir or None)
-    copy = _named_copy(params)
+    copy = of_run(params) if params.source_digest else _named_copy(params)
     if copy is None:
         source = _opened(params)
         copy = _copy_of(source, own_images.place(params.data_dir))

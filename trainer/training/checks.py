@@ -1,5 +1,7 @@
 """What is refused before any byte is fetched, folder made or graph built."""
 
+import dataclasses
+import os
 from typing import Dict, Optional
 
 import tensorflow as tf
@@ -44,6 +46,17 @@ def recorded_settings(model_dir: str) -> Optional[HParams]:
             f'--model_dir={model_dir} holds checkpoints of another model: choose another folder.'
         )
     return recorded
+
+
+def with_recorded_source(params: HParams) -> HParams:
+    """Returns the settings with the recorded images in place of a source that is gone.
+
+    Raises UserError as `recorded_settings` does.
+    """
+    if not params.source or os.path.exists(params.source):
+        return params
+    recorded = recorded_settings(params.model_dir)
+    return dataclasses.replace(params, source_digest=recorded.source_digest if recorded else '')
 
 
 def _check_folder(model_dir: str) -> None:

@@ -110,15 +110,12 @@ def settle(params: HParams, task: Task = LOCAL) -> Tuple[HParams, PreparedDatase
     """
     params = settle_dataset(params, task)
     # Prepared in a process of its own, as its sessions ask for other thread pools.
-    recorded = checks.recorded_settings(params.model_dir)
-    if recorded is not None and params.source and not os.path.exists(params.source):
-        params = dataclasses.replace(params, source_digest=recorded.source_digest)
     data = prepare.of_run(
         params, idx_dir=params.idx_dir, is_alone=task == LOCAL, separate_process=True
     )
     params = dataclasses.replace(params, image_shape=data.image_shape, source_digest=data.digest)
     checks.check(params, data.num_examples)
-    return initial.settle(params, recorded), data
+    return initial.settle(params, checks.recorded_settings(params.model_dir)), data
 
 
 def settle_dataset(params: HParams, task: Task = LOCAL) -> HParams:
