@@ -187,7 +187,7 @@ def test_a_stream_of_far_apart_values_is_added_up_exactly():
 
 TINY = HParams(
     latent_size=3, lstm_units=4, decoder_units=8, decoder_channels=2, prior_components=5,
-    image_shape=(8, 4, 1), seed=2,
+    image_shape=(4, 8, 1), seed=2,
 )  # fmt: skip
 
 
@@ -197,7 +197,7 @@ TINY = HParams(
 )
 def test_real_models_agree_with_what_training_evaluates(tmp_path, likelihood, prior):
     params = dataclasses.replace(TINY, likelihood=likelihood, prior=prior)
-    images = np.random.RandomState(0).rand(6, 8, 4).astype(np.float32)
+    images = np.random.RandomState(0).rand(6, 4, 8).astype(np.float32)
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
         draws = []

@@ -70,10 +70,11 @@ def slow(settings):
     'settings',
     [
         {'free_bits': 0.05},
-        {'objective': 'dreg', 'training_samples': 3, 'prior': 'vamp', 'prior_components': 3},
+        {'objective': 'dreg', 'training_samples': 3, 'prior': 'mixture', 'prior_components': 3},
         slow({'prior': 'mixture', 'prior_components': 3}),
         slow({'prior': 'vamp', 'prior_components': 3}),
         slow({'objective': 'iwae', 'training_samples': 3}),
+        slow({'objective': 'dreg', 'training_samples': 3, 'prior': 'vamp', 'prior_components': 3}),
         slow({'likelihood': 'continuous_bernoulli', 'beta': 0.5}),
         slow({'likelihood': 'normal', 'training_samples': 2}),
     ],

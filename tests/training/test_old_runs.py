@@ -87,6 +87,7 @@ def test_an_old_model_is_exported_as_it_was(old_run):
         _assert_as_the_old_code(session.run(fetched.name, {fed.name: _LATENTS}))
 
 
+@pytest.mark.slow
 def test_an_old_run_goes_on_with_its_weights_and_moments(old_run, mnist_like):
     params = dataclasses.replace(
         storage.trained(old_run), max_steps=7, save_checkpoints_steps=3, save_summary_steps=0
