@@ -16,19 +16,18 @@ def sigmoid(x):
 
 
 def numpy_lstm(inputs, kernel, bias):
-    """One example at a time, one gate at a time: the textbook form."""
+    """One gate at a time: the textbook form."""
     outputs = np.zeros([BATCH, TIME, UNITS])
-    for n in range(BATCH):
-        h, c = np.zeros(UNITS), np.zeros(UNITS)
-        for t in range(TIME):
-            both = np.concatenate([inputs[n, t], h])
-            i, f, o, j = [
-                both @ kernel[:, q * UNITS : (q + 1) * UNITS] + bias[q * UNITS : (q + 1) * UNITS]
-                for q in range(4)
-            ]
-            c = sigmoid(f) * c + sigmoid(i) * np.tanh(j)
-            h = sigmoid(o) * np.tanh(c)
-            outputs[n, t] = h
+    h, c = np.zeros([BATCH, UNITS]), np.zeros([BATCH, UNITS])
+    for t in range(TIME):
+        both = np.concatenate([inputs[:, t], h], axis=1)
+        i, f, o, j = [
+            both @ kernel[:, q * UNITS : (q + 1) * UNITS] + bias[q * UNITS : (q + 1) * UNITS]
+            for q in range(4)
+        ]
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(j)
+        h = sigmoid(o) * np.tanh(c)
+        outputs[:, t] = h
     return outputs
 
 

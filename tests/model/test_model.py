@@ -173,14 +173,14 @@ def test_noise_is_a_function_of_seed_and_step():
 
 @pytest.mark.parametrize('mode', [ModeKeys.TRAIN, ModeKeys.EVAL, ModeKeys.PREDICT])
 def test_each_mode_builds_what_it_needs(mode):
-    spec = model_fn({'images': images_of(SMALL)}, None, mode, SMALL)
+    spec = model_fn({'images': images_of(SMALLEST)}, None, mode, SMALLEST)
     variables = tf.global_variables()
     has_optimizer = any(v.name.startswith('optimizer/') for v in variables)
     assert has_optimizer == (mode == ModeKeys.TRAIN)
     assert all('Resource' in type(v).__name__ for v in tf.trainable_variables())
     if mode == ModeKeys.PREDICT:
         assert spec.loss is None
-        assert spec.predictions['reconstruction'].shape.as_list()[1:] == [8, 8]
+        assert spec.predictions['reconstruction'].shape.as_list()[1:] == [4, 4]
     else:
         assert spec.loss.shape.as_list() == []
     if mode == ModeKeys.EVAL:
@@ -191,12 +191,12 @@ def test_each_mode_builds_what_it_needs(mode):
             'elbo/negative_importance_weighted_bound',
             'latents/active_units',
             'latents/posterior_scale',
-            *['kl_by_dimension/{:02d}'.format(i) for i in range(SMALL.latent_size)],
+            *['kl_by_dimension/{:02d}'.format(i) for i in range(SMALLEST.latent_size)],
         }
 
 
 def test_predictions_are_per_example_and_without_noise():
-    spec = model_fn({'images': images_of(SMALL)}, None, ModeKeys.PREDICT, SMALL)
+    spec = model_fn({'images': images_of(SMALLEST)}, None, ModeKeys.PREDICT, SMALLEST)
     with graphs.session() as session:
         first, second = session.run(spec.predictions), session.run(spec.predictions)
     for name, value in first.items():
