@@ -152,7 +152,9 @@ def test_on_a_bucket_only_the_command_prepares(source, tmp_path):
     assert there.folder == f'{bucket}/sources/{there.digest}'
     assert prepare.of_run(params) == there
     # As a job in the cloud is told of them, which sees no source.
-    assert own.prepared(there.folder, tmp_path / 'unused') == there
+    job = own.params_of(there.folder, tmp_path / 'unused')
+    assert prepare.of_run(job) == there
+    assert prepare.of_run(own.settled(job, there)) == there  # When it goes on.
     here = own.prepared(source, tmp_path / 'data')
     assert here.digest == there.digest
     np.testing.assert_array_equal(own.pixels(here, 'test'), own.pixels(there, 'test'))

@@ -86,18 +86,16 @@ def of_run(
         folders = params.data_dir or None, idx_dir or None
         return prepare(params.dataset, *folders, separate_process=separate_process)
     place, digest = own_images.place(params.data_dir), params.source_digest
-    if not digest:
-        return own(params, is_alone and not place.is_remote, separate_process)
-    copy, reason = decoded_copy.load(os.path.join(place.path, digest))
+    copy, reason = decoded_copy.load(os.path.join(place.path, digest)) if digest else (None, '')
     if copy is not None:
         return copy
-    if not os.path.exists(params.source):
+    if digest and not tf.gfile.Exists(params.source):  # It may be a copy itself, on gs:// too.
         raise UserError(
             f'{params.data_flag} is gone, and what was prepared of it, {digest}, is '
             f'{reason or "not there"} in {place.path}: give the folder that holds it by --data_dir.'
         )
     copy = own(params, is_alone and not place.is_remote, separate_process)
-    if copy.digest != digest:
+    if digest and copy.digest != digest:
         raise UserError(
             f'{params.data_flag} holds other images ({copy.digest}) than the run was trained on '
             f'({digest}), and these are not in {place.path}: give the folder of them by --data_dir.'

@@ -53,7 +53,7 @@ def with_recorded_source(params: HParams) -> HParams:
 
     Raises UserError as `recorded_settings` does.
     """
-    if not params.source or os.path.exists(params.source):
+    if not params.source or '://' in params.source or os.path.exists(params.source):
         return params
     recorded = recorded_settings(params.model_dir)
     return dataclasses.replace(params, source_digest=recorded.source_digest if recorded else '')
