@@ -257,7 +257,7 @@ def anonymous_bytes():
 
 
 def test_a_large_array_is_not_held_in_memory(tmp_path, monkeypatch):
-    """20,000 images of 16 MB; a million took 70 MB more than none."""
+    """20,000 images of 16 MB."""
     path, peak, usual = str(tmp_path / 'a.npy'), [], ArrayFile._check_values
     array = np.lib.format.open_memmap(path, 'w+', dtype=np.uint8, shape=(20000, 28, 28))
     array[:] = np.arange(20000)[:, None, None] % 251

@@ -1,10 +1,9 @@
 """What is shown to the user as one sentence, never as a traceback."""
 
-import contextlib
 import errno
 import os
 import re
-from typing import Any, Callable, Iterator, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 _USER_INFO = re.compile(r'(?<=://)[^/?#\s\'"]*@')
 _TOKEN = re.compile(
@@ -87,17 +86,6 @@ def _path_and_number(error: BaseException) -> Tuple[str, Optional[int]]:
     if path is None or isinstance(path, int):  # A file that is open already has a number.
         path = ''
     return os.fsdecode(path), error.errno
-
-
-@contextlib.contextmanager
-def turned(
-    kinds: Tuple[Type[Exception], ...], into: Callable[[Exception], Exception]
-) -> Iterator[None]:
-    """Raises `into(error)` in place of an exception of some kinds."""
-    try:
-        yield
-    except kinds as error:
-        raise into(error) from error
 
 
 def first_line(text: Any) -> str:

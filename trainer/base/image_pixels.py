@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 # White lies under transparent pixels, and beside images that --fit=pad makes whole.
-BACKGROUND = 255
+_BACKGROUND = 255
 # Luma of ITU-R BT.601, as JPEG and Pillow take it, in thousandths: grey pixels stay as they are.
 _LUMA = (299, 587, 114)
 
@@ -76,7 +76,7 @@ def _alpha(rgba: tf.Tensor, png: tf.Tensor) -> tf.Tensor:
 
 def _on_background(rgba: tf.Tensor, png: tf.Tensor) -> tf.Tensor:
     alpha = _alpha(rgba, png)
-    over = tf.cast(rgba[:, :, :3], tf.int32) * alpha + BACKGROUND * (255 - alpha)
+    over = tf.cast(rgba[:, :, :3], tf.int32) * alpha + _BACKGROUND * (255 - alpha)
     return tf.cast((over + 127) // 255, tf.uint8)
 
 
@@ -116,7 +116,7 @@ def fitted(pixels: tf.Tensor, size: Sequence[int], fit: str) -> tf.Tensor:
     else:
         resized = tf.clip_by_value(tf.cast(resized, pixels.dtype), 0, 1)
     if fit == 'pad':
-        white = BACKGROUND if pixels.dtype == tf.uint8 else 1
+        white = _BACKGROUND if pixels.dtype == tf.uint8 else 1
         gaps = tf.stack([rows, columns]) - inner
         around = tf.stack([[0, 0], *tf.unstack(tf.stack([gaps // 2, gaps - gaps // 2], 1)), [0, 0]])
         resized = tf.pad(resized, around, constant_values=tf.cast(white, pixels.dtype))

@@ -87,11 +87,11 @@ class ArrayFile(OwnSource):
     def write_splits(self, folder: str) -> Written:
         """Writes the images; raises UserError where values are none of a grey level."""
         dtype, highest, done = self._dtype(), 0, 0
-        with tempfile.TemporaryDirectory(dir=folder) as work:
+        with tempfile.TemporaryDirectory(dir=folder) as work, contextlib.ExitStack() as stack:
             with self._reading():
                 arrays = {name: _opened(self.path, name, work) for name in self._names}
-            prepared = self._preparer()
-            progress = ImageProgress(sum(self.counts().values()), 0)
+            prepared, progress = self._preparer(), ImageProgress(sum(self.counts().values()), 0)
+            stack.callback(progress.close)
             for split, rows in self._splits.items():
                 with open(os.path.join(folder, f'{split}.{dtype}'), 'wb') as f:
                     for numbers, block in _blocks(arrays[rows.name], rows.numbers):
@@ -100,7 +100,6 @@ class ArrayFile(OwnSource):
                         f.write(prepared(block.astype(dtype)).tobytes())
                         done += len(block)
                         progress.show(done, 'copying ' + self.name, 1, 'images')
-        progress.close()
         if _status(self.path) != self._status:
             raise self.changed()
         if dtype == 'uint8' and highest <= 1:
@@ -177,12 +176,8 @@ class ArrayFile(OwnSource):
                 raise self._wrong(
                     f'is of {dtype}: give uint8, from 0 to 255, or floats in [0, 1]', name
                 )
-        if (
-            len(
-                {(shape[1:], dtype) for shape, dtype in map(self._headers.__getitem__, self._names)}
-            )
-            > 1
-        ):
+        headers = [self._headers[name] for name in self._names]
+        if len({(header.shape[1:], header.dtype) for header in headers}) > 1:
             raise self._wrong(
                 f'holds images of several sizes or types in {" and ".join(self._names)}: make them '
                 'the same'

@@ -60,11 +60,6 @@ class ImageFolder(OwnSource):
         named = [part[depth] if len(part) > depth + 1 else '' for part in parts]
         return named if any(named) else None
 
-    def say_what_is_left_out(self) -> None:
-        if self._left_out:
-            names = errors.some(list(map(errors.printable, self._left_out)), _SHOWN)
-            say(f'{self.path}: left out what is no image: {names}.')
-
     def _has_splits(self) -> bool:
         return any(file.path.startswith('train/') for file in self._files)
 
@@ -91,7 +86,9 @@ class ImageFolder(OwnSource):
 
     def write_splits(self, folder: str) -> Written:
         """Decodes the files; raises UserError where some are broken, or of several sizes."""
-        self.say_what_is_left_out()
+        if self._left_out:
+            names = errors.some(list(map(errors.printable, self._left_out)), _SHOWN)
+            say(f'{self.path}: left out what is no image: {names}.')
         channels = self.preparation.channels or 1
         try:
             shape = self._write(folder, channels)
@@ -103,7 +100,8 @@ class ImageFolder(OwnSource):
     def _write(self, folder: str, channels: int) -> Tuple[int, int]:
         """Writes the files of the splits; returns rows and columns of the images."""
         may_be_grey = self.preparation.channels is None and channels == 1
-        broken, sizes = [], {}  # type: List[str], Dict[Tuple[int, int], str]
+        broken: List[str] = []
+        sizes: Dict[Tuple[int, int], str] = {}  # Of one image for each.
         paths = [(split, path) for split in SPLITS for path in self._splits[split]]
         progress = ImageProgress(len(paths), 0)
         with contextlib.ExitStack() as stack:

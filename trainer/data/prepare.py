@@ -1,6 +1,6 @@
-"""Prepares a TFDS image dataset once and hands out its images as plain files of bytes.
+"""Prepares images once, of TFDS or a user's own, and hands them out as plain files of pixels.
 
-`prepare` leaves two folders in the data folder:
+Own images lie where `own_images` says. `prepare` leaves two folders of a TFDS dataset:
 
     <data_dir>/mnist/3.0.0/           what TFDS 1.2.0 writes: TFRecords of PNGs
     <data_dir>/mnist/3.0.0-decoded/   what training reads: train.uint8, validation.uint8 and
@@ -141,10 +141,11 @@ def _opened(params: HParams) -> OwnSource:
     """Opens the source that the settings name; raises UserError where there is none."""
     path, preparation = params.source, Preparation.of(params)
     own_images.check_path(path, array_file.ENDINGS)
-    refused = f'--source={path} cannot be read'
-    with errors.turned((OSError,), lambda e: UserError(f'{refused} ({errors.reason(e)}).')):
-        kind = ImageFolder if os.path.isdir(path) else ArrayFile
+    kind = ImageFolder if os.path.isdir(path) else ArrayFile
+    try:
         return kind(path, preparation)
+    except OSError as error:
+        raise UserError(f'--source={path} cannot be read ({errors.reason(error)}).') from error
 
 
 def _named_copy(params: HParams) -> Optional[PreparedDataset]:
@@ -156,11 +157,9 @@ def _named_copy(params: HParams) -> Optional[PreparedDataset]:
     copy, reason = decoded_copy.load(path)
     if copy is None:
         raise UserError(f'--source={path}: {reason}: prepare the images anew.')
-    *size, channels = copy.image_shape
-    if (preparation.size or tuple(size), preparation.channels or channels) != (
-        tuple(size),
-        channels,
-    ):
+    rows, columns, channels = copy.image_shape
+    is_resized = preparation.size not in (None, (rows, columns))
+    if is_resized or preparation.channels not in (None, channels):
         raise UserError(
             f'--source={path} holds prepared images of {" x ".join(map(str, copy.image_shape))}, '
             f'which stay as they are: leave {" and ".join(preparation.flags())} away, or name what '

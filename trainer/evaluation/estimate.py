@@ -181,11 +181,3 @@ def estimate_all(
         seconds = seconds_before + time.perf_counter() - start
         partial.save(rows[:done], seconds)
     return rows, seconds
-
-
-def _check_finite(bound: float, number: int, facts: Dict[str, Any]) -> None:
-    if not np.isfinite(bound):
-        raise UserError(
-            '--checkpoint={}: image {} of the {} split has no finite likelihood ({}): give '
-            'another.'.format(facts['checkpoint'], number, facts['split'], bound)
-        )
