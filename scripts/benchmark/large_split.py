@@ -21,11 +21,11 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from trainer.base import files, path_flags, program
+from trainer.base import path_flags, program
 from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.data import decoded_copy, inputs
-from trainer.data.dataset import SPLITS
+from trainer.data.dataset import SPLITS, DatasetFacts, ImageSource, Written
 from trainer.data.stored_images import ImageFile
 from trainer.settings.table import HParams
 from trainer.training import model_fn, run
@@ -44,17 +44,22 @@ def write_noise(path, count):
             left -= f.write(block[:left])
 
 
-def write_copy(folder, gigabytes):
-    """Writes a decoded copy whose train split has so many GB; returns the number of its images."""
-    count = int(gigabytes * 1e9) // _IMAGE_BYTES
-    counts = {'train': count, 'validation': _SMALL_COUNT, 'test': _SMALL_COUNT}
-    for split in SPLITS:
-        write_noise(os.path.join(folder, split + '.uint8'), counts[split])
-    digests = {split: files.sha256(os.path.join(folder, split + '.uint8')) for split in SPLITS}
-    facts = {'format': 1, 'name': 'noise', 'version': '1.0.0', 'image_shape': _SHAPE}
-    facts.update(dtype='uint8', num_examples=counts, sha256=digests)
-    files.write_json(os.path.join(folder, decoded_copy.SIDECAR), facts)
-    return count
+class Noise(ImageSource):
+    """A train split of so many GB."""
+
+    name = 'noise'
+
+    def __init__(self, gigabytes):
+        counts = dict.fromkeys(SPLITS, _SMALL_COUNT)
+        self._counts = dict(counts, train=int(gigabytes * 1e9) // _IMAGE_BYTES)
+
+    def facts(self):
+        return DatasetFacts(self.name, '1.0.0', _SHAPE, self._counts)
+
+    def write_splits(self, folder):
+        for split, count in self._counts.items():
+            write_noise(os.path.join(folder, split + '.uint8'), count)
+        return Written(_SHAPE, self._counts)
 
 
 def timed_start(folder):
@@ -143,10 +148,11 @@ def main(argv):
     most_bytes = int(min(1.0, values.gigabytes / 8) * inputs._MOST_BYTES_IN_MEMORY)
     with tempfile.TemporaryDirectory(dir=values.folder) as folder:
         say('writing {} GB to {}'.format(values.gigabytes, folder))
-        count = write_copy(folder, values.gigabytes)
-        (_, first), (data, second) = timed_start(folder), timed_start(folder)
+        copy = os.path.join(folder, 'copy')
+        decoded_copy.seal(copy, decoded_copy.write(Noise(values.gigabytes), copy))
+        (_, first), (data, second) = timed_start(copy), timed_start(copy)
         text = '{:,} images, looked at in {:.1f} s at the first start, {:.2f} s at the second'
-        print(text.format(count, first, second))
+        print(text.format(data.num_examples['train'], first, second))
         held = dict(data.num_examples, train=most_bytes // _IMAGE_BYTES)
         part = dict(data.files, train=os.path.join(folder, 'part.uint8'))
         write_noise(part['train'], held['train'])
