@@ -63,6 +63,17 @@ def test_unfinished_files_are_found_beside_any_name(tmp_path, monkeypatch):
     assert files.unfinished('a [1] *') == [names[0]]
 
 
+def test_what_its_writer_has_renamed_meanwhile_is_not_abandoned(tmp_path, monkeypatch):
+    """Another host's download: its last write tells, and there is nothing left to ask."""
+    monkeypatch.setattr(files.socket, 'gethostname', lambda: 'another')
+    name = 'temp-' + files.temporary_name()
+    monkeypatch.undo()
+    assert not files.is_abandoned(str(tmp_path / name))
+    (tmp_path / name).write_bytes(b'')
+    os.utime(str(tmp_path / name), (0, 0))
+    assert files.is_abandoned(str(tmp_path / name))
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = files.write_bytes(str(tmp_path / 'file'), b'before')
 

@@ -294,3 +294,26 @@ def test_so_are_archives_of_other_datasets(tmp_path):
         prepare.prepare('downloaded', str(tmp_path / 'data'))
     assert (downloads / 'my a.gz').read_bytes() == b'first'
     assert (downloads / 'c.gz').read_bytes() == b'Second'
+
+
+def test_a_file_that_another_download_removes_meanwhile_stops_no_search(tmp_path, monkeypatch):
+    """TFDS gets several archives at once, and renames each `.INFO` from a name of its own."""
+    downloads = tmp_path / 'data' / 'downloads'
+    passing = downloads / 'a.gz.INFO.incomplete_0'
+    _write(downloads, {'b.gz': b'second', 'my a.gz': b'first'})
+    usual, removed = os.scandir, []
+
+    def scandir(path):
+        if str(path) != str(downloads):
+            return usual(path)
+        passing.write_bytes(b'')
+        entries = list(usual(path))
+        passing.unlink()
+        removed.append(passing)
+        return iter(entries)
+
+    monkeypatch.setattr(os, 'scandir', scandir)
+    with datasets.downloaded(datasets.NOWHERE, _ARCHIVES):
+        prepare.prepare('downloaded', str(tmp_path / 'data'))
+    assert removed
+    assert (downloads / 'my a.gz').read_bytes() == b'first'

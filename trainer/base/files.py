@@ -183,7 +183,9 @@ def is_abandoned(path: str) -> bool:
         return False
     host, process = match.group(1), int(match.group(2))
     if host != _host():
-        return time.time() - _last_write(path) > _SECONDS_TO_ABANDONED
+        with contextlib.suppress(tf.errors.NotFoundError):  # Renamed by its writer meanwhile.
+            return time.time() - _last_write(path) > _SECONDS_TO_ABANDONED
+        return False
     return process == os.getpid() or not psutil.pid_exists(process)
 
 

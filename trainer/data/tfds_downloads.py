@@ -83,12 +83,16 @@ def reason(error: Exception, stall_seconds: float) -> str:
 
 
 def _remove_abandoned(folder: str) -> None:
-    with contextlib.suppress(OSError):
-        for entry in list(os.scandir(folder)):
-            if '.tmp.' in entry.name and files.is_abandoned(entry.path):
-                if entry.is_dir():
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        if '.tmp.' in entry.name and files.is_abandoned(entry.path):
+            if entry.is_dir():
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
                     os.remove(entry.path)
 
 
@@ -99,8 +103,7 @@ def _adopt(path: str, url: str, size: int, sha256: str) -> None:
     if resource.Resource.exists_locally(path):
         return
     for entry in sorted(os.scandir(os.path.dirname(path)), key=lambda entry: entry.name):
-        is_it = entry.is_file() and entry.stat().st_size == size
-        if is_it and files.sha256(entry.path) == sha256:
+        if _has_bytes(entry, size, sha256):
             if entry.path != path:
                 temporary = f'{path}.tmp.{files.temporary_name()}'
                 try:
@@ -111,6 +114,14 @@ def _adopt(path: str, url: str, size: int, sha256: str) -> None:
             if not os.path.exists(path + '.INFO'):
                 write_info(path, url, util.get_file_name(url))
             return
+
+
+def _has_bytes(entry: 'os.DirEntry[str]', size: int, sha256: str) -> bool:
+    try:
+        is_it = entry.is_file() and entry.stat().st_size == size
+        return is_it and files.sha256(entry.path) == sha256
+    except OSError:  # Downloads beside this one rename and remove their files meanwhile.
+        return False
 
 
 def write_info(path: str, url: str, name: str) -> None:
