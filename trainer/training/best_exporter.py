@@ -43,15 +43,10 @@ class BestExporter(tf.estimator.Exporter):
         self, estimator, export_path, checkpoint_path, eval_result, is_the_final_export
     ) -> Optional[str]:
         """Exports the checkpoint where `eval_result` is the best so far; returns the folder."""
+        del estimator, is_the_final_export
         folder = self._params.model_dir
         metrics, name = without_groups(eval_result), best_model.selection_metric(self._params)
         state, best = best_model.read_state(folder), best_model.read_best(folder)
-        del estimator, is_the_final_export
-        metrics, name = without_groups(eval_result), best_model.selection_metric(self._params)
-        state, best = (
-            best_model.read_state(self._params.model_dir),
-            best_model.read_best(self._params.model_dir),
-        )
         value, step = float(metrics[name]), int(metrics['global_step'])
         is_best = math.isfinite(value) and (best is None or value < best[name])
         kept = _keep_if_there(checkpoint_path, export_path) if is_best else None
