@@ -1,19 +1,25 @@
 """Exports a trained model again, or otherwise: `python -m trainer.export --model_dir=...`."""
 
-from typing import List
+from typing import List, Optional
 
 from absl import flags
 
 from trainer.base import path_flags, program
+from trainer.base.console import say
+from trainer.base.errors import UserError
 from trainer.checkpoints import chosen
+from trainer.data import prepare
 from trainer.serving import exports, saved_model, signatures
 from trainer.serving.saved_model import Options
+from trainer.serving.thresholds import ValidationImages
 from trainer.settings import command_line, storage
+from trainer.settings.table import HParams
+from trainer.training import run
 
 
 def define_flags() -> None:
     """Defines the flags."""
-    command_line.define_flags_of_run()
+    command_line.define_flags_of_run(['data_dir'])
     flags.adopt_module_key_flags(command_line)
     path_flags.define(
         'checkpoint', None, 'Checkpoint to export, as MODEL_DIR/model.ckpt-5500. Default: the last.'
@@ -45,11 +51,27 @@ def main(argv: List[str]) -> None:
     if values.flat_dir:
         exports.check_flat_dir(values.flat_dir)
     options = Options(values.signature, values.optimize_export, values.warmup)
+    validation = _validation_images(params)
     exported = saved_model.export_saved_model(
-        values.signature or 'final', checkpoint_path, params, options
+        values.signature or 'final', checkpoint_path, params, options, validation=validation
     )
     flat = exports.copy_flat(exported, values.flat_dir) if values.flat_dir else ''
     print('\n'.join(filter(None, [exported, flat])))
+
+
+def _validation_images(params: HParams) -> Optional[ValidationImages]:
+    """What thresholds are made of, if any; None, and a word, where the data cannot be had."""
+    values = flags.FLAGS
+    if values.signature not in (None, *signatures.WITH_SCORES):
+        return None
+    try:
+        data = prepare.of_run(params, values.data_dir, separate_process=True)
+        return run.validation_images(data, params)
+    except UserError as error:
+        if values.signature in signatures.WITH_SCORES:
+            raise
+        say(f'{error} The export goes without thresholds, which need the validation images.')
+        return None
 
 
 if __name__ == '__main__':

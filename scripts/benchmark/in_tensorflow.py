@@ -86,7 +86,8 @@ class Runs:
     def export(self):
         # Each into a folder of its own: their names have whole seconds.
         names, more = map('timed-{}'.format, itertools.count()), (self.checkpoint, self.params)
-        return (saved_model.export_saved_model(name, *more) for name in names)
+        scored = run.validation_images(self.data, self.params)
+        return (saved_model.export_saved_model(name, *more, validation=scored) for name in names)
 
     def generate(self):
         settings = (10000, self.params.seed, self.checkpoint, self.params)

@@ -22,18 +22,29 @@ from absl import flags
 from scripts.clients import environment, reference, table
 from trainer.base import files, path_flags, program
 from trainer.checkpoints import chosen
+from trainer.data import prepare
 from trainer.serving import saved_model, signatures
 from trainer.serving.saved_model import Options
 from trainer.serving.signatures import DEFAULT
+from trainer.serving.thresholds import ValidationImages
 from trainer.settings import command_line, storage
 from trainer.settings.table import HParams
+from trainer.training import run
 
 
-def exports_of(checkpoint_path: str, params: HParams) -> Dict[str, str]:
+def exports_of(
+    checkpoint_path: str, params: HParams, validation: ValidationImages
+) -> Dict[str, str]:
     """Returns for each signature the export in `model_dir` that has it as its default."""
-    whole = saved_model.export_saved_model('final', checkpoint_path, params)
+
+    def export(kind: str, options: Options) -> str:
+        return saved_model.export_saved_model(
+            kind, checkpoint_path, params, options, validation=validation
+        )
+
+    whole = export('final', saved_model.ALL_SIGNATURES)
     alone = {
-        name: saved_model.export_saved_model(name, checkpoint_path, params, Options(signature=name))
+        name: export(name, Options(signature=name))
         for name in signatures.NAMES
         if name != 'reconstruct'
     }
@@ -56,13 +67,16 @@ def main(argv: List[str]) -> int:
         files.check_folder('--clients_env', values.clients_env)
     params = storage.trained(values.model_dir)
     checkpoint_path = chosen.trained_checkpoint(values.model_dir, None)
-    images = reference.images_of(params, values.data_dir or params.data_dir or None)
-    golden = reference.answers(images, checkpoint_path, params)
+    data = prepare.of_run(params, values.data_dir, separate_process=True)
+    validation = run.validation_images(data, params)
+    images = reference.images_of(data, params)
+    golden = reference.answers(images, validation, checkpoint_path, params)
     with tempfile.TemporaryDirectory() as folder:
         python = environment.make(
             '--clients_env', values.clients_env or os.path.join(folder, 'env'), environment.RUNTIMES
         )
-        exports = exports_of(checkpoint_path, dataclasses.replace(params, model_dir=folder))
+        of_exports = dataclasses.replace(params, model_dir=folder)
+        exports = exports_of(checkpoint_path, of_exports, validation)
         results = table.by_tensorflow_1(exports[DEFAULT], golden)
         results.update(table.by_other_runtimes(python, exports, golden))
         frozen = environment.run([python, '-m', 'pip', 'freeze'], 'pip freeze').replace('_', '-')

@@ -50,12 +50,13 @@ WORKS = {
     'text': set(),  # Files that these tests do not have.
 }
 DATA = {'data_dir': 'data', 'idx_dir': 'idx'}
+RUN_AND_DATA = {'model_dir': 'run', 'data_dir': 'data'}
 READ = {'model_dir': 'run', **DATA}
 FLAGS = {
     'task': {'model_dir': 'new run', 'init_from': 'run', 'source': 'pictures', **DATA},
     'evaluate': {**READ, 'checkpoint': 'checkpoint', 'output': 'new file'},
     'generate': {**READ, 'output': 'new file'},
-    'export': {'model_dir': 'run', 'checkpoint': 'checkpoint', 'flat_dir': 'new run'},
+    'export': {**RUN_AND_DATA, 'checkpoint': 'checkpoint', 'flat_dir': 'new run'},
     'predict': {'images': 'images', 'export_dir': 'export', 'output': 'new folder'},
     'projector': READ,
     'prepare_data': {'source': 'pictures', **DATA},
@@ -63,9 +64,7 @@ FLAGS = {
         'data_dir': 'data', 'json': 'new file', 'plot': 'new file', 'torch_env': 'new folder',
         'clients_env': 'new folder',
     },
-    'clients': {
-        'model_dir': 'run', 'data_dir': 'data', 'clients_env': 'new folder', 'json': 'new file',
-    },
+    'clients': {**RUN_AND_DATA, 'clients_env': 'new folder', 'json': 'new file'},
     'audit': {'lock': 'text', 'reviewed': 'text'},
     'verify_export': {
         'export_dir': 'export', 'golden': 'text', 'onnx': 'text', 'json': 'new file',
@@ -77,8 +76,7 @@ MAINS = {
     **{name: main for name, (_, main) in PROGRAMS.items() if main},
 }  # fmt: skip
 ALIASES = {'job-dir', 'job_dir'}
-# They do nothing here but their checks.
-ONLY_REFUSED = {'clients', 'audit'}
+ONLY_REFUSED = {'clients', 'audit'}  # They do nothing here but their checks.
 ALL = {**TABLES, **{name: defined_by(define) for name, define in SCRIPTS.items()}}
 CELLS = [(program, name) for program, roles in FLAGS.items() for name in roles]
 NEED_AN_EXPORT = {('predict', 'images')} | {cell for cell in CELLS if cell[0] == 'verify_export'}
@@ -187,7 +185,7 @@ def arguments_of(program, name, value, world, root):
             'model_dir': world.run, 'data_dir': world.data, 'output': root + '/out.png',
             'mode': 'reconstruct' if name in DATA else 'prior', 'num_images': 4,
         },
-        'export': {'model_dir': world.run, 'signature': 'encode'},
+        'export': {'model_dir': world.run, 'signature': 'score' if name in DATA else 'encode'},
         'predict': {'images': world.images, 'export_dir': world.export, 'output': root + '/out'},
         'projector': {'model_dir': world.run, 'data_dir': world.data},
         'prepare_data': {'data_dir': world.data},

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.optimize
 import scipy.stats
 import tensorflow as tf
 
@@ -97,3 +98,52 @@ def test_the_scale_of_a_normal_is_fixed_or_learned():
         for _ in range(300):
             session.run(train)
         assert session.run(learned.scale) == pytest.approx(0.5, abs=0.01)
+
+
+GREY_LEVELS = np.array([0, 1, 2, 30, 127, 128, 200, 254, 255]) / 255
+
+
+def least(negative_log_prob, x):
+    """The least of a function of the logit, found by search."""
+    found = scipy.optimize.minimize_scalar(
+        lambda logit: negative_log_prob(logit, x), bounds=(-600, 600), method='bounded',
+        options={'xatol': 1e-7},
+    )  # fmt: skip
+    return found.fun
+
+
+def test_the_least_nats_of_a_bernoulli_are_found_by_no_other_logit():
+    images = GREY_LEVELS.reshape([1, 1, 9]).astype(np.float32)
+    actual = run(Bernoulli(tf.zeros([1, 1, 9])).least_nats_by_dimension(tf.constant(images)))
+
+    def negative_log_prob(logit, x):
+        return np.logaddexp(0, logit) - x * logit
+
+    expected = [least(negative_log_prob, x) for x in GREY_LEVELS]
+    np.testing.assert_allclose(actual[0, 0], expected, atol=2e-6)
+    assert actual[0, 0, 0] == actual[0, 0, 8] == 0
+
+
+def test_the_least_nats_of_a_continuous_bernoulli_are_found_by_no_other_logit():
+    images = GREY_LEVELS.reshape([1, 1, 9]).astype(np.float32)
+    likelihood = ContinuousBernoulli(tf.zeros([1, 1, 9]))
+    actual = run(likelihood.least_nats_by_dimension(tf.constant(images)))[0, 0]
+
+    def negative_log_prob(logit, x):
+        size = max(abs(logit), 1e-9)
+        log_area = max(logit, 0) + np.log(-np.expm1(-size) / size)
+        return log_area - x * logit
+
+    inside = np.clip(GREY_LEVELS, 0.5 / 255, 1 - 0.5 / 255)
+    expected = [least(negative_log_prob, x) for x in inside]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    # Between two levels, as of images that are stored as numbers.
+    between = run(likelihood.least_nats_by_dimension(tf.constant([[[100.5 / 255]]])))
+    np.testing.assert_allclose(between, [[[least(negative_log_prob, 100.5 / 255)]]], atol=1e-4)
+
+
+def test_the_least_nats_of_a_normal_are_those_of_its_mean():
+    scale = 0.25
+    likelihood = Normal(tf.zeros([1, 2, 2]), tf.constant(scale))
+    actual = run(likelihood.least_nats_by_dimension(tf.constant([[[0.0, 0.3], [0.9, 1.0]]])))
+    np.testing.assert_allclose(actual, -scipy.stats.norm(0.4, scale).logpdf(0.4), rtol=1e-6)

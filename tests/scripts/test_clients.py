@@ -39,24 +39,25 @@ def model(tmp_path_factory):
 def test_other_runtimes_answer_as_predict_and_the_decoder_do(python, model, tmp_path):
     _, checkpoint_path, params = model
     images = serving_models.pixels_of(params, 6)
-    golden = reference.answers(images, checkpoint_path, params)
-    exports = program.exports_of(
-        checkpoint_path, dataclasses.replace(params, model_dir=str(tmp_path))
-    )
+    validation = serving_models.validation_of(params)
+    golden = reference.answers(images, validation, checkpoint_path, params)
+    of_exports = dataclasses.replace(params, model_dir=str(tmp_path))
+    exports = program.exports_of(checkpoint_path, of_exports, validation)
     results = table.by_other_runtimes(python, exports, golden)
     text = table.markdown(results)
     assert 'FAILED' not in text, text
     # Random draws and image files in ONNX Runtime and OpenVINO; interpolate in OpenVINO.
-    assert text.count('not possible') == 7
+    assert text.count('not possible') == 11
     for by_name in results.values():
-        for name in ('serving_default', 'encode', 'decode'):
+        for name in ('serving_default', 'encode', 'decode', 'score', 'explain'):
             assert by_name[name]['difference'] < 1e-4
 
 
 def test_other_runtimes_loop_over_many_rows_and_crop_odd_sides(python, tmp_path, monkeypatch):
     export_dir, checkpoint_path, params = serving_models.write_export(tmp_path, (70, 13, 3))
     images = serving_models.pixels_of(params, 6)
-    golden = {DEFAULT: reference.answers(images, checkpoint_path, params)[DEFAULT]}
+    validation = serving_models.validation_of(params)
+    golden = {DEFAULT: reference.answers(images, validation, checkpoint_path, params)[DEFAULT]}
     monkeypatch.setattr(in_other_runtimes, 'SIGNATURES', list(golden))
     for results in (
         in_other_runtimes.verify(python, export_dir, golden, '--runtime=tensorflow2'),

@@ -20,6 +20,7 @@ from tests.support import serving_models, tiny
 from trainer import export
 from trainer.base.errors import UserError
 from trainer.checkpoints import best_model, listing
+from trainer.data import prepare
 from trainer.monitoring import picture_files
 from trainer.serving import plain_weights, saved_model, verify_export
 from trainer.serving.saved_model import Golden
@@ -319,15 +320,17 @@ def test_two_exports_in_a_second_have_names_in_order(untrained, monkeypatch):
 
 
 @pytest.fixture
-def command(untrained, monkeypatch, capsys):
+def command(untrained, monkeypatch, capsys, tmp_path_factory):
     """Runs `trainer.export` with these flags; returns the lines that it prints."""
     _, params = untrained
+    data = tiny.write_data(tmp_path_factory.mktemp('data'), params.image_shape)
+    monkeypatch.setattr(prepare, 'of_run', lambda *_, **__: data)
 
     def run(**given):
         flag_values = flags.FlagValues()
         with monkeypatch.context() as patched:
             patched.setattr(flags, 'FLAGS', flag_values)
-            for define in ('DEFINE_string', 'DEFINE_enum', 'DEFINE_boolean'):
+            for define in ('DEFINE_string', 'DEFINE_enum', 'DEFINE_boolean', 'DEFINE'):
                 real = getattr(flags, define)
                 patched.setattr(flags, define, functools.partial(real, flag_values=flag_values))
             patched.setattr(flags, 'adopt_module_key_flags', lambda module: None)
@@ -429,6 +432,21 @@ def test_a_checkpoint_of_another_network_is_refused(command, tmp_path_factory):
     other, _ = serving_models.write_model(tmp_path_factory.mktemp('x'), serving_models.COLOUR)
     with pytest.raises(UserError, match=r'decoder/dense_3/kernel is \[8, 4\] in it, not \[8, 12\]'):
         command(checkpoint=other)
+
+
+def test_command_exports_without_thresholds_where_the_data_is_gone(command, monkeypatch, capsys):
+    def gone(*_, **__):
+        raise UserError('--data_dir=nowhere holds no mnist.')
+
+    (with_thresholds,) = command()
+    assert {'score', 'score_png'} <= names_served(with_thresholds)
+    monkeypatch.setattr(prepare, 'of_run', gone)
+    with pytest.raises(UserError, match='--data_dir=nowhere'):
+        command(signature='score')
+    (exported,) = command()
+    assert names_served(exported) == names_served(with_thresholds) - {'score', 'score_png'}
+    assert_verified(exported)
+    command(signature='encode')
 
 
 def test_warmup_without_its_package_says_what_to_install(command, monkeypatch):

@@ -32,7 +32,8 @@ def loaded(export_dir):
 def test_every_client_of_tensorflow_1_answers_as_predict_and_the_decoder_do(grey):
     export_dir, checkpoint_path, params = grey
     images = serving_models.pixels_of(params, 6)
-    golden = reference.answers(images, checkpoint_path, params)
+    validation = serving_models.validation_of(params)
+    golden = reference.answers(images, validation, checkpoint_path, params)
     results = table.by_tensorflow_1(export_dir, golden)
     assert len(results) == 6
     text = table.markdown(results)
@@ -46,10 +47,11 @@ def test_colour_images_are_served_with_a_channel_axis(tmp_path):
         tmp_path, serving_models.COLOUR
     )
     images = serving_models.pixels_of(params, 6)
-    golden = reference.answers(images, checkpoint_path, params)
+    validation = serving_models.validation_of(params)
+    golden = reference.answers(images, validation, checkpoint_path, params)
     assert golden['reconstruct'].outputs['reconstruction'].shape == (6, 8, 4, 3)
     results = table.checked(loaded(export_dir), golden)
-    assert [result.get('error') for result in results.values()] == [None] * 8
+    assert [result.get('error') for result in results.values()] == [None] * 12
 
 
 def test_a_wrong_answer_and_an_impossible_one_that_works_fail_in_the_table():

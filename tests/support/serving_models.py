@@ -7,10 +7,12 @@ import tensorflow as tf
 
 from trainer.model import vae
 from trainer.serving import saved_model
+from trainer.serving.thresholds import ValidationImages
 from trainer.settings import storage
 from trainer.settings.table import HParams
 
 GREY, COLOUR = (8, 12, 1), (8, 4, 3)
+NUM_VALIDATION = 120
 
 
 def write_model(folder, image_shape=GREY, inactive=0, **settings):
@@ -44,7 +46,21 @@ def write_model(folder, image_shape=GREY, inactive=0, **settings):
 def write_export(folder, image_shape=GREY, **settings):
     """As `write_model`, with an export; returns (export, checkpoint, settings)."""
     checkpoint_path, params = write_model(folder, image_shape, **settings)
-    return saved_model.export_saved_model('final', checkpoint_path, params), checkpoint_path, params
+    validation = validation_of(params)
+    exported = saved_model.export_saved_model(
+        'final', checkpoint_path, params, validation=validation
+    )
+    return exported, checkpoint_path, params
+
+
+def validation_of(params, count=NUM_VALIDATION):
+    """Random images that stand for the validation split."""
+
+    def batches():
+        images = images_of(params, count).reshape([count, params.rows, params.row_features])
+        return iter(np.array_split(images, 3))
+
+    return ValidationImages(count, 2 * count, batches)
 
 
 def pixels_of(params, count):

@@ -20,13 +20,13 @@ from trainer.training.progress import TrainingProgress
 FACTS = DatasetFacts('tiny', '1.0.0', (4, 8, 3), {'train': 50, 'validation': 10, 'test': 10})
 
 
-def write_data(folder):
+def write_data(folder, image_shape=FACTS.image_shape):
     random = np.random.RandomState(0)
     paths = {}
     for split, count in FACTS.num_examples.items():
         paths[split] = str(folder / split)
-        random.randint(0, 256, [count, 4, 8, 3]).astype(np.uint8).tofile(paths[split])
-    return PreparedDataset('tiny', '1.0.0', (4, 8, 3), paths, FACTS.num_examples)
+        random.randint(0, 256, [count, *image_shape]).astype(np.uint8).tofile(paths[split])
+    return PreparedDataset('tiny', '1.0.0', image_shape, paths, FACTS.num_examples)
 
 
 def params_in(folder, **changes):

@@ -13,7 +13,7 @@ seed, are evaluated on the same binary images; training is on the same ones each
 on new ones, a function of (seed, global step), each time an image is seen (dynamic).
 """
 
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, Iterator, Optional
 
 import numpy as np
 import tensorflow as tf
@@ -115,6 +115,24 @@ def eval_input_fn(
         batches = images.batch(batch_size)
         features = batches.map(lambda batch: _features(batch, prepared, binarization))
         return _plain(features.prefetch(_PREFETCH))
+
+
+def batches_of(
+    prepared: PreparedDataset, split: str, count: int, batch_size: int, binarization: str
+) -> Iterator[np.ndarray]:
+    """Yields `count` images of a split as the model sees them, float32 `[n, rows, features]`.
+
+    Where the split has more, they lie evenly over it: `count` is then a multiple of 1,000.
+    """
+    spread = count < prepared.num_examples[split]
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = eval_input_fn(prepared, split, batch_size, binarization, count, spread)
+        batch = dataset.make_one_shot_iterator().get_next()['images']
+        while True:
+            try:
+                yield session.run(batch)
+            except tf.errors.OutOfRangeError:
+                return
 
 
 def first_images(

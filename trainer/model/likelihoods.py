@@ -9,6 +9,7 @@ All factorise over pixels. `log_prob` takes images in [0, 1]; what it is the log
 """
 
 import abc
+import functools
 from typing import Dict, Tuple, Type
 
 import numpy as np
@@ -23,6 +24,9 @@ _INITIAL_SCALE = 0.3
 # Below this distance of a logit from 0 series replace the closed forms, which are 0 / 0 there;
 # their error is below 3e-7, and just above it the closed forms' is below 5e-7.
 _SERIES_RADIUS = 0.3
+_TINY = np.finfo(np.float32).tiny
+# Of grey levels, between which the least nats of a continuous Bernoulli are interpolated.
+_HIGHEST_LEVEL = 255
 
 
 class Likelihood(abc.ABC):
@@ -66,6 +70,19 @@ class Likelihood(abc.ABC):
           images: float32 `[..., rows, features]` in [0, 1], broadcast against the logits.
         """
 
+    def least_nats_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns the least of -log_prob_by_dimension that any latents could give each pixel.
+
+        What a pixel costs beyond it is the model's surprise. Optional: it is 0 where not said.
+
+        Args:
+          images: float32 `[..., rows, features]` in [0, 1].
+
+        Returns:
+          float32 of the shape of `images`, in nats.
+        """
+        return tf.zeros_like(images)
+
     def log_prob(self, images: tf.Tensor) -> tf.Tensor:
         """Returns log p(images) in nats, summed over pixels, float32 `[...]`."""
         return tf.reduce_sum(self.log_prob_by_dimension(images), axis=[-2, -1])
@@ -84,6 +101,15 @@ class Bernoulli(Likelihood, kind='bernoulli'):
         # sigmoid_cross_entropy_with_logits is the same in ten ops, which take three times as long;
         # one of them, Log1p, tf2onnx 1.17 cannot convert.
         return images * self.logits - tf.nn.softplus(self.logits)
+
+    def least_nats_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """The entropy of a pixel that is 1 with probability x: where the probability is x itself.
+
+        It is 0 for 0 and 1, and log 2 for a middle grey.
+        """
+        both = tf.stack([images, 1.0 - images])
+        # The smallest float32 of full precision: 0 log 0 is 0.
+        return -tf.reduce_sum(both * tf.math.log(tf.maximum(both, _TINY)), axis=0)
 
 
 class ContinuousBernoulli(Likelihood, kind='continuous_bernoulli'):
@@ -112,6 +138,18 @@ class ContinuousBernoulli(Likelihood, kind='continuous_bernoulli'):
 
     def log_prob_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
         return images * self.logits - tf.nn.softplus(self.logits) + self.log_normalizer()
+
+    def least_nats_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """Where the mean is x. The densities of 0 and 1 have no bound: half a grey level from them.
+
+        Between grey levels it is interpolated.
+        """
+        of_level = tf.constant(least_continuous_bernoulli_nats())
+        place = tf.clip_by_value(images, 0.0, 1.0) * _HIGHEST_LEVEL
+        below = tf.minimum(tf.floor(place), _HIGHEST_LEVEL - 1.0)
+        share, number = place - below, tf.cast(below, tf.int32)
+        low, high = tf.gather(of_level, number), tf.gather(of_level, number + 1)
+        return low + share * (high - low)
 
     def _is_near(self) -> tf.Tensor:
         return tf.abs(self.logits) < _SERIES_RADIUS
@@ -152,3 +190,29 @@ class Normal(Likelihood, kind='normal'):
     def log_prob_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
         """Kingma & Welling 2014 (arXiv:1312.6114), appendix C.2, equation 12, with one scale."""
         return gaussian_log_prob(images, self.mean(), self.scale)
+
+    def least_nats_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """Where the mean is x."""
+        return -gaussian_log_prob(images, images, self.scale)
+
+
+@functools.lru_cache(maxsize=None)
+def least_continuous_bernoulli_nats() -> np.ndarray:
+    """The least -log p(x) of a continuous Bernoulli at each grey level, float32 `[256]`, in nats.
+
+    The log-density x l - log(int exp(l t) dt over [0, 1]) is concave in the logit l, and greatest
+    where the mean is x, which bisection finds.
+    """
+    levels = np.arange(_HIGHEST_LEVEL + 1) / _HIGHEST_LEVEL
+    levels = np.clip(levels, 0.5 / _HIGHEST_LEVEL, 1.0 - 0.5 / _HIGHEST_LEVEL)
+    # A mean of a half a level, the farthest, is that of a logit of about -2 x 255.
+    low, high = np.full(levels.shape, -1000.0), np.full(levels.shape, 1000.0)
+    for _ in range(60):
+        logits = 0.5 * (low + high)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            mean = np.where(logits == 0, 0.5, 0.5 + 0.5 / np.tanh(0.5 * logits) - 1.0 / logits)
+        low, high = np.where(mean < levels, logits, low), np.where(mean < levels, high, logits)
+    # log((exp(l) - 1) / l), without overflow; 0 at 0.
+    size = np.maximum(np.abs(logits), 1e-12)
+    log_area = np.maximum(logits, 0.0) + np.log(-np.expm1(-size) / size)
+    return (log_area - levels * logits).astype(np.float32)

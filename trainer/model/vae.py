@@ -138,20 +138,29 @@ def predictions(images: tf.Tensor, prior: Prior, params: HParams) -> Dict[str, t
     Returns:
       `negative_elbo`, the sum of `reconstruction_loss`, which is the value at the posterior's
       point, and `kl_divergence`, in closed form or as the mean over a constant set of samples; in
-      nats. The posterior's `moments`. `reconstruction`, expected values in the shape of the served
-      images.
+      nats. The posterior's `moments`. In the shape of the served images: `reconstruction`, expected
+      values; `nats_by_pixel`, whose sum is `reconstruction_loss`; and `excess_by_pixel`, how much
+      of these is more than the least possible for such a pixel, or 0.
     """
     posterior = encode(images, params)
     likelihood = decode(posterior.point(), params)
     with tf.name_scope('predictions'):
-        reconstruction_loss = -likelihood.log_prob(images)
+        nats_by_pixel = -likelihood.log_prob_by_dimension(images)
+        excess_by_pixel = tf.nn.relu(nats_by_pixel - likelihood.least_nats_by_dimension(images))
+        reconstruction_loss = tf.reduce_sum(nats_by_pixel, axis=[-2, -1])
         kl_divergence = posterior.kl_divergence(prior)
+        by_pixel = {
+            'reconstruction': likelihood.mean(),
+            'nats_by_pixel': nats_by_pixel,
+            'excess_by_pixel': excess_by_pixel,
+        }
+        served_shape = [-1] + params.served_shape
         return dict(
             posterior.moments(),
             negative_elbo=reconstruction_loss + kl_divergence,
             reconstruction_loss=reconstruction_loss,
             kl_divergence=kl_divergence,
-            reconstruction=tf.reshape(likelihood.mean(), [-1] + params.served_shape),
+            **{name: tf.reshape(values, served_shape) for name, values in by_pixel.items()},
         )
 
 

@@ -1,11 +1,12 @@
 """The model card of an export: what it is, what it takes, what its numbers mean."""
 
 import json
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import tensorflow as tf
 
 from trainer.checkpoints import best_model
+from trainer.serving import thresholds
 from trainer.settings import wording
 from trainer.settings.table import LIKELIHOODS, PRIORS, HParams, paths
 
@@ -15,12 +16,14 @@ def model_card(
     checkpoint_path: str,
     params: HParams,
     evaluation: Optional[Dict[str, Any]],
+    scored: Optional[thresholds.Scored] = None,
 ) -> str:
     """Writes the card.
 
     Args:
       signatures: those of the export by name, as `signatures.Signature`.
       evaluation: validation metrics, where they are known.
+      scored: the validation images' scores, where they are known.
     """
     metrics, name = '', best_model.selection_metric(params)
     if evaluation:
@@ -49,8 +52,27 @@ def model_card(
         pixels=_BINARY if params.is_binarised else 'numbers in [0, 1]',
         files=_files(params),
         table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
+        thresholds=_thresholds(scored),
         settings=json.dumps(settings, indent=2, sort_keys=True, allow_nan=False),
     )
+
+
+def _thresholds(scored: Optional[thresholds.Scored]) -> str:
+    if scored is None:
+        return 'This export was made without validation images: it has no thresholds.'
+    table = scored.thresholds
+    rows = [
+        '| {quantile} | {} | {} |'.format(*_threshold_text(row), quantile=row['quantile'])
+        for row in table['quantiles']
+    ]
+    return _THRESHOLDS.format(rows='\n'.join(rows), **table)
+
+
+def _threshold_text(row: Dict[str, Any]) -> Tuple[str, str]:
+    if row['nats'] is None:
+        return '', row['reason']
+    low, high = ('open' if end is None else f'{end:.2f}' for end in row['interval_95'])
+    return f'{row["nats"]:.2f}', f'{low} to {high}'
 
 
 def _files(params: HParams) -> str:
@@ -81,6 +103,16 @@ def _shape_text(tensor: tf.Tensor) -> str:
     return '[{}]'.format(', '.join(str(size or 'n') for size in sizes))
 
 
+_THRESHOLDS = """\
+Of {images:,} of the {images_in_split:,} validation images, no other, by these weights. `quantile`
+of `score` is the number of their scores below an image's over {images:,} + 1; one minus it is the
+conformal p-value. A score above a threshold has that quantile or more.
+
+| quantile | `negative_elbo`, nats | with 95% confidence |
+|---|---|---|
+{rows}
+
+They say how rare a score is among images like these, not how well it finds what you look for."""
 _BINARY = '0 or 1, other values are refused (in image files, levels of 128 and more are 1)'
 _CARD = """\
 # Variational autoencoder of {dataset}
@@ -104,6 +136,10 @@ images of {shape} (rows, columns, channels). Weights of global step {step}{metri
   assertions answer NaN for a bad example; check for it.
 * The model knows images like its training images. A low `negative_elbo` says that an image is easy
   to encode, not that it is one of them: plain ones may score low too.
+
+## Thresholds: nats per image, higher is stranger
+
+{thresholds}
 
 `python verify_export.py` here checks the outputs for `golden.npz`; `--help` says how in ONNX
 Runtime and OpenVINO.

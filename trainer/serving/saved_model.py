@@ -1,7 +1,8 @@
 """Writes one SavedModel folder: graph and weights, and what a reader needs to trust them.
 
 `assets.extra` holds a model card, golden inputs with their outputs, the program that checks them in
-any runtime, and, on demand, TF Serving's warm-up requests.
+any runtime, thresholds with the validation scores that they are of, and, on demand, TF Serving's
+warm-up requests.
 """
 
 import functools
@@ -22,10 +23,12 @@ from trainer.base.image_files import FIRST_LEVEL_OF_ONE
 from trainer.checkpoints import weights
 from trainer.model import vae
 from trainer.model.priors import Prior
-from trainer.serving import exports, model_card
+from trainer.serving import exports, model_card, thresholds
 from trainer.serving.signatures import DEFAULT, Signature, build_signatures
+from trainer.serving.thresholds import ValidationImages
 from trainer.settings.table import HParams
 
+SETTINGS_NAME = 'settings.json'
 _WARMUP_NAME = 'tf_serving_warmup_requests'  # TF Serving looks for this name.
 
 
@@ -50,7 +53,9 @@ class Golden(NamedTuple):
 class _Served(NamedTuple):
     graph: tf.Graph
     signatures: Dict[str, Signature]
-    saver: tf.train.Saver
+    weights: tf.train.Saver  # Of what a checkpoint holds.
+    variables: tf.train.Saver  # Of all that is served.
+    validation_scores: Optional[tf.Variable]
 
 
 def write(
@@ -59,11 +64,13 @@ def write(
     params: HParams,
     options: Options = ALL_SIGNATURES,
     evaluation: Optional[Dict[str, Any]] = None,
+    validation: Optional[ValidationImages] = None,
 ) -> None:
     """Writes the SavedModel with the weights of a checkpoint into the new `folder`.
 
     Args:
       evaluation: validation metrics for the model card, where they are known.
+      validation: what scores are quantiles among; without, no signature gives quantiles.
 
     Raises:
       UserError: the checkpoint cannot be read or is of another network, or warm-up requests are
@@ -71,51 +78,93 @@ def write(
     """
     if options.warmup:
         _serving_api()
-    served = _served(checkpoint_path, params)
+    served = _served(checkpoint_path, params, validation.num_images if validation else 0)
+    extra = os.path.join(folder, 'assets.extra')
     # The graph rewriting of 1.14 would take longer than the two runs that it speeds up.
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     with served.graph.as_default(), tf.Session(config=config) as session:
-        weights.restore(session, checkpoint_path, served.saver)
+        weights.restore(session, checkpoint_path, served.weights)
+        scored = _scored(session, served, validation) if validation else None
         golden = _chosen(_golden(session, served.signatures, params), options.signature)
         signatures = _chosen(served.signatures, options.signature)
         if options.optimize or options.signature:
             _write_frozen(folder, session, signatures, options.optimize)
         else:
-            _write_graph(folder, session, signatures, served.saver)
-    extra = os.path.join(folder, 'assets.extra')
+            _write_graph(folder, session, signatures, served.variables)
+    if scored:
+        thresholds.write(extra, scored)
+    files.write_json(os.path.join(extra, SETTINGS_NAME), _settings(params))
     files.write_bytes(os.path.join(extra, 'golden.npz'), npz(golden))
     verify_program = pathlib.Path(__file__).with_name('verify_export.py').read_bytes()
     files.write_bytes(os.path.join(extra, 'verify_export.py'), verify_program)
-    card = model_card.model_card(signatures, checkpoint_path, params, evaluation)
+    card = model_card.model_card(signatures, checkpoint_path, params, evaluation, scored)
     files.write_bytes(os.path.join(extra, 'README.md'), card.encode('utf-8'))
     if options.warmup:
         _write_warmup(os.path.join(extra, _WARMUP_NAME), golden)
 
 
-def _served(checkpoint_path: str, params: HParams) -> _Served:
+def _settings(params: HParams) -> Dict[str, Any]:
+    """What those who prepare images for the model have to know of it."""
+    return {
+        'data': params.data_name,
+        'image_shape': list(params.image_shape),
+        'is_binarised': params.is_binarised,
+        'likelihood': params.likelihood,
+        'own': bool(params.source_digest),  # Whether of a user's own images, not of TFDS's.
+        'image_size': params.image_size,
+        'fit': params.fit,
+    }
+
+
+def _scored(
+    session: tf.Session, served: _Served, validation: ValidationImages
+) -> thresholds.Scored:
+    """Scores the validation images by the very graph that is served, which then has the scores."""
+    (images,) = served.signatures[DEFAULT].inputs.values()
+    score = served.signatures[DEFAULT].outputs[thresholds.SCORE]
+    served_shape = [-1] + images.shape.as_list()[1:]
+    batches = [session.run(score, {images: b.reshape(served_shape)}) for b in validation.batches()]
+    scored = thresholds.Scored(np.sort(np.concatenate(batches)), validation.in_split)
+    assert served.validation_scores is not None
+    served.validation_scores.load(scored.scores, session)
+    return scored
+
+
+def _served(checkpoint_path: str, params: HParams, num_scores: int) -> _Served:
     """The served graph, with the learned parameters of a prior as constants."""
     with tf.Graph().as_default():
         prior = vae.prior(params)
         if not prior.parameters:
-            return _served_without_parameters(params)
+            return _served_without_parameters(params, num_scores)
         with tf.Session() as session:
             weights.restore(session, checkpoint_path, tf.train.Saver())
             parameters = session.run(prior.parameters)
-    return _served_graph(params, prior, parameters)
+    return _served_graph(params, prior, parameters, num_scores)
 
 
 @functools.lru_cache(maxsize=1)  # Built once, though a run exports several checkpoints.
-def _served_without_parameters(params: HParams) -> _Served:
+def _served_without_parameters(params: HParams, num_scores: int) -> _Served:
     with tf.Graph().as_default():
-        return _served_graph(params, vae.prior(params), [])
+        return _served_graph(params, vae.prior(params), [], num_scores)
 
 
-def _served_graph(params: HParams, prior: Prior, parameters: List[np.ndarray]) -> _Served:
+def _served_graph(
+    params: HParams, prior: Prior, parameters: List[np.ndarray], num_scores: int
+) -> _Served:
     with tf.Graph().as_default() as graph:
         constant = prior.with_parameters([tf.constant(value) for value in parameters])
-        signatures = build_signatures(params, constant)
-        return _Served(graph, signatures, tf.train.Saver())
+        scores = None
+        if num_scores:
+            # Set once, and constant from then on. No weight: checkpoints do not hold it.
+            scores = tf.get_variable(
+                'validation_scores', [num_scores], use_resource=True, trainable=False,
+                initializer=tf.zeros_initializer(), collections=[tf.GraphKeys.LOCAL_VARIABLES],
+            )  # fmt: skip
+        signatures = build_signatures(params, constant, scores)
+        of_model = tf.global_variables()
+        variables = tf.train.Saver(of_model + [scores] * (scores is not None))
+        return _Served(graph, signatures, tf.train.Saver(of_model), variables, scores)
 
 
 def _chosen(by_signature: Dict[str, Any], name: Optional[str]) -> Dict[str, Any]:
@@ -262,6 +311,7 @@ def export_saved_model(
     params: HParams,
     options: Options = ALL_SIGNATURES,
     evaluation: Optional[Dict[str, Any]] = None,
+    validation: Optional[ValidationImages] = None,
 ) -> str:
     """Writes a SavedModel to `export/<kind>/<timestamp>`; returns that folder.
 
@@ -269,16 +319,12 @@ def export_saved_model(
     reader never sees half of it. (gs:// has no folders to rename: there the files appear one by
     one, as with Estimator's own exports.)
 
-    Args:
-      evaluation: validation metrics for the model card, where they are known.
-
-    Raises:
-      UserError: see `saved_model.write`.
+    Args and Raises: see `write`.
     """
     parent = os.path.join(params.model_dir, 'export', kind)
     temporary = os.path.join(parent, 'temp-' + files.temporary_name())
     try:
-        write(temporary, checkpoint_path, params, options, evaluation)
+        write(temporary, checkpoint_path, params, options, evaluation, validation)
         # Seconds, as Estimator's exporters have it, but of two exports in a second one counts on.
         timestamp = max([int(time.time())] + [number + 1 for number in exports.timestamps(parent)])
         target = os.path.join(parent, str(timestamp))

@@ -6,7 +6,7 @@ for each bad example: the outputs are marked, not the inputs, because other runt
 clamp, and a NaN may leave them as a plausible number.
 """
 
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import tensorflow as tf
 
@@ -25,7 +25,14 @@ NAMES = (
     'generate_at_temperature',
     'reconstruct_png',
     'interpolate',
+    'score',
+    'score_png',
+    'explain',
+    'explain_png',
 )
+WITH_SCORES = ('score', 'score_png')  # There only where validation scores are known.
+_LOSSES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
+_EXPLAINED = ('reconstruction', 'reconstruction_loss', 'nats_by_pixel', 'excess_by_pixel')
 MAX_COUNT = 10000
 MAX_STEPS = 1000
 # The decoder's layers make inf - inf of latents that are much larger.
@@ -51,10 +58,13 @@ class _Checked(NamedTuple):
     nan_if_bad: tf.Tensor
 
 
-def build_signatures(params: HParams, prior: Prior) -> Dict[str, Signature]:
+def build_signatures(
+    params: HParams, prior: Prior, validation_scores: Optional[tf.Tensor] = None
+) -> Dict[str, Signature]:
     """Builds the graph that is served; returns its signatures by name.
 
     `prior` is one of constants: no request waits for a VampPrior to encode its pseudo-inputs.
+    `validation_scores`, float32 `[m]`, are what scores are quantiles among, where they are known.
 
     Shapes, with `images` float32 `[n, rows, columns]` in [0, 1], of binarised models 0 or 1 (a
     fourth axis holds the channels of colour images), `z` the latent size, and every n free, 0
@@ -79,28 +89,62 @@ def build_signatures(params: HParams, prior: Prior) -> Dict[str, Signature]:
     * `interpolate`: `images`, `steps` an int32 scalar -> `interpolations` `[n - 1, steps, ...]`:
       from each image to the next, decoded from equidistant points on the line between their means.
       (tf2onnx 1.17 fails where an output has an input's name.)
+    * `score`: `images` -> `negative_elbo`, `reconstruction_loss`, `kl_divergence`, and the
+      `quantile` of the first: the number of validation scores below it over m + 1, `[n]` each.
+    * `explain`: `images` -> in their shape `nats_by_pixel`, of each channel, whose sum is
+      `reconstruction_loss`, an output too; `excess_by_pixel`, how much of these is more than the
+      least possible for such a pixel; `reconstruction`.
+    * `score_png`, `explain_png`: the same of `image_bytes`; the latter with `images`, as the model
+      saw them.
     """
     images = tf.placeholder(tf.float32, [None] + params.served_shape, name='images')
-    by_images = _reconstruct(_checked_images(images, params), prior, params)
-    reconstruct = Signature({'images': images}, by_images)
-    posterior = {name: by_images[name] for name in ('mean', 'scale') if name in by_images}
+    of_images = _predicted(_checked_images(images, params), prior, params, validation_scores)
+    image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
+    decoded = _decoded_files(image_bytes, params)
+    of_files = _predicted(decoded, prior, params, validation_scores)
+    of_files['images'] = decoded.values
+
+    def outputs(names: Sequence[str], is_of_files: bool = False) -> Signature:
+        predicted = of_files if is_of_files else of_images
+        fed = {'image_bytes': image_bytes} if is_of_files else {'images': images}
+        return Signature(fed, {name: predicted[name] for name in names if name in predicted})
+
+    reconstructed = ('reconstruction', *_LOSSES, 'mean', 'scale')
     signatures = {
-        DEFAULT: reconstruct,
-        'reconstruct': reconstruct,
-        'encode': Signature({'images': images}, posterior),
+        DEFAULT: outputs(reconstructed),
+        'reconstruct': outputs(reconstructed),
+        'encode': outputs(['mean', 'scale']),
         'decode': _decode(params),
-        'reconstruct_png': _reconstruct_png(prior, params),
-        'interpolate': _interpolate(images, by_images['mean'], params),
+        'reconstruct_png': outputs(reconstructed, is_of_files=True),
+        'interpolate': _interpolate(images, of_images['mean'], params),
+        'explain': outputs(_EXPLAINED),
+        'explain_png': outputs(['images', *_EXPLAINED], is_of_files=True),
     }
+    if validation_scores is not None:
+        signatures['score'] = outputs([*_LOSSES, 'quantile'])
+        signatures['score_png'] = outputs([*_LOSSES, 'quantile'], is_of_files=True)
     signatures.update(_generate(prior, params))
-    assert set(signatures) == {DEFAULT, *NAMES}
+    missing = WITH_SCORES if validation_scores is None else ()
+    assert set(signatures) == {DEFAULT, *NAMES} - set(missing)
     return {name: _named(name, signature) for name, signature in signatures.items()}
 
 
-def _reconstruct(images: _Checked, prior: Prior, params: HParams) -> Tensors:
+def _predicted(
+    images: _Checked, prior: Prior, params: HParams, validation_scores: Optional[tf.Tensor]
+) -> Tensors:
     by_row = tf.reshape(images.values, [-1, params.rows, params.row_features])
     predictions = vae.predictions(by_row, prior, params)
+    if validation_scores is not None:
+        score = predictions['negative_elbo']
+        predictions['quantile'] = _quantile(score, validation_scores)
     return {name: _marked(value, images.nan_if_bad) for name, value in predictions.items()}
+
+
+def _quantile(score: tf.Tensor, validation_scores: tf.Tensor) -> tf.Tensor:
+    """`thresholds.quantiles` in ops that every runtime has, float32 `[n]`."""
+    is_below = validation_scores[tf.newaxis] < score[:, tf.newaxis]
+    count = validation_scores.shape.as_list()[0]
+    return tf.reduce_sum(tf.cast(is_below, tf.float32), axis=1) / (count + 1.0)
 
 
 def _decode(params: HParams) -> Signature:
@@ -134,8 +178,8 @@ def _generate(prior: Prior, params: HParams) -> Dict[str, Signature]:
     }
 
 
-def _reconstruct_png(prior: Prior, params: HParams) -> Signature:
-    image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
+def _decoded_files(image_bytes: tf.Tensor, params: HParams) -> _Checked:
+    """Strings `[n]`, each a PNG or JPEG file, as images of the served shape; all are valid."""
 
     def decode_one(content: tf.Tensor) -> tf.Tensor:
         pixels = _decoded_file(content, params)
@@ -146,9 +190,7 @@ def _reconstruct_png(prior: Prior, params: HParams) -> Signature:
         return tf.reshape(values, params.served_shape)
 
     images = tf.map_fn(decode_one, _of_shape(image_bytes, []), dtype=tf.float32)
-    always_valid = tf.zeros([tf.shape(images)[0]])
-    outputs = _reconstruct(_Checked(images, always_valid), prior, params)
-    return Signature({'image_bytes': image_bytes}, outputs)
+    return _Checked(images, tf.zeros([tf.shape(images)[0]]))
 
 
 def _decoded_file(content: tf.Tensor, params: HParams) -> tf.Tensor:

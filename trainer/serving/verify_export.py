@@ -22,6 +22,8 @@ import numpy as np
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOLERANCE = 1e-4
+# A score that is rounded otherwise may pass one of the scores that a quantile counts.
+QUANTILE_TOLERANCE = 1e-3
 
 
 def load_tensorflow_1(args):
@@ -150,6 +152,8 @@ def largest_difference(call, example):
         if value.shape != expected.shape:
             raise ValueError('{} has shape {}, not {}'.format(name, value.shape, expected.shape))
         difference = np.abs(value - expected) / np.maximum(1.0, np.abs(expected))
+        if name == 'quantile':
+            difference = np.maximum(0.0, difference - QUANTILE_TOLERANCE)
         if not np.all(np.isfinite(value)) or not np.all(np.isfinite(expected)):
             raise ValueError('{} is not finite'.format(name))
         largest = max(largest, float(difference.max()) if difference.size else 0.0)

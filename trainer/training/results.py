@@ -13,6 +13,7 @@ from trainer.base.console import duration, say
 from trainer.base.errors import UserError
 from trainer.checkpoints import weights
 from trainer.data.dataset import SPLITS
+from trainer.serving import thresholds
 from trainer.settings import storage, wording
 from trainer.settings.table import LIKELIHOODS, HParams
 from trainer.training import early_stopping
@@ -121,6 +122,9 @@ def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
         )
     for name, text in rows.items():
         print(f'{name:<18} {text}')
+    threshold = thresholds.sentence(record.get('thresholds'))
+    if threshold:
+        print('\n' + threshold)
     if record['training_seconds']:
         names = ('training_seconds', 'wall_seconds', 'cpu_seconds')
         training, wall, cpu = (duration(record[name]) for name in names)

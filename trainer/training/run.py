@@ -18,7 +18,8 @@ from trainer.cluster.tf_config import LOCAL, Task
 from trainer.data import inputs, prepare
 from trainer.data.dataset import PreparedDataset
 from trainer.monitoring import event_files, run_card
-from trainer.serving import plain_weights, saved_model
+from trainer.serving import plain_weights, saved_model, thresholds
+from trainer.serving.thresholds import ValidationImages
 from trainer.settings import storage
 from trainer.settings.table import HParams
 from trainer.training import (
@@ -237,8 +238,10 @@ def _evaluation(
     """The evaluation of each checkpoint: on all validation images; `stop` is set by its outcome."""
 
     def export(checkpoint_path: str, metrics: Dict[str, Any]) -> str:
-        name = best_model.EXPORT_NAME
-        return saved_model.export_saved_model(name, checkpoint_path, params, evaluation=metrics)
+        name, scored = best_model.EXPORT_NAME, validation_images(data, params)
+        return saved_model.export_saved_model(
+            name, checkpoint_path, params, evaluation=metrics, validation=scored
+        )
 
     def report_evaluation(metrics: Dict[str, Any], is_best: bool) -> None:
         announcements.evaluation(metrics, is_best, params)
@@ -270,11 +273,12 @@ def _final_work(
     """Evaluates, draws and exports the trained model; returns what `results.json` holds."""
     checkpoint_path = chosen.trained_checkpoint(params.model_dir)
     estimator = make_estimator(params)  # It needs no cluster.
-    paths = _export(estimator, checkpoint_path, params)
+    paths = _export(estimator, data, checkpoint_path, params)
     # The training images, five times as many, would take most of the time.
     one_sample = make_estimator(dataclasses.replace(params, evaluation_samples=1))
     by_split = {'train': one_sample, 'validation': estimator, 'test': estimator}
     measured = final.evaluation(by_split, data, checkpoint_path, params)
+    measured['thresholds'] = thresholds.of_export(paths['final export'])
     record = results.collect(measured, progress, checkpoint_path, params)
     paths['results'] = results.save(record, params)
     paths.update(artifacts.draw(data, checkpoint_path, record, params))
@@ -286,12 +290,29 @@ def _final_work(
     return record
 
 
-def _export(estimator: Any, checkpoint_path: str, params: HParams) -> Dict[str, str]:
+def validation_images(data: PreparedDataset, params: HParams) -> ValidationImages:
+    """Returns the images that the scores of an export are quantiles among."""
+    in_split = data.num_examples['validation']
+    count = min(in_split, thresholds.MOST_IMAGES)
+    batch, binarization = params.evaluation_batch, params.binarization
+    return ValidationImages(
+        count,
+        in_split,
+        functools.partial(inputs.batches_of, data, 'validation', count, batch, binarization),
+    )
+
+
+def _export(
+    estimator: Any, data: PreparedDataset, checkpoint_path: str, params: HParams
+) -> Dict[str, str]:
     """Writes weights and the final SavedModel; returns all paths of models by name."""
     say('Exporting the final model.')
+    final_export = saved_model.export_saved_model(
+        'final', checkpoint_path, params, validation=validation_images(data, params)
+    )
     paths = {
         'weights': plain_weights.save_weights(estimator, checkpoint_path, params),
-        'final export': saved_model.export_saved_model('final', checkpoint_path, params),
+        'final export': final_export,
         'hyper-parameters': os.path.join(params.model_dir, storage.FILE_NAME),
     }
     best = best_model.read_best(params.model_dir)
