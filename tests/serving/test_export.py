@@ -330,7 +330,7 @@ def command(untrained, monkeypatch, capsys, tmp_path_factory):
         flag_values = flags.FlagValues()
         with monkeypatch.context() as patched:
             patched.setattr(flags, 'FLAGS', flag_values)
-            for define in ('DEFINE_string', 'DEFINE_enum', 'DEFINE_boolean', 'DEFINE'):
+            for define in ('DEFINE_string', 'DEFINE_enum', 'DEFINE_boolean'):
                 real = getattr(flags, define)
                 patched.setattr(flags, define, functools.partial(real, flag_values=flag_values))
             patched.setattr(flags, 'adopt_module_key_flags', lambda module: None)

@@ -333,7 +333,10 @@ def test_warmup_requests_are_records_that_the_export_answers(grey):
 
     _, checkpoint_path, params = grey
     options = Options(warmup=True)
-    export_dir = saved_model.export_saved_model('warm', checkpoint_path, params, options)
+    validation = serving_models.validation_of(params, 5)
+    export_dir = saved_model.export_saved_model(
+        'warm', checkpoint_path, params, options, validation=validation
+    )
     calls = loaded(export_dir)
     path = os.path.join(export_dir, 'assets.extra', 'tf_serving_warmup_requests')
     names = []

@@ -59,7 +59,7 @@ def define_flags(
 def define_flags_of_run(names: Iterable[str] = ()) -> None:
     """Defines the flags of a program that works on a finished run: `model_dir`, and `names`."""
     path_flags.define('model_dir', None, 'Folder of a run of trainer.task.', required=True)
-    define_flags(names)
+    define_flags(names, flags.FLAGS)
 
 
 def of_images(flag_values: flags.FlagValues) -> HParams:
