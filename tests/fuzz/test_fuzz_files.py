@@ -738,7 +738,7 @@ def test_images_that_claim_to_be_huge_are_refused_before_they_are_decoded(tmp_pa
     path = str(tmp_path / 'a.png')
     write(path, content)
     with pytest.raises(UserError) as error:
-        image_files.read(path)
+        image_files.read(path, '--images=' + path)
     assert is_one_sentence(error.value, path, 'pixels by its header')
 
 
@@ -747,7 +747,7 @@ def test_images_of_ordinary_size_are_read(tmp_path):
         jpeg = session.run(tf.image.encode_jpeg(np.zeros([20, 8192, 1], np.uint8)))
     for content in (WHOLE, jpeg, png(8192, 8192), b'', b'\x89PNG', b'\xff\xd8\xff', b'GIF8'):
         write(tmp_path / 'a.png', content)
-        assert image_files.read(str(tmp_path / 'a.png')) == content
+        assert image_files.read(str(tmp_path / 'a.png'), 'a.png') == content
     assert image_files.claimed_size(jpeg) == (20, 8192)
 
 

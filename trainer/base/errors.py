@@ -98,6 +98,11 @@ def printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
+def as_text(name: str) -> str:
+    """Returns a name as text that UTF-8 can write: of other bytes, their escapes."""
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
 def some(names: Sequence[str], shown: int = 3, separator: str = ', ') -> str:
     """Lists the first of `names`, and how many more there are."""
     listed = separator.join(names[:shown])

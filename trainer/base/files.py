@@ -11,7 +11,7 @@ import stat
 import tempfile
 import time
 import uuid
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Iterator, List, Optional
 
 import psutil
 import tensorflow as tf
@@ -64,6 +64,37 @@ def write_output(path: str, content: bytes) -> str:
             f'{path} cannot be written ({errors.reason(error)}): {errors.remedy(error)}.'
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def replacing(path: str) -> Iterator[Callable[[bytes], Any]]:
+    """Yields what writes a file piece by piece, which is at `path` once all went well.
+
+    Until then it has a temporary name beside it; after an exception it is gone. A stream, and what
+    lies in a folder that cannot be written, is written in place. Raises UserError that says why
+    there can be no such file.
+    """
+    try:
+        if is_alone(path):
+            with open(os.open(path, os.O_WRONLY | os.O_TRUNC), 'wb') as f:
+                yield f.write
+            return
+        target = path if '://' in path else os.path.realpath(path)
+        temporary = f'{target}.{temporary_name()}.tmp'
+        tf.gfile.MakeDirs(os.path.dirname(target) or '.')
+        try:
+            with tf.gfile.GFile(temporary, 'wb') as f:
+                yield f.write
+            tf.gfile.Rename(temporary, target, overwrite=True)
+        finally:
+            if tf.gfile.Exists(temporary):
+                tf.gfile.Remove(temporary)
+    except (OSError, tf.errors.OpError) as error:
+        if errors.of_files(error) is None:
+            raise
+        raise UserError(
+            f'{path} cannot be written ({errors.reason(error)}): {errors.remedy(error)}.'
+        ) from error
 
 
 def check_output(flag: str, path: str) -> None:

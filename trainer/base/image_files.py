@@ -1,10 +1,10 @@
-"""The image files that `--images` names: which they are, and what is in them, not decoded."""
+"""Image files: which ones `--images` names, and what is in them, not decoded."""
 
 import contextlib
 import os
 import re
 import struct
-from typing import Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,7 @@ from trainer.base.errors import UserError
 # Of images of 0 and 1: the grey level from which on a pixel is 1.
 FIRST_LEVEL_OF_ONE = 128
 ENDINGS = ('.png', '.jpg', '.jpeg', '.bmp', '.gif')
-_ENDINGS_TEXT = f'{", ".join(ENDINGS[:-1])} or {ENDINGS[-1]}'
+ENDINGS_TEXT = f'{", ".join(ENDINGS[:-1])} or {ENDINGS[-1]}'
 # Of what is decoded: a small file may claim to hold a billion pixels.
 LONGEST_SIDE = 8192
 # Where files keep columns and rows: how they start, how these are packed, and from which byte.
@@ -27,6 +27,16 @@ _SIZES = (
 )
 
 
+class NewImage(NamedTuple):
+    """An image that a model has to score."""
+
+    id: str  # Text that tells it from the others of its source.
+    named: str  # What an error calls it, such as '--images=0.png'.
+    # Returns an encoded file, or pixels `[rows, columns, channels]`; raises UserError, OSError or
+    # ValueError.
+    read: Callable[[], Any]
+
+
 def paths(text: str) -> List[str]:
     """Returns the files that `--images` means: those it lists, or the images of a folder.
 
@@ -34,18 +44,18 @@ def paths(text: str) -> List[str]:
     """
     found: List[str] = []
     for path in text.split(','):
-        with _refusing(path):
+        with _refusing(f'--images={path}'):
             exists = tf.gfile.Exists(path)
         if tf.gfile.IsDirectory(path):
             names = sorted(tf.gfile.ListDirectory(path))
             images = [name for name in names if name.lower().endswith(ENDINGS)]
             if not images:
-                raise UserError(f'--images={path} holds no file that ends in {_ENDINGS_TEXT}.')
+                raise UserError(f'--images={path} holds no file that ends in {ENDINGS_TEXT}.')
             found += [os.path.join(path, name) for name in images]
             others = [name for name in names if name not in images and not name.startswith('.')]
             if others:
                 listed = ', '.join(others[:5]) + (' and more' if len(others) > 5 else '')
-                say(f'{path}: left out what does not end in {_ENDINGS_TEXT}: {listed}')
+                say(f'{path}: left out what does not end in {ENDINGS_TEXT}: {listed}')
         elif exists:
             found.append(path)
         else:
@@ -54,22 +64,27 @@ def paths(text: str) -> List[str]:
 
 
 @contextlib.contextmanager
-def _refusing(path: str) -> Iterator[None]:
+def _refusing(named: str) -> Iterator[None]:
     """Turns TensorFlow's words, that a path cannot be read, into a UserError."""
     try:
         yield
     except tf.errors.OpError as error:
-        raise UserError(f'--images={path} cannot be read ({error.message}).') from error
+        raise UserError(f'{named} cannot be read ({error.message}).') from error
 
 
-def read(path: str) -> bytes:
-    """Returns the content of an image file; raises UserError for what is far too large, too."""
-    with _refusing(path), tf.gfile.GFile(path, 'rb') as f:
+def read(path: str, named: str) -> bytes:
+    """Returns the content of an image file; raises UserError for what is far too large, too.
+
+    Args:
+      named: what the error calls it, such as '--images=0.png'.
+    """
+    # As bytes: its name need not be UTF-8.
+    with _refusing(named), tf.gfile.GFile(os.fsencode(path), 'rb') as f:
         content = f.read()
     rows, columns = claimed_size(content)
     if max(rows, columns) > LONGEST_SIDE:
         raise UserError(
-            f'--images={path} holds {columns:,} x {rows:,} pixels by its header: give images of '
+            f'{named} holds {columns:,} x {rows:,} pixels by its header: give images of '
             "the model's size."
         )
     return content

@@ -5,7 +5,7 @@ here and there. TensorFlow's decoder reads PNG and JPEG; Pillow makes PNG of BMP
 """
 
 import io
-from typing import Sequence
+from typing import Callable, Optional, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -122,3 +122,27 @@ def fitted(pixels: tf.Tensor, size: Sequence[int], fit: str) -> tf.Tensor:
         resized = tf.pad(resized, around, constant_values=tf.cast(white, pixels.dtype))
     resized.set_shape([None, rows, columns, pixels.shape.as_list()[3]])
     return resized
+
+
+def preparer(
+    dtype: str,
+    shape: Sequence[int],
+    image_shape: Sequence[int],
+    size: Optional[Sequence[int]],
+    fit: str,
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns what makes images of `image_shape` of blocks of `shape`, (rows, columns, channels).
+
+    Args:
+      dtype: of the blocks, 'uint8' or 'float32'.
+      size: (rows, columns) that all are resized to, as `fit` says; None: as they are.
+    """
+    if tuple(shape) == tuple(image_shape):
+        return lambda block: block
+    with tf.Graph().as_default():
+        block = tf.placeholder(dtype, [None, *shape])
+        pixels = with_channels(block, image_shape[2])
+        if size is not None:
+            pixels = fitted(pixels, size, fit)
+        session = tf.Session(config=tf.ConfigProto(device_count={'GPU': 0}))
+    return lambda images: session.run(pixels, {block: images.reshape(-1, *shape)})

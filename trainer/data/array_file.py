@@ -10,7 +10,6 @@ import zipfile
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
-import tensorflow as tf
 
 from trainer.base import errors, image_files, image_pixels
 from trainer.base.console import ImageProgress
@@ -24,7 +23,7 @@ _BYTES_AT_ONCE = 1 << 24
 _NAMES = {'train': ('x_train',), 'validation': ('x_validation', 'x_val'), 'test': ('x_test',)}
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
     """What an array says of itself."""
 
     shape: Tuple[int, ...]
@@ -51,7 +50,7 @@ class ArrayFile(OwnSource):
         super().__init__(path, preparation)
         self._status = _status(path)
         with self._reading():
-            self._headers = dict(_headers(path))
+            self._headers = dict(headers(path))
         self._splits = self._split()
         self._names = list(dict.fromkeys(rows.name for rows in self._splits.values()))
         self._check_headers()
@@ -73,23 +72,19 @@ class ArrayFile(OwnSource):
         if header is None:
             return None
         with self._reading(), tempfile.TemporaryDirectory() as folder:
-            chosen = _opened(self.path, _labels_of(name), folder)[numbers].ravel()
-        if header.dtype.kind == 'S':
-            return np.char.decode(chosen, 'utf-8', 'backslashreplace').tolist()
-        return chosen.astype(str).tolist()
+            chosen = opened(self.path, labels_of(name), folder)[numbers].ravel()
+        return label_texts(chosen)
 
-    def _label_header(self) -> Optional[_Header]:
+    def _label_header(self) -> Optional[Header]:
         """What the array of the validation images' labels says, where it holds one for each."""
-        header = self._headers.get(_labels_of(self._splits['validation'].name))
-        is_list = header and (len(header.shape) == 1 or header.shape[1:] == (1,))
-        return header if header and is_list and header.dtype.kind in 'biufSU' else None
+        return label_header(self._headers, self._splits['validation'].name)
 
     def write_splits(self, folder: str) -> Written:
         """Writes the images; raises UserError where values are none of a grey level."""
         dtype, highest, done = self._dtype(), 0, 0
         with tempfile.TemporaryDirectory(dir=folder) as work, contextlib.ExitStack() as stack:
             with self._reading():
-                arrays = {name: _opened(self.path, name, work) for name in self._names}
+                arrays = {name: opened(self.path, name, work) for name in self._names}
             prepared, progress = self._preparer(), ImageProgress(sum(self.counts().values()), 0)
             stack.callback(progress.close)
             for split, rows in self._splits.items():
@@ -111,14 +106,12 @@ class ArrayFile(OwnSource):
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """Refuses a file that is none of arrays: NumPy and the unpackers raise anything of such."""
+        """Refuses a file that is none of arrays."""
         try:
-            yield
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno:
-                raise
-            reason = first_line(error) or type(error).__name__
-            raise self._wrong(f'cannot be read as arrays ({reason})') from error
+            with reading():
+                yield
+        except ValueError as error:
+            raise self._wrong(str(error)) from error
 
     def _wrong(self, reason: str, name: str = '') -> UserError:
         array = f' (array {name})' if name else ''
@@ -153,29 +146,9 @@ class ArrayFile(OwnSource):
     def _check_headers(self) -> None:
         """Refuses arrays that hold no images of one size and kind."""
         for name in self._names:
-            shape, dtype = self._headers[name]
-            if len(shape) not in (3, 4) or (shape[3:] or (1,))[0] not in (1, 3) or 0 in shape:
-                raise self._wrong(
-                    f'has the shape {shape}: give [n, rows, columns], or a last axis of 1 or 3 '
-                    'channels more',
-                    name,
-                )
-            if max(shape[1:3]) > image_files.LONGEST_SIDE:
-                raise self._wrong(
-                    f'has the shape {shape}: a side is longer than {image_files.LONGEST_SIDE:,} '
-                    'pixels',
-                    name,
-                )
-            if dtype.kind == 'b':
-                raise self._wrong(
-                    'is of true and false: are these black and white images? Then save '
-                    "255 * array.astype('uint8')",
-                    name,
-                )
-            if dtype != np.uint8 and dtype.kind != 'f':
-                raise self._wrong(
-                    f'is of {dtype}: give uint8, from 0 to 255, or floats in [0, 1]', name
-                )
+            wrong = wrong_with(self._headers[name])
+            if wrong:
+                raise self._wrong(wrong, name)
         headers = [self._headers[name] for name in self._names]
         if len({(header.shape[1:], header.dtype) for header in headers}) > 1:
             raise self._wrong(
@@ -190,39 +163,24 @@ class ArrayFile(OwnSource):
             raise self._wrong(
                 f'holds {header.shape[0]:,} labels, and {name} {self._count(name):,} images: give '
                 'one label an image, or leave the labels out',
-                _labels_of(name),
+                labels_of(name),
             )
 
     def _dtype(self) -> str:
         return 'uint8' if self._headers[self._names[0]].dtype == np.uint8 else 'float32'
 
     def _check_values(self, name: str, numbers: np.ndarray, block: np.ndarray) -> None:
-        if block.dtype == np.uint8:
-            return
-        with np.errstate(invalid='ignore'):
-            good = np.logical_and(block >= 0, block <= 1)  # False for NaN too.
-        if not good.all():
-            bad = np.argwhere(~good)[0]
-            value = block[tuple(bad)]
-            raise self._wrong(
-                f'has {value:g} in image {numbers[bad[0]]:,}, which is no grey level in [0, 1]: '
-                'save floats in [0, 1], or uint8 from 0 to 255',
-                name,
-            )
+        bad = first_bad(block)
+        if bad is not None:
+            raise self._wrong(value_problem(numbers[bad[0]], block[bad]), name)
 
     def _preparer(self) -> Callable[[np.ndarray], np.ndarray]:
         """Returns what makes the prepared images of a block of pixels."""
         rows, columns, *channels = self._headers[self._names[0]].shape[1:]
         shape = (rows, columns, (channels or [1])[0])
-        if shape == self.image_shape():
-            return lambda block: block
-        with tf.Graph().as_default():
-            block = tf.placeholder(self._dtype(), [None, *shape])
-            pixels = image_pixels.with_channels(block, self.image_shape()[2])
-            if self.preparation.size is not None:
-                pixels = image_pixels.fitted(pixels, self.preparation.size, self.preparation.fit)
-            session = tf.Session(config=tf.ConfigProto(device_count={'GPU': 0}))
-        return lambda images: session.run(pixels, {block: images.reshape(-1, *shape)})
+        return image_pixels.preparer(
+            self._dtype(), shape, self.image_shape(), self.preparation.size, self.preparation.fit
+        )
 
 
 def _blocks(array: np.ndarray, numbers: np.ndarray) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
@@ -233,7 +191,70 @@ def _blocks(array: np.ndarray, numbers: np.ndarray) -> Iterator[Tuple[np.ndarray
         yield some, array[some]
 
 
-def _labels_of(name: str) -> str:
+def wrong_with(header: Header) -> str:
+    """Why an array holds no images; '' where it may."""
+    shape, dtype = header
+    if len(shape) not in (3, 4) or (shape[3:] or (1,))[0] not in (1, 3) or 0 in shape:
+        return (
+            f'has the shape {shape}: give [n, rows, columns], or a last axis of 1 or 3 channels '
+            'more'
+        )
+    if max(shape[1:3]) > image_files.LONGEST_SIDE:
+        return f'has the shape {shape}: a side is longer than {image_files.LONGEST_SIDE:,} pixels'
+    if dtype.kind == 'b':
+        return (
+            'is of true and false: are these black and white images? Then save '
+            "255 * array.astype('uint8')"
+        )
+    if dtype != np.uint8 and dtype.kind != 'f':
+        return f'is of {dtype}: give uint8, from 0 to 255, or floats in [0, 1]'
+    return ''
+
+
+def first_bad(block: np.ndarray) -> Optional[Tuple[int, ...]]:
+    """The index of the first value that is no grey level; None where all are."""
+    if block.dtype == np.uint8:
+        return None
+    with np.errstate(invalid='ignore'):
+        good = np.logical_and(block >= 0, block <= 1)  # False for NaN too.
+    return None if good.all() else tuple(np.argwhere(~good)[0])
+
+
+def value_problem(number: int, value: float) -> str:
+    """Says that an image holds a value that is no grey level."""
+    return (
+        f'has {value:g} in image {number:,}, which is no grey level in [0, 1]: save floats in '
+        '[0, 1], or uint8 from 0 to 255'
+    )
+
+
+def label_header(headers: Dict[str, Header], name: str) -> Optional[Header]:
+    """What the array of the labels of the images in `name` says; None without one of labels."""
+    header = headers.get(labels_of(name))
+    is_list = header and (len(header.shape) == 1 or header.shape[1:] == (1,))
+    return header if header and is_list and header.dtype.kind in 'biufSU' else None
+
+
+def label_texts(labels: np.ndarray) -> List[str]:
+    """Returns labels of any type as texts."""
+    if labels.dtype.kind == 'S':
+        return np.char.decode(labels, 'utf-8', 'backslashreplace').tolist()
+    return labels.astype(str).tolist()
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[None]:
+    """Raises ValueError for a file that is none of arrays: NumPy and unpackers raise anything."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        reason = first_line(error) or type(error).__name__
+        raise ValueError(f'cannot be read as arrays ({reason})') from error
+
+
+def labels_of(name: str) -> str:
     """The array that holds the labels of another, `x_train`; '' for one that has none."""
     return 'y' + name[1:] if name.startswith('x') else ''
 
@@ -246,7 +267,7 @@ def _status(path: str) -> Optional[Tuple[int, int]]:
     return status.st_size, status.st_mtime_ns
 
 
-def _headers(path: str) -> Iterator[Tuple[str, _Header]]:
+def headers(path: str) -> Iterator[Tuple[str, Header]]:
     """Yields the arrays of a file, by name."""
     if path.endswith('.npy'):
         with open(path, 'rb') as f:
@@ -259,7 +280,7 @@ def _headers(path: str) -> Iterator[Tuple[str, _Header]]:
                     yield member.filename[:-4], _header(f, member.file_size)
 
 
-def _header(f: Any, size: int) -> _Header:
+def _header(f: Any, size: int) -> Header:
     """Reads the header of an array; raises ValueError where its numbers take not all of `size`."""
     version = np.lib.format.read_magic(f)
     if version not in ((1, 0), (2, 0)):
@@ -271,10 +292,10 @@ def _header(f: Any, size: int) -> _Header:
     count = functools.reduce(operator.mul, shape, 1)
     if not dtype.hasobject and f.tell() + count * dtype.itemsize != size:
         raise ValueError(f'its {size:,} bytes are not those of {shape} numbers of {dtype}')
-    return _Header(shape, dtype)
+    return Header(shape, dtype)
 
 
-def _opened(path: str, name: str, work: str) -> np.ndarray:
+def opened(path: str, name: str, work: str) -> np.ndarray:
     """Memory-maps an array; one of a .npz is unpacked into the folder `work` first."""
     if path.endswith('.npy'):
         return np.load(path, mmap_mode='r', allow_pickle=False)

@@ -42,7 +42,7 @@ class ImageFolder(OwnSource):
 
     def __init__(self, path: str, preparation: Preparation):
         super().__init__(path, preparation)
-        self._files, self._left_out = _listing(path)
+        self._files, self._left_out = listing(path)
         self._splits = self._split()
 
     def seen(self) -> Any:
@@ -86,9 +86,7 @@ class ImageFolder(OwnSource):
 
     def write_splits(self, folder: str) -> Written:
         """Decodes the files; raises UserError where some are broken, or of several sizes."""
-        if self._left_out:
-            names = errors.some(list(map(errors.printable, self._left_out)), _SHOWN)
-            say(f'{self.path}: left out what is no image: {names}.')
+        tell_left_out(self.path, self._left_out)
         channels = self.preparation.channels or 1
         try:
             shape = self._write(folder, channels)
@@ -116,7 +114,7 @@ class ImageFolder(OwnSource):
                     sizes.setdefault(pixels.shape[:2], errors.printable(path))
                     files[split].write(pixels.tobytes())
                 progress.show(number + 1, 'decoding ' + self.name, 1, 'images')
-        if _listing(self.path)[0] != self._files:
+        if listing(self.path)[0] != self._files:
             raise self.changed()
         self._check(broken, sizes)
         (shape,) = sizes
@@ -194,8 +192,15 @@ def _wrong_with(content: bytes) -> str:
     return ''
 
 
-def _listing(folder: str) -> Tuple[List[_File], List[str]]:
-    """The image files below a folder, sorted, and the paths of what is none.
+def tell_left_out(folder: str, paths: List[str]) -> None:
+    """Says which files below a folder are no images, if some are."""
+    if paths:
+        names = errors.some(list(map(errors.printable, paths)), _SHOWN)
+        say(f'{folder}: left out what is no image: {names}.')
+
+
+def listing(folder: str) -> Tuple[List[_File], List[str]]:
+    """Returns the image files below a folder, sorted, and the paths of what is none.
 
     Links are followed, each folder is entered once. Raises UserError where it cannot be read.
     """

@@ -107,7 +107,7 @@ def answers_to(paths: List[str], predict: Predict) -> List[Answer]:
     readable, contents = [], []
     for number, path in enumerate(paths):
         try:
-            contents.append(image_pixels.as_png(image_files.read(path)))
+            contents.append(image_pixels.as_png(image_files.read(path, f'--images={path}')))
             readable.append(number)
         except UserError as error:
             answers[number] = Answer(path, error=str(error))

@@ -1,0 +1,175 @@
+"""Images that a trained model has to score: a user's files, or the rows of an array."""
+
+import abc
+import collections.abc
+import functools
+import os
+import tempfile
+from typing import Any, List, Optional, Sequence
+
+import numpy as np
+
+from trainer.base import errors, image_files, image_pixels
+from trainer.base.errors import UserError
+from trainer.base.image_files import NewImage
+from trainer.data import array_file, image_folder, own_images
+from trainer.data.dataset import SPLITS
+
+_BYTES_AT_ONCE = 1 << 24
+
+
+class NewImages(collections.abc.Sequence):
+    """Images in the order of their source, each read when it is wanted."""
+
+    @abc.abstractmethod
+    def labels(self) -> Optional[List[str]]:
+        """The class of each image; None where the source tells none."""
+
+
+class Files(NewImages):
+    """Image files.
+
+    Args:
+      flag: the one that led to them, as '--images'.
+      paths: where they are.
+      ids: texts that tell each from the others.
+    """
+
+    def __init__(self, flag: str, paths: Sequence[str], ids: Sequence[str]):
+        self._flag, self._paths, self._ids = flag, paths, ids
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: Any) -> Any:
+        path = self._paths[number]
+        named = f'{self._flag}={errors.printable(path)}'
+        return NewImage(self._ids[number], named, functools.partial(_file, path, named))
+
+    def labels(self) -> Optional[List[str]]:
+        parts = [name.split('/') for name in self._ids]
+        has_splits = any(len(part) > 1 and part[0] == SPLITS[0] for part in parts)
+        depth = 1 if has_splits else 0  # As the folders of a training are read.
+        found = [part[depth] if len(part) > depth + 1 else '' for part in parts]
+        return found if any(found) else None
+
+
+def _file(path: str, named: str) -> bytes:
+    return image_pixels.as_png(image_files.read(path, named))
+
+
+class Array(NewImages):
+    """The images of a .npy or .npz file; of the latter `x_test`, or its one array.
+
+    Attributes:
+      pixels: uint8, or floats in [0, 1], `[n, rows, columns, channels]`, on the disk.
+      dtype: 'uint8', or 'float32', to which floats are read.
+      is_binary: whether they are bytes of 0 and 1.
+
+    Raises:
+      UserError: the file holds no images, or values that are no grey levels.
+    """
+
+    def __init__(self, path: str):
+        self.flag, self._path = f'--source={path}', path
+        self._work = tempfile.TemporaryDirectory()
+        try:
+            with array_file.reading():
+                self._headers = dict(array_file.headers(path))
+        except ValueError as error:
+            raise UserError(f'{self.flag} {error}.') from error
+        self._name = self._chosen()
+        wrong = array_file.wrong_with(self._headers[self._name])
+        if wrong:
+            raise self._wrong(wrong)
+        pixels = self._opened(self._name)
+        self.pixels = pixels.reshape(*pixels.shape[:3], -1)
+        self.dtype = 'uint8' if self.pixels.dtype == np.uint8 else 'float32'
+        self.is_binary = self._checked()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, number: Any) -> Any:
+        named = f'{self.flag}: image {number:,}'
+        return NewImage(str(number), named, functools.partial(self._row, number))
+
+    def _row(self, number: int) -> np.ndarray:
+        return np.array(self.pixels[number], self.dtype)
+
+    def labels(self) -> Optional[List[str]]:
+        header = array_file.label_header(self._headers, self._name)
+        if header is None:
+            return None
+        name = array_file.labels_of(self._name)
+        if header.shape[0] != len(self):
+            raise UserError(
+                f'{self.flag} (array {name}) holds {header.shape[0]:,} labels, and {self._name} '
+                f'{len(self):,} images: give one label an image, or leave the labels out.'
+            )
+        return array_file.label_texts(self._opened(name).ravel())
+
+    def _chosen(self) -> str:
+        names = [name for name in self._headers if not name.startswith('y')]
+        if 'x_test' in names:
+            return 'x_test'
+        if len(names) != 1:
+            found = errors.some(sorted(self._headers), 9) or 'none'
+            raise UserError(
+                f'{self.flag} holds the arrays {found}: give x_test, or one array of images.'
+            )
+        return names[0]
+
+    def _opened(self, name: str) -> np.ndarray:
+        try:
+            with array_file.reading():
+                return array_file.opened(self._path, name, self._work.name)
+        except ValueError as error:
+            raise self._wrong(str(error)) from error
+
+    def _checked(self) -> bool:
+        """Looks at all values; returns whether they are bytes of 0 and 1, and some are 1."""
+        highest = 0
+        at_once = max(1, _BYTES_AT_ONCE // self.pixels[0].nbytes)
+        for start in range(0, len(self), at_once):
+            block = self.pixels[start : start + at_once]
+            bad = array_file.first_bad(block)
+            if bad is not None:
+                raise self._wrong(array_file.value_problem(start + bad[0], block[bad]))
+            highest = max(highest, block.max())
+            if block.dtype == np.uint8 and highest > 1:
+                break
+        return self.pixels.dtype == np.uint8 and highest == 1
+
+    def _wrong(self, reason: str) -> UserError:
+        array = f' (array {self._name})' if self._name else ''
+        return UserError(f'{self.flag}{array} {reason}.')
+
+
+def listed(images: str) -> Files:
+    """Opens what `--images` names; raises UserError where that is none."""
+    paths = image_files.paths(images)
+    return Files('--images', paths, [errors.as_text(path) for path in paths])
+
+
+def of_source(path: str) -> NewImages:
+    """Opens a folder of image files in any depth, or an array file, all of its images.
+
+    Raises UserError where it holds none.
+    """
+    if '://' in path:
+        raise UserError(
+            f'--source={path}: images are read from local disks alone: give a local folder or file.'
+        )
+    own_images.check_path(path, array_file.ENDINGS)
+    try:
+        if not os.path.isdir(path):
+            return Array(path)
+        found, left_out = image_folder.listing(path)
+    except OSError as error:
+        raise UserError(f'--source={path} cannot be read ({errors.reason(error)}).') from error
+    if not found:
+        raise UserError(f'--source={path} holds no file that ends in {image_files.ENDINGS_TEXT}.')
+    image_folder.tell_left_out(path, left_out)
+    paths = [os.path.join(path, file.path) for file in found]
+    return Files('--source', paths, [errors.as_text(file.path) for file in found])
