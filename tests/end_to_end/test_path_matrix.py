@@ -44,6 +44,7 @@ WORKS = {
     'idx': {'space', 'bracket', 'unicode'},
     'images': {'file', 'folder', 'space', 'bracket', 'unicode'},
     'pictures': {'space', 'bracket', 'unicode'},
+    'image folder': {'folder', 'space', 'bracket', 'unicode'},
     'new run': {'folder', 'space', 'unicode'},
     'new folder': {'folder', 'space', 'bracket', 'unicode'},
     'new file': {'file', 'space', 'bracket', 'unicode'},
@@ -51,13 +52,17 @@ WORKS = {
 }
 DATA = {'data_dir': 'data', 'idx_dir': 'idx'}
 RUN_AND_DATA = {'model_dir': 'run', 'data_dir': 'data'}
+OF_SAMPLES = ('source', 'model_dir', 'checkpoint', 'data_dir')
 READ = {'model_dir': 'run', **DATA}
 FLAGS = {
     'task': {'model_dir': 'new run', 'init_from': 'run', 'source': 'pictures', **DATA},
     'evaluate': {**READ, 'checkpoint': 'checkpoint', 'output': 'new file'},
     'generate': {**READ, 'output': 'new file'},
     'export': {**RUN_AND_DATA, 'checkpoint': 'checkpoint', 'flat_dir': 'new run'},
-    'predict': {'images': 'images', 'export_dir': 'export', 'output': 'new folder'},
+    'predict': {
+        'images': 'images', 'export_dir': 'export', 'output': 'new folder', 'latents': 'new file',
+        'source': 'image folder', 'checkpoint': 'checkpoint', **RUN_AND_DATA,
+    },
     'projector': READ,
     'prepare_data': {'source': 'pictures', **DATA},
     'benchmark': {
@@ -197,11 +202,16 @@ def arguments_of(program, name, value, world, root):
             'golden': world.export + '/assets.extra/golden.npz',
         },
     }[program]  # fmt: skip
+    if program == 'predict' and name in OF_SAMPLES:
+        del given['export_dir']
+        given.update(model_dir=world.run, data_dir=world.data, samples=1)
+    if (program, name) == ('predict', 'source'):
+        del given['images']
     if (program, name) == ('predict', 'images'):
         del given['output']  # It would say which files have no scores.
     if name == 'idx_dir':
         given['data_dir'] = root + '/empty'
-    elif name == 'source':
+    elif name == 'source' and program != 'predict':
         given['data_dir'] = root + '/prepared'
     elif name == 'data_dir' and 'idx_dir' in FLAGS[program]:
         given['idx_dir'] = world.idx
@@ -216,13 +226,12 @@ def arguments_of(program, name, value, world, root):
 def place(kind, program, name, world, root):
     """Puts what a flag leads to where the kind says; returns the flag's value."""
     role = FLAGS[program][name]
-    ending = {'new file': '.png' if program == 'generate' else '.json', 'images': '.png'}.get(
-        role, ''
-    )
+    of_new = {'generate': '.png', 'predict': '.csv'}.get(program, '.json')
+    ending = {'new file': of_new, 'images': '.png'}.get(role, '')
     path = os.path.join(root, KINDS[kind]) + ending
     if kind == 'folder':
         os.mkdir(path)
-        if role == 'images':
+        if role in ('images', 'image folder'):
             write_png(path + '/0.png')
     if kind in ('file', 'below a file'):
         file = path if kind == 'file' else os.path.dirname(path)
@@ -232,6 +241,7 @@ def place(kind, program, name, world, root):
     source = {
         'run': world.run, 'checkpoint': world.run, 'data': world.data, 'idx': world.idx,
         'images': world.images + '/0.png', 'export': world.export, 'pictures': world.pictures,
+        'image folder': world.images,
     }.get(role)  # fmt: skip
     if source and kind in ('space', 'bracket', 'unicode', 'no permission'):
         os.symlink(source, path)
@@ -285,6 +295,7 @@ def check(program, name, kind, world, capfd):
         program in ('evaluate', 'generate')
         and name in DATA
         or (program, name) == ('projector', 'idx_dir')
+        or (program == 'predict' and name in OF_SAMPLES)
     ):
         stop = mock.patch.object(prepare_module, 'prepare', stopping(prepare_module.prepare))
     try:

@@ -34,6 +34,7 @@ from trainer.data import (
     decoded_copy,
     file_search,
     labels,
+    new_images,
     prepare,
     sources,
 )
@@ -710,7 +711,10 @@ def test_images_are_scored_or_named(loaded, tmp_path_factory, content):
     paths = [str(folder / 'good.png'), str(folder / 'other.png')]
     write(paths[0], WHOLE)
     write(paths[1], content)
-    good, other = client.answers_to(paths, loaded.predict)
+    images = new_images.Files('--images', paths, paths)
+    good, other = client.answers_to(
+        list(images), client.asking(loaded.predict, ['reconstruct_png'])
+    )
     assert good.outputs['reconstruction'].shape == (8, 12)
     if other.error:
         assert is_one_sentence(other.error, paths[1]) and content != WHOLE
@@ -778,8 +782,8 @@ def test_a_damaged_export_is_refused(model, loaded, data):
     content = data.draw(damaged(before))
     try:
         write(path, content)
-        found = Export(model[0]).predict([WHOLE])
-        for name, value in loaded.predict([WHOLE]).items():
+        found = Export(model[0]).predict([WHOLE], 'reconstruct_png')
+        for name, value in loaded.predict([WHOLE], 'reconstruct_png').items():
             np.testing.assert_allclose(found[name], value, atol=1e-5)
     except UserError as error:
         assert is_one_sentence(error, '--export_dir=' + model[0]) and content != before
@@ -868,7 +872,7 @@ def test_any_answer_of_a_server_is_scores_or_is_refused(content):
     response.status_code, response._content = 200, content
     with mock.patch.object(client.requests, 'post', lambda *_, **__: response):
         try:
-            outputs = client.predict_by_rest([b'x'], 'http://server')
+            outputs = client.predict_by_rest([b'x'], 'reconstruct_png', 'http://server')
         except UserError as error:
             assert is_one_sentence(error, '--url=http://server')
             assert content != encoded(ANSWER)

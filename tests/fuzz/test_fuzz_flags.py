@@ -223,7 +223,7 @@ def arguments_of(program):
 
 @pytest.mark.parametrize('program', [name for name, (_, main) in PROGRAMS.items() if main])
 def test_other_programs_refuse_by_name_what_is_no_model(program):
-    required = [name for name in ('model_dir', 'images') if name in TABLES[program]]
+    required = [name for name in ('images', 'model_dir') if name in TABLES[program]]
 
     def check(where, settings=()):
         given = [(required[0], where), *settings]
@@ -325,7 +325,7 @@ def test_a_script_s_flag_takes_a_value_or_refuses_it(script):
 def test_a_server_s_address_is_any_text(url):
     hypothesis.assume(not url.lower().startswith('http'))
     with contextlib.suppress(UserError):
-        client.predict_by_rest([b''], url)
+        client.predict_by_rest([b''], 'score_png', url)
         raise AssertionError('an answer from nowhere')
 
 

@@ -128,9 +128,9 @@ def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(python, model):
         assert 'image_bytes must have the shape [n]' in refusal('reconstruct_png', one)
         transparent = np.concatenate([np.repeat(pixels, 3, axis=3), pixels], axis=3)
         with pytest.raises(UserError, match='answered: .*without transparent pixels'):
-            client.predict_by_rest(image_files.encode_png(transparent), url)
+            client.predict_by_rest(image_files.encode_png(transparent), 'score_png', url)
         with pytest.raises(UserError, match='answered: .*must hold PNG or JPEG files'):
-            client.predict_by_rest([b'no image'], url)
+            client.predict_by_rest([b'no image'], 'score_png', url)
         # Without a content type, as curl sends it.
         body = json.dumps({'instances': images.tolist()})
         rows = requests.post(url + ':predict', data=body, timeout=60).json()['predictions']

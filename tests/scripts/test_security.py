@@ -457,7 +457,9 @@ def test_secrets_of_urls_are_left_out(text, shown, capsys):
 def test_predict_shows_no_password_of_its_url(host, monkeypatch):
     monkeypatch.setenv('NO_PROXY', '*')
     with pytest.raises(UserError) as error:
-        client.predict_by_rest([b''], 'http://me:hunter2@{}/v1/models/vae'.format(host))
+        client.predict_by_rest(
+            [b''], 'score_png', 'http://me:hunter2@{}/v1/models/vae'.format(host)
+        )
     assert '--url=http://***@' in str(error.value) and 'hunter2' not in str(error.value)
 
 

@@ -1,13 +1,11 @@
 """Prediction from image files, through an export and through a server; and what starts servers."""
 
-import http.server
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -17,16 +15,10 @@ from PIL import Image
 from scripts.clients import in_tensorflow_1, kserve_model
 from tests.support import serving_models
 from tests.support.paths import ROOT
-from trainer import predict
 from trainer.base import image_files
 from trainer.base.errors import UserError
 from trainer.serving import client
 from trainer.serving.client import Export
-
-
-@pytest.fixture(scope='module')
-def model(tmp_path_factory):
-    return serving_models.write_export(tmp_path_factory.mktemp('model'))
 
 
 @pytest.fixture(scope='module')
@@ -43,38 +35,6 @@ def digits(model, tmp_path_factory):
 def expected(model):
     images = serving_models.images_of(model[2], 3)
     return in_tensorflow_1.raw_session(model[0])['reconstruct']({'images': images})
-
-
-@pytest.fixture(scope='module')
-def url(model):
-    """A stand-in for TensorFlow Serving: its JSON, answered by the export in this process."""
-    calls, types = in_tensorflow_1.raw_session(model[0]), in_tensorflow_1.input_types(model[0])
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
-            name = request['signature_name']
-            try:
-                assert self.path == '/v1/models/vae:predict'
-                inputs, by_row = kserve_model.inputs_of(request, types[name])
-                fed = {
-                    key: kserve_model.array_of(key, inputs[key], types[name][key]) for key in inputs
-                }
-                answer = kserve_model.response_of(calls[name](fed), by_row)
-            except tf.errors.InvalidArgumentError as error:
-                answer = {'error': error.message}
-            content = json.dumps(answer).encode('utf-8')
-            self.send_response(400 if 'error' in answer else 200)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield 'http://127.0.0.1:{}/v1/models/vae'.format(server.server_address[1])
-    server.shutdown()
 
 
 def run(*arguments, code=0):
@@ -111,25 +71,6 @@ def test_scores_are_printed_and_everything_saved(
     with tf.Graph().as_default(), tf.Session() as session:
         picture = session.run(tf.image.decode_png(content))
     np.testing.assert_allclose(picture[..., 0] / 255, expected['reconstruction'][2], atol=0.003)
-
-
-class Values:
-    """What the flags say."""
-
-    def __init__(self, images, export_dir=None, url=None, output=None):
-        self.images, self.export_dir, self.url = str(images), export_dir, url
-        self.output = output if output is None else str(output)
-
-
-@pytest.fixture
-def ask(monkeypatch):
-    """Runs the program in this process."""
-
-    def run_main(*arguments, **values):
-        monkeypatch.setattr(predict.flags, 'FLAGS', Values(*arguments, **values))
-        predict.main([])
-
-    return run_main
 
 
 @pytest.mark.parametrize('batch', [1, 2])
@@ -207,6 +148,7 @@ def test_an_answer_that_is_no_number_counts_as_failed(
     digits, expected, tmp_path, ask, monkeypatch, number
 ):
     rows = [{key: value[n].tolist() for key, value in expected.items()} for n in range(3)]
+    rows = [dict(row, quantile=0.5) for row in rows]
     rows[1]['kl_divergence'] = number
 
     class Answered:
@@ -228,11 +170,11 @@ def test_what_a_server_answered_before_it_went_is_kept(
     answering = Export(model[0]).predict
     calls = []
 
-    def gone_after_one(contents, url):
+    def gone_after_one(contents, signature, url):
         calls.append(contents)
-        if len(calls) > 1:
+        if len(calls) > 2:  # Two signatures are asked.
             raise UserError('--url={} does not answer'.format(url))
-        return answering(contents)
+        return answering(contents, signature)
 
     monkeypatch.setattr(client, 'predict_by_rest', gone_after_one)
     monkeypatch.setattr(client, 'BATCH', 2)
@@ -244,7 +186,7 @@ def test_what_a_server_answered_before_it_went_is_kept(
 
 def test_a_server_s_refusal_is_passed_on(url):
     with pytest.raises(UserError, match='answered: .*must hold PNG or JPEG files'):
-        client.predict_by_rest([b'no image'], url)
+        client.predict_by_rest([b'no image'], 'score_png', url)
 
 
 def test_wrong_requests_end_in_one_sentence(model, digits, tmp_path, ask):

@@ -1,48 +1,84 @@
-"""Scores and reconstructions of image files, by a server or by an export in this process."""
+"""What a model says of images, by a server or by an export in this process."""
 
 import base64
 import os
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 import requests
 import tensorflow as tf
 
-from trainer.base import files, image_files, image_pixels
+from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
+from trainer.base.image_files import NewImage
 
-SIGNATURE = 'reconstruct_png'
 BATCH = 100
+LOSSES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
 _TIMEOUT_SECONDS = 60
-_SCORES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
-# What the signature gives, and the axes that it has, at least.
-_OUTPUTS = dict(dict.fromkeys(_SCORES, 1), mean=2, scale=2, reconstruction=3)
+_SCORES = dict.fromkeys((*LOSSES, 'quantile'), 1)
+_RECONSTRUCTIONS = {**dict.fromkeys(LOSSES, 1), 'mean': 2, 'scale': 2, 'reconstruction': 3}
+_EXPLANATIONS = {'excess_by_pixel': 3, 'reconstruction': 3}
+# The outputs of each signature that is asked, and the axes that each has, at least.
+_OUTPUTS: Dict[str, Dict[str, int]] = {
+    'reconstruct_png': _RECONSTRUCTIONS,
+    'score': _SCORES,
+    'score_png': _SCORES,
+    'explain': _EXPLANATIONS,
+    'explain_png': {**_EXPLANATIONS, 'images': 3},
+    'encode': {'mean': 2, 'scale': 2},
+}
+# Those that came with thresholds.
+_NEWER = ('score', 'score_png', 'explain', 'explain_png')
+
+# Of a signature, by name, with the axis of examples.
+Outputs = Dict[str, np.ndarray]
+# Images as a signature takes them, encoded files or arrays.
+Contents = Sequence[Any]
 
 
 class Refused(UserError):
     """The model takes no such images."""
 
 
-class Answer(NamedTuple):
-    """What became of a file."""
+class NoSignature(UserError):
+    """The model was exported without a signature."""
 
-    path: str
-    outputs: Optional[Dict[str, np.ndarray]] = None  # By name, without the axis of examples.
+
+class Answer(NamedTuple):
+    """What a model said of an image."""
+
+    id: str
+    outputs: Optional[Outputs] = None  # By name, without the axis of examples.
     error: Optional[str] = None  # Why there are no outputs, a sentence.
 
 
-Predict = Callable[[List[bytes]], Dict[str, np.ndarray]]
+def _missing(place: str, signature: str) -> NoSignature:
+    why = ''
+    if signature in _NEWER:
+        why = ', as it was exported without thresholds or by a version that knew none'
+    return NoSignature(
+        f'{place} has no signature {signature}{why}: export the model again, by '
+        'python -m trainer.export --model_dir=FOLDER, without --signature.'
+    )
 
 
-def predict_by_rest(contents: List[bytes], url: str) -> Dict[str, np.ndarray]:
-    """Asks a server of TensorFlow Serving's REST API for the outputs, by name.
+def predict_by_rest(contents: Contents, signature: str, url: str) -> Outputs:
+    """Asks a server of TensorFlow Serving's REST API for the outputs of a signature.
+
+    Args:
+      contents: encoded files, or arrays.
 
     Raises:
-      UserError: it does not answer, or answers with an error.
+      UserError: it does not answer, or answers with an error; Refused where that is of the images.
     """
-    encoded = [{'b64': base64.b64encode(content).decode('ascii')} for content in contents]
-    body = {'signature_name': SIGNATURE, 'instances': encoded}
+    instances = [
+        {'b64': base64.b64encode(content).decode('ascii')}
+        if isinstance(content, bytes)
+        else content.tolist()
+        for content in contents
+    ]
+    body = {'signature_name': signature, 'instances': instances}
     try:
         response = requests.post(url.rstrip('/') + ':predict', json=body, timeout=_TIMEOUT_SECONDS)
         answer = response.json()
@@ -52,11 +88,15 @@ def predict_by_rest(contents: List[bytes], url: str) -> Dict[str, np.ndarray]:
             'model, as http://localhost:8501/v1/models/vae.'
         ) from error
     if isinstance(answer, dict) and 'error' in answer:
-        raise Refused('--url={} answered: {}'.format(url, first_line(answer['error'])))
+        reason = first_line(answer['error'])
+        if 'signature' in reason.lower() and signature in reason:
+            raise _missing(f'the model at --url={url}', signature)
+        raise Refused(f'--url={url} answered: {reason}')
     try:
         rows = answer['predictions']
-        outputs = {name: np.array([row[name] for row in rows], np.float32) for name in _OUTPUTS}
-        ranks = [outputs[name].ndim - minimum for name, minimum in _OUTPUTS.items()]
+        wanted = _OUTPUTS[signature]
+        outputs = {name: np.array([row[name] for row in rows], np.float32) for name in wanted}
+        ranks = [outputs[name].ndim - minimum for name, minimum in wanted.items()]
         if len(rows) != len(contents) or min(ranks) < 0:
             raise ValueError('other shapes')
     except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
@@ -71,125 +111,151 @@ class Export:
     """An export in this process.
 
     Raises:
-      UserError: it cannot be loaded or has no signature for image files.
+      UserError: it cannot be loaded.
     """
 
     def __init__(self, export_dir: str):
         self._session = tf.Session(graph=tf.Graph())
+        self._flag = f'--export_dir={export_dir}'
         try:
             with self._session.graph.as_default():
                 model = tf.saved_model.load(self._session, [tf.saved_model.SERVING], export_dir)
             # A plain dict: a protobuf map would make up what is missing.
-            self._signature = dict(model.signature_def)[SIGNATURE]
+            self._signatures = dict(model.signature_def)
         except (OSError, RuntimeError, ValueError, KeyError, tf.errors.OpError) as error:
             raise UserError(
-                f'--export_dir={export_dir} cannot be loaded ({first_line(error)}): give the '
-                'folder of an export, as runs/mnist-z32/export/final/<timestamp>.'
+                f'{self._flag} cannot be loaded ({first_line(error)}): give the folder of an '
+                'export, as runs/mnist-z32/export/final/<timestamp>.'
             ) from error
 
-    def predict(self, contents: List[bytes]) -> Dict[str, np.ndarray]:
-        """Returns the outputs for encoded images, by name."""
-        outputs = {name: info.name for name, info in self._signature.outputs.items()}
-        feed = {self._signature.inputs['image_bytes'].name: contents}
+    def predict(self, contents: Contents, signature: str) -> Outputs:
+        """Returns the outputs of a signature for encoded images, or arrays.
+
+        Raises UserError where there is no such signature; Refused where it takes no such images.
+        """
+        if signature not in self._signatures:
+            raise _missing(self._flag, signature)
+        ends = self._signatures[signature]
+        tensors = {name: info.name for name, info in ends.outputs.items()}
+        (fed,) = ends.inputs.values()
         try:
-            return self._session.run(outputs, feed)
+            wanted = {name: tensors[name] for name in _OUTPUTS[signature]}
+            return self._session.run(wanted, {fed.name: list(contents)})
+        except KeyError as error:
+            raise UserError(
+                f'{self._flag} is none of this trainer: its signature {signature} has no output '
+                f'{error}.'
+            ) from error
         except tf.errors.InvalidArgumentError as error:
             raise Refused(first_line(error.message)) from error
 
 
-def answers_to(paths: List[str], predict: Predict) -> List[Answer]:
-    """Reads files and predicts for them; one that cannot be used does not keep the others back.
+Ask = Callable[[Contents], Outputs]
+
+
+def asking(
+    predict: Callable[..., Outputs], signatures: Sequence[str], optional: Sequence[str] = ()
+) -> Ask:
+    """Returns what asks for the outputs of several signatures.
+
+    Of those that are `optional` it says once that the model has them not.
+    """
+    wanted = list(signatures)
+
+    def ask(contents: Contents) -> Outputs:
+        outputs: Outputs = {}
+        for signature in tuple(wanted):
+            try:
+                outputs.update(predict(contents, signature))
+            except NoSignature as error:
+                if signature not in optional:
+                    raise
+                say(f'{error} Without it there are no quantiles.')
+                wanted.remove(signature)
+        return outputs
+
+    return ask
+
+
+def prepared(ask: Ask, make: Optional[Callable[[np.ndarray], Contents]]) -> Ask:
+    """Returns what asks about pixels `[n, ...]` that `make` prepares first; None makes nothing.
+
+    It gives what the model saw as `images`, where that is an array.
+    """
+    if make is None:
+        return ask
+
+    def ask_prepared(contents: Contents) -> Outputs:
+        fed = make(np.stack(contents))
+        seen = {'images': fed} if isinstance(fed, np.ndarray) else {}
+        return {**seen, **ask(fed)}
+
+    return ask_prepared
+
+
+def batches(
+    images: Sequence[NewImage], numbers: Optional[Sequence[int]] = None
+) -> Iterator[List[NewImage]]:
+    """Yields the images of some numbers, None for all, in lists of BATCH."""
+    wanted = range(len(images)) if numbers is None else numbers
+    for at in range(0, len(wanted), BATCH):
+        yield [images[number] for number in wanted[at : at + BATCH]]
+
+
+def answers(
+    images: Sequence[NewImage], ask: Ask, numbers: Optional[Sequence[int]] = None
+) -> Iterator[Answer]:
+    """Yields the answers to all images, or to those of some numbers; see `answers_to`."""
+    for some in batches(images, numbers):
+        yield from answers_to(some, ask)
+
+
+def answers_to(images: Sequence[NewImage], ask: Ask) -> List[Answer]:
+    """Reads images and asks about them; one that cannot be used does not keep the others back.
 
     Raises:
-      UserError: the model does not answer, whatever the files.
+      UserError: the model does not answer, whatever the images.
     """
-    answers = [Answer(path) for path in paths]
+    found: List[Any] = [None] * len(images)
     readable, contents = [], []
-    for number, path in enumerate(paths):
+    for number, image in enumerate(images):
         try:
-            contents.append(image_pixels.as_png(image_files.read(path, f'--images={path}')))
+            contents.append(image.read())
             readable.append(number)
         except UserError as error:
-            answers[number] = Answer(path, error=str(error))
+            found[number] = Answer(image.id, error=str(error))
         except (OSError, ValueError) as error:
-            answers[number] = Answer(path, error=f'--images={path}: {first_line(error)}')
+            found[number] = Answer(image.id, error=f'{image.named}: {first_line(error)}')
+    answered = _answered([images[number] for number in readable], contents, ask)
+    for number, answer in zip(readable, answered):
+        found[number] = answer
+    return found
+
+
+def _answered(images: List[NewImage], contents: List[Any], ask: Ask) -> List[Answer]:
+    """Asks about all; where some are refused, about halves, until it is known which."""
+    if not images:
+        return []
     try:
-        outputs = predict(contents) if contents else {}
+        outputs = ask(contents)
     except Refused as error:
-        for number in readable:
-            path = paths[number]
-            if len(contents) == 1:
-                answers[number] = Answer(path, error=f'--images={path}: {error}')
-            else:
-                (answers[number],) = answers_to([path], predict)
-        return answers
-    for row, number in enumerate(readable):
-        values = {name: value[row] for name, value in outputs.items()}
-        answers[number] = _answer(paths[number], values)
-    return answers
+        if len(images) == 1:
+            return [Answer(images[0].id, error=f'{images[0].named}: {error}')]
+        half = len(images) // 2
+        first = _answered(images[:half], contents[:half], ask)
+        return first + _answered(images[half:], contents[half:], ask)
+    rows = ({name: value[row] for name, value in outputs.items()} for row in range(len(images)))
+    return [_answer(image, values) for image, values in zip(images, rows)]
 
 
-def _answer(path: str, outputs: Dict[str, np.ndarray]) -> Answer:
+def _answer(image: NewImage, outputs: Outputs) -> Answer:
     bad = sorted(name for name, value in outputs.items() if not np.all(np.isfinite(value)))
     if bad:
-        names = ', '.join(bad)
-        return Answer(path, error=f'--images={path}: the model answered NaN or infinity ({names}).')
-    return Answer(path, outputs)
+        error = f'{image.named}: the model answered NaN or infinity ({", ".join(bad)}).'
+        return Answer(image.id, error=error)
+    return Answer(image.id, outputs)
 
 
-def show(answers: List[Answer]) -> None:
-    """Prints the scores, a line for each file that has some."""
-    print('{:>13} = {:>14} + {:>4}  nats'.format('negative ELBO', 'reconstruction', 'KL'))
-    for path, outputs, _ in answers:
-        if outputs:
-            total, loss, divergence = [float(outputs[name]) for name in _SCORES]
-            print('{:13.2f} = {:14.2f} + {:4.2f}  {}'.format(total, loss, divergence, path))
-
-
-def name_the_bad(answers: List[Answer]) -> None:
-    errors = [answer.error for answer in answers if answer.error]
-    if len(errors) == 1:
-        raise UserError(errors[0])
-    for error in errors:
-        say(error)
-    if errors:
-        counts = f'{len(errors):,} of {len(answers):,}'
-        raise UserError(f'--images: {counts} files have no scores, for the reasons above.')
-
-
-def save(folder: str, answers: List[Answer]) -> str:
-    """Writes the reconstructions as PNG files, all else to `results.json`; returns its path.
-
-    There, what a file without scores lacks is null, and `error` says why.
-    """
-    targets = _reconstruction_files(folder, [answer.path for answer in answers])
-    good = [(target, one.outputs) for target, one in zip(targets, answers) if one.outputs]
-    if good:
-        images = np.stack([outputs['reconstruction'] for _, outputs in good])
-        images = images.reshape(images.shape[:3] + (-1,))
-        encoded = image_files.encode_png(np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8))
-        for (target, _), content in zip(good, encoded):
-            files.write_output(target, content)
-    results = []
-    for target, (path, outputs, error) in zip(targets, answers):
-        written = target if outputs else None
-        result = {'file': path, 'reconstruction_file': written, 'error': error}
-        for key in _SCORES + ('mean', 'scale'):
-            result[key] = outputs[key].tolist() if outputs else None
-        results.append(result)
-    return files.write_output(os.path.join(folder, 'results.json'), files.json_bytes(results))
-
-
-def _reconstruction_files(folder: str, paths: List[str]) -> List[str]:
-    """A file for each image, named after it; a number tells those of one name apart."""
-    names: List[str] = []
-    taken = set()
-    for path in paths:
-        stem = name = os.path.splitext(os.path.basename(path))[0]
-        number = 1
-        while name.lower() in taken:  # Some file systems take capitals for small letters.
-            number += 1
-            name = f'{stem}-{number}'
-        taken.add(name.lower())
-        names.append(name)
-    return [os.path.join(folder, f'{name}-reconstruction.png') for name in names]
+def settings(export_dir: str) -> Dict[str, Any]:
+    """Returns what an export says of the images that it takes; {} of one that says nothing."""
+    return files.read_json(os.path.join(export_dir, 'assets.extra', 'settings.json')) or {}

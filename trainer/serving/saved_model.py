@@ -94,7 +94,7 @@ def write(
             _write_graph(folder, session, signatures, served.variables)
     if scored:
         thresholds.write(extra, scored)
-    files.write_json(os.path.join(extra, SETTINGS_NAME), _settings(params))
+    files.write_json(os.path.join(extra, SETTINGS_NAME), settings(params))
     files.write_bytes(os.path.join(extra, 'golden.npz'), npz(golden))
     verify_program = pathlib.Path(__file__).with_name('verify_export.py').read_bytes()
     files.write_bytes(os.path.join(extra, 'verify_export.py'), verify_program)
@@ -104,8 +104,8 @@ def write(
         _write_warmup(os.path.join(extra, _WARMUP_NAME), golden)
 
 
-def _settings(params: HParams) -> Dict[str, Any]:
-    """What those who prepare images for the model have to know of it."""
+def settings(params: HParams) -> Dict[str, Any]:
+    """Returns what those who prepare images for the model have to know of it."""
     return {
         'data': params.data_name,
         'image_shape': list(params.image_shape),

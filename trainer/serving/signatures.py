@@ -100,7 +100,7 @@ def build_signatures(
     images = tf.placeholder(tf.float32, [None] + params.served_shape, name='images')
     of_images = _predicted(_checked_images(images, params), prior, params, validation_scores)
     image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
-    decoded = _decoded_files(image_bytes, params)
+    decoded = decoded_files(image_bytes, params)
     of_files = _predicted(decoded, prior, params, validation_scores)
     of_files['images'] = decoded.values
 
@@ -178,7 +178,7 @@ def _generate(prior: Prior, params: HParams) -> Dict[str, Signature]:
     }
 
 
-def _decoded_files(image_bytes: tf.Tensor, params: HParams) -> _Checked:
+def decoded_files(image_bytes: tf.Tensor, params: HParams) -> _Checked:
     """Strings `[n]`, each a PNG or JPEG file, as images of the served shape; all are valid."""
 
     def decode_one(content: tf.Tensor) -> tf.Tensor:

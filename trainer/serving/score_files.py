@@ -1,0 +1,190 @@
+"""What is written of new images: `scores.csv`, `results.json`, reconstructions, latents."""
+
+import contextlib
+import csv
+import io
+import os
+import re
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence
+
+import numpy as np
+
+from trainer.base import files, image_files
+from trainer.serving.client import LOSSES, Answer
+from trainer.serving.thresholds import Threshold
+
+SCORES, RESULTS = 'scores.csv', 'results.json'
+# A file's name has 255 bytes on most file systems.
+_LONGEST_NAME = 180
+
+
+class Judge:
+    """Says of an answer whether its image is unusual.
+
+    Args:
+      score: the name of the output that is the score, in nats.
+      threshold: None where there are too few validation images for one.
+    """
+
+    def __init__(self, score: str, threshold: Optional[Threshold]):
+        self.score, self.threshold = score, threshold
+
+    def quantile(self, answer: Answer) -> Optional[float]:
+        """Returns its quantile among the validation images, None of a model without."""
+        return None if answer.outputs is None else answer.outputs.get('quantile')
+
+    def is_unusual(self, answer: Answer) -> Optional[bool]:
+        """Returns whether it reaches the threshold; None where nothing tells."""
+        if answer.outputs is None or self.threshold is None:
+            return None
+        quantile = self.quantile(answer)
+        if quantile is None and self.threshold.is_quantile:
+            return None
+        return bool(self.threshold.is_exceeded(answer.outputs[self.score], quantile))
+
+
+class ScoresFile:
+    """A table of scores that is written line by line: RFC 4180 below one line of comment."""
+
+    def __init__(self, text: '_Utf8', comment: str, judge: Judge):
+        self._judge, self._losses = judge, (judge.score, *LOSSES[1:])
+        text.write(f'# {comment}\r\n')
+        self._rows = csv.writer(text)
+        self._rows.writerow(['id', *self._losses, 'quantile', 'is_unusual'])
+
+    def add(self, answer: Answer) -> None:
+        """Writes the line of an image; none of one without scores."""
+        if answer.outputs:
+            values = [shortest(answer.outputs[name]) for name in self._losses]
+            quantile = self._judge.quantile(answer)
+            values.append('' if quantile is None else shortest(quantile))
+            unusual = self._judge.is_unusual(answer)
+            values.append('' if unusual is None else str(unusual))
+            self._rows.writerow([answer.id, *values])
+
+
+def shortest(value: Any) -> str:
+    """Returns the shortest decimals that give a number's float32 again."""
+    return str(np.float32(value))
+
+
+class _Utf8:
+    """What `csv` writes to."""
+
+    def __init__(self, write: Callable[[bytes], Any]):
+        self._write = write
+
+    def write(self, text: str) -> None:
+        self._write(text.encode('utf-8'))
+
+
+@contextlib.contextmanager
+def scores_file(folder: str, comment: str, judge: Judge) -> Iterator[ScoresFile]:
+    """Opens `scores.csv` in a folder, which appears whole at the end, as `files.replacing` does."""
+    with files.replacing(os.path.join(folder, SCORES)) as write:
+        yield ScoresFile(_Utf8(write), comment, judge)
+
+
+def save_results(
+    folder: str, answers: Sequence[Answer], judge: Judge, explanations: Dict[str, str]
+) -> str:
+    """Writes reconstructions as PNG files, all else to `results.json`; returns its path.
+
+    There, what a file without scores lacks is null, and `error` says why.
+
+    Args:
+      answers: to files; the ids are their paths.
+      explanations: the pictures of explanations by the id of the image, where there are some.
+    """
+    names = told_apart(stem_of_file(answer.id) for answer in answers)
+    targets = [os.path.join(folder, f'{name}-reconstruction.png') for name in names]
+    _write_images([(target, one) for target, one in zip(targets, answers) if one.outputs])
+    results = []
+    for target, answer in zip(targets, answers):
+        outputs = answer.outputs
+        result: Dict[str, Any] = {'file': answer.id, 'error': answer.error}
+        result['reconstruction_file'] = target if outputs else None
+        for key in (*LOSSES, 'mean', 'scale'):
+            result[key] = outputs[key].tolist() if outputs else None
+        quantile = judge.quantile(answer)
+        result['quantile'] = None if quantile is None else float(quantile)
+        result['is_unusual'] = judge.is_unusual(answer)
+        if explanations:
+            result['explanation_file'] = explanations.get(answer.id)
+        results.append(result)
+    return files.write_output(os.path.join(folder, RESULTS), files.json_bytes(results))
+
+
+def _write_images(answers: Sequence[Any]) -> None:
+    if answers:
+        images = np.stack([answer.outputs['reconstruction'] for _, answer in answers])
+        images = images.reshape(images.shape[:3] + (-1,))
+        encoded = image_files.encode_png(np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8))
+        for (target, _), content in zip(answers, encoded):
+            files.write_output(target, content)
+
+
+def told_apart(stems: Iterable[str]) -> List[str]:
+    """Returns a name for each of `stems`; a number tells those of one name apart."""
+    names: List[str] = []
+    taken = set()
+    for stem in stems:
+        name, number = stem, 1
+        while name.lower() in taken:  # Some file systems take capitals for small letters.
+            number += 1
+            name = f'{stem}-{number}'
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def stem_of_file(path: str) -> str:
+    """Returns what names that are made of a file's begin with."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def stem_of_id(image_id: str) -> str:
+    """Returns what names that are made of an image's id begin with, folders and all."""
+    name = re.sub(r'[^\w.() -]', '_', os.path.splitext(image_id)[0])
+    return name.encode('utf-8')[-_LONGEST_NAME:].decode('utf-8', 'ignore')
+
+
+class Latents:
+    """The posteriors of images, to be written as one file."""
+
+    def __init__(self) -> None:
+        self._ids: List[str] = []
+        self._numbers: List[int] = []
+        self._mean: List[np.ndarray] = []
+        self._scale: List[np.ndarray] = []
+
+    def add(self, number: int, answer: Answer) -> None:
+        """Takes in what the model said of an image, the `number`th of its source."""
+        if answer.outputs:
+            self._ids.append(answer.id)
+            self._numbers.append(number)
+            self._mean.append(answer.outputs['mean'])
+            self._scale.append(answer.outputs['scale'])
+
+    def write(self, path: str, labels: Optional[Sequence[str]]) -> str:
+        """Writes a .npz or .csv file, by the ending of `path`; returns it.
+
+        Args:
+          labels: of all images of the source, None where it tells none.
+        """
+        columns: Dict[str, Any] = {'id': self._ids}
+        if labels is not None:
+            columns['label'] = [labels[number] for number in self._numbers]
+        if path.endswith('.npz'):
+            content = io.BytesIO()
+            arrays = {name: np.array(texts, np.str_) for name, texts in columns.items()}
+            np.savez(content, mean=np.array(self._mean), scale=np.array(self._scale), **arrays)
+            return files.write_output(path, content.getvalue())
+        with files.replacing(path) as write:
+            rows = csv.writer(_Utf8(write))
+            size = len(self._mean[0]) if self._mean else 0
+            named = [f'{name}_{n}' for name in ('mean', 'scale') for n in range(size)]
+            rows.writerow([*columns, *named])
+            for *texts, mean, scale in zip(*columns.values(), self._mean, self._scale):
+                rows.writerow([*texts, *map(shortest, mean), *map(shortest, scale)])
+        return path
