@@ -116,6 +116,18 @@ def test_results_and_table_agree(run):
     assert 0 < run.results['training_time_share'] <= 1
 
 
+def test_thresholds_are_those_of_the_final_export(run, prepared_mnist):
+    found = run.results['thresholds']
+    assert found['images'] == found['images_in_split'] == prepared_mnist.num_examples['validation']
+    (extra,) = glob.glob(run.path('export', 'final', '[0-9]*', 'assets.extra'))
+    with open(os.path.join(extra, 'thresholds.json')) as f:
+        assert json.load(f) == found
+    ordered = np.load(os.path.join(extra, 'validation_scores.npy'))
+    (of_99,) = [row for row in found['quantiles'] if row['quantile'] == 0.99]
+    assert of_99['nats'] == ordered[int(np.ceil(0.99 * (len(ordered) + 1))) - 1]
+    assert f'above {of_99["nats"]:.2f} nats' in run.output
+
+
 def test_every_artifact_is_there_and_named_in_the_table(run):
     sizes = {'new_images': 280, 'reconstructions': 280, 'latent_manifold': 560}
     for name, side in sizes.items():

@@ -115,8 +115,8 @@ def test_an_edge_of_middle_grey_that_is_right_does_not_light_up():
     np.testing.assert_allclose(nats - least, 0, atol=1e-6)
 
 
-def test_the_model_card_shows_the_thresholds(tmp_path):
-    export_dir, _, _ = serving_models.write_export(tmp_path)
+def test_the_model_card_shows_the_thresholds(model):
+    _, export_dir, _, params = model
     with open(os.path.join(export_dir, 'assets.extra', 'README.md')) as f:
         card = f.read()
     row = thresholds.of_export(export_dir)['quantiles'][0]
@@ -124,7 +124,7 @@ def test_the_model_card_shows_the_thresholds(tmp_path):
     assert 'nats per image, higher is stranger' in card
     assert '| 0.999 |  | fewer than 5 of 120' in card
     with open(os.path.join(export_dir, 'assets.extra', 'settings.json')) as f:
-        assert json.load(f)['image_shape'] == list(serving_models.GREY)
+        assert json.load(f)['image_shape'] == list(params.image_shape)
 
 
 def test_without_validation_images_there_are_no_scores(tmp_path):
