@@ -12,6 +12,7 @@ them.
 
 import os
 import re
+import shlex
 from typing import Any, Dict, Iterator, List, Tuple
 
 from trainer.base import files, path_flags
@@ -60,10 +61,10 @@ def check_may_prepare(source: OwnSource, where: Workplace, may_prepare: bool) ->
     """Refuses to prepare a source where that must not be done, or cannot."""
     data_dir = os.path.dirname(where.path)
     if not may_prepare:
-        words = ['python -m trainer.prepare_data', source.flag, *source.preparation.flags()]
+        words = [source.flag, *source.preparation.flags(), f'--data_dir={data_dir}']
         raise UserError(
             f'{source.flag} is not prepared in {where.path}: first, on one machine, run '
-            f'{" ".join(words)} --data_dir={data_dir}'
+            f'python -m trainer.prepare_data {" ".join(map(shlex.quote, words))}'
         )
     if not where.is_writable():
         raise UserError(
