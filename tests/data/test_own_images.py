@@ -210,8 +210,17 @@ def test_classes_may_have_any_name(data_dir, tmp_path):
 
 def test_what_a_copy_was_made_of_is_recorded(source, data_dir):
     first = own.prepared(source, data_dir)
-    with open(os.path.join(first.folder, 'source.json')) as f:
-        assert json.load(f)['source'] == source
     with open(os.path.join(first.folder, 'decoded.json')) as f:
         assert json.load(f)['digest'] == first.digest
-    assert time.time() - os.path.getmtime(first.folder) < 600
+    made_of = os.path.join(first.folder, 'source.json')
+    with open(made_of) as f:
+        before = json.load(f)
+    assert before['source'] == source and len(before['fingerprints']) == 1
+    moved = source + ' 2'
+    os.rename(source, moved)
+    os.utime(os.path.join(moved, '0.png'), (1, 1))
+    assert own.prepared(moved, data_dir) == first
+    with open(made_of) as f:
+        after = json.load(f)
+    assert after['source'] == moved
+    assert after['fingerprints'][:1] == before['fingerprints'] and len(after['fingerprints']) == 2
