@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import own
 from trainer.base.errors import UserError
-from trainer.data import array_file, labels
+from trainer.data import array_format, labels
 from trainer.data.array_file import ArrayFile
 from trainer.data.dataset import SPLITS
 
@@ -155,6 +155,22 @@ def test_a_truncated_file_is_refused(kept, tmp_path):
             own.prepared(path, tmp_path / 'data')
 
 
+@pytest.mark.parametrize('order', ['C', 'F'])
+def test_a_file_that_is_cut_off_while_it_is_read_is_refused(order, tmp_path, monkeypatch):
+    path, blocks = own.write_array(tmp_path / 'a.npy', np.array(IMAGES, order=order)), []
+
+    def cutting(self, name, numbers, block):
+        os.truncate(path, 3000)
+        blocks.append(block)
+
+    monkeypatch.setattr(array_format, '_BYTES_AT_ONCE', 1000)
+    monkeypatch.setattr(ArrayFile, '_check_values', cutting)
+    with pytest.raises(UserError, match='^--source=.*/a.npy changed while it was read: start'):
+        own.prepared(path, tmp_path / 'data')
+    assert len(blocks) == 1
+    assert os.listdir(str(tmp_path / 'data' / 'sources')) == ['.prepare.lock']
+
+
 def test_a_damaged_member_is_refused(tmp_path):
     path = str(tmp_path / 'a.npz')
     np.savez_compressed(path, x=IMAGES)
@@ -262,7 +278,7 @@ def test_a_large_array_is_not_held_in_memory(tmp_path, monkeypatch):
     array = np.lib.format.open_memmap(path, 'w+', dtype=np.uint8, shape=(20000, 28, 28))
     array[:] = np.arange(20000)[:, None, None] % 251
     del array
-    monkeypatch.setattr(array_file, '_BYTES_AT_ONCE', 1 << 20)
+    monkeypatch.setattr(array_format, '_BYTES_AT_ONCE', 1 << 20)
 
     def measuring(self, *args):
         peak.append(anonymous_bytes())

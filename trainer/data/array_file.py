@@ -1,33 +1,21 @@
 """An array file of NumPy, .npy or .npz, as a source of images."""
 
 import contextlib
-import functools
-import operator
 import os
-import shutil
-import tempfile
-import zipfile
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import IO, Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from trainer.base import errors, image_files, image_pixels
 from trainer.base.console import ImageProgress
-from trainer.base.errors import UserError, first_line
+from trainer.base.errors import UserError
 from trainer.data import own_source
+from trainer.data.array_format import Header, file_of, headers, reading, rows_of
 from trainer.data.dataset import SPLITS, Written
 from trainer.data.own_source import OwnSource, Preparation
 
 ENDINGS = ('.npy', '.npz')
-_BYTES_AT_ONCE = 1 << 24
 _NAMES = {'train': ('x_train',), 'validation': ('x_validation', 'x_val'), 'test': ('x_test',)}
-
-
-class Header(NamedTuple):
-    """What an array says of itself."""
-
-    shape: Tuple[int, ...]
-    dtype: np.dtype
 
 
 class _Rows(NamedTuple):
@@ -71,9 +59,8 @@ class ArrayFile(OwnSource):
         header = self._label_header()
         if header is None:
             return None
-        with self._reading(), tempfile.TemporaryDirectory() as folder:
-            chosen = opened(self.path, labels_of(name), folder)[numbers].ravel()
-        return label_texts(chosen)
+        with self._reading(), file_of(self.path, labels_of(name)) as f:
+            return label_texts(rows_of(f, header, numbers).ravel())
 
     def _label_header(self) -> Optional[Header]:
         """What the array of the validation images' labels says, where it holds one for each."""
@@ -82,14 +69,17 @@ class ArrayFile(OwnSource):
     def write_splits(self, folder: str) -> Written:
         """Writes the images; raises UserError where values are none of a grey level."""
         dtype, highest, done = self._dtype(), 0, 0
-        with tempfile.TemporaryDirectory(dir=folder) as work, contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             with self._reading():
-                arrays = {name: opened(self.path, name, work) for name in self._names}
+                opened = {
+                    name: stack.enter_context(file_of(self.path, name, folder))
+                    for name in self._names
+                }
             prepared, progress = self._preparer(), ImageProgress(sum(self.counts().values()), 0)
             stack.callback(progress.close)
             for split, rows in self._splits.items():
                 with open(os.path.join(folder, f'{split}.{dtype}'), 'wb') as f:
-                    for numbers, block in _blocks(arrays[rows.name], rows.numbers):
+                    for numbers, block in self._blocks(opened[rows.name], rows):
                         self._check_values(rows.name, numbers, block)
                         highest = max(highest, block.max())
                         f.write(prepared(block.astype(dtype)).tobytes())
@@ -104,13 +94,26 @@ class ArrayFile(OwnSource):
             )
         return Written(self.image_shape(), self.counts(), dtype)
 
+    def _blocks(self, f: IO[bytes], rows: _Rows) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        """Yields some rows' numbers and the rows, until all are through."""
+        header = self._headers[rows.name]
+        for start in range(0, len(rows.numbers), header.rows_at_once):
+            some = rows.numbers[start : start + header.rows_at_once]
+            with self._reading():
+                block = rows_of(f, header, some)
+            yield some, block
+
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         """Refuses a file that is none of arrays."""
         try:
             with reading():
                 yield
-        except ValueError as error:
+        except (OSError, ValueError) as error:
+            if _status(self.path) != self._status:
+                raise self.changed() from error
+            if isinstance(error, OSError):
+                raise
             raise self._wrong(str(error)) from error
 
     def _wrong(self, reason: str, name: str = '') -> UserError:
@@ -183,17 +186,9 @@ class ArrayFile(OwnSource):
         )
 
 
-def _blocks(array: np.ndarray, numbers: np.ndarray) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
-    """Yields some rows' numbers and the rows, until all are through."""
-    at_once = max(1, _BYTES_AT_ONCE // max(1, array[0].nbytes))
-    for start in range(0, len(numbers), at_once):
-        some = numbers[start : start + at_once]
-        yield some, array[some]
-
-
 def wrong_with(header: Header) -> str:
     """Why an array holds no images; '' where it may."""
-    shape, dtype = header
+    shape, dtype = header[:2]
     if len(shape) not in (3, 4) or (shape[3:] or (1,))[0] not in (1, 3) or 0 in shape:
         return (
             f'has the shape {shape}: give [n, rows, columns], or a last axis of 1 or 3 channels '
@@ -242,18 +237,6 @@ def label_texts(labels: np.ndarray) -> List[str]:
     return labels.astype(str).tolist()
 
 
-@contextlib.contextmanager
-def reading() -> Iterator[None]:
-    """Raises ValueError for a file that is none of arrays: NumPy and unpackers raise anything."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        reason = first_line(error) or type(error).__name__
-        raise ValueError(f'cannot be read as arrays ({reason})') from error
-
-
 def labels_of(name: str) -> str:
     """The array that holds the labels of another, `x_train`; '' for one that has none."""
     return 'y' + name[1:] if name.startswith('x') else ''
@@ -265,42 +248,3 @@ def _status(path: str) -> Optional[Tuple[int, int]]:
     except FileNotFoundError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def headers(path: str) -> Iterator[Tuple[str, Header]]:
-    """Yields the arrays of a file, by name."""
-    if path.endswith('.npy'):
-        with open(path, 'rb') as f:
-            yield '', _header(f, os.fstat(f.fileno()).st_size)
-        return
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.filename.endswith('.npy'):
-                with archive.open(member) as f:
-                    yield member.filename[:-4], _header(f, member.file_size)
-
-
-def _header(f: Any, size: int) -> Header:
-    """Reads the header of an array; raises ValueError where its numbers take not all of `size`."""
-    version = np.lib.format.read_magic(f)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f'an array of format {version}')
-    read = np.lib.format.read_array_header_1_0
-    if version == (2, 0):
-        read = np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(f)
-    count = functools.reduce(operator.mul, shape, 1)
-    if not dtype.hasobject and f.tell() + count * dtype.itemsize != size:
-        raise ValueError(f'its {size:,} bytes are not those of {shape} numbers of {dtype}')
-    return Header(shape, dtype)
-
-
-def opened(path: str, name: str, work: str) -> np.ndarray:
-    """Memory-maps an array; one of a .npz is unpacked into the folder `work` first."""
-    if path.endswith('.npy'):
-        return np.load(path, mmap_mode='r', allow_pickle=False)
-    unpacked = os.path.join(work, f'{len(os.listdir(work))}.npy')
-    with zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
-        f = stack.enter_context(archive.open(name + '.npy'))
-        shutil.copyfileobj(f, stack.enter_context(open(unpacked, 'wb')), 1 << 20)
-    return np.load(unpacked, mmap_mode='r', allow_pickle=False)

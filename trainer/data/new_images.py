@@ -12,7 +12,7 @@ import numpy as np
 from trainer.base import errors, image_files, image_pixels
 from trainer.base.errors import UserError
 from trainer.base.image_files import NewImage
-from trainer.data import array_file, image_folder, own_images
+from trainer.data import array_file, array_format, image_folder, own_images
 from trainer.data.dataset import SPLITS
 
 _BYTES_AT_ONCE = 1 << 24
@@ -74,8 +74,8 @@ class Array(NewImages):
         self.flag, self._path = f'--source={path}', path
         self._work = tempfile.TemporaryDirectory()
         try:
-            with array_file.reading():
-                self._headers = dict(array_file.headers(path))
+            with array_format.reading():
+                self._headers = dict(array_format.headers(path))
         except ValueError as error:
             raise UserError(f'{self.flag} {error}.') from error
         self._name = self._chosen()
@@ -122,8 +122,8 @@ class Array(NewImages):
 
     def _opened(self, name: str) -> np.ndarray:
         try:
-            with array_file.reading():
-                return array_file.opened(self._path, name, self._work.name)
+            with array_format.reading():
+                return array_format.opened(self._path, name, self._work.name)
         except ValueError as error:
             raise self._wrong(str(error)) from error
 
