@@ -171,6 +171,15 @@ def test_a_file_that_is_cut_off_while_it_is_read_is_refused(order, tmp_path, mon
     assert os.listdir(str(tmp_path / 'data' / 'sources')) == ['.prepare.lock']
 
 
+def test_a_large_member_shows_how_far_it_is_unpacked(tmp_path, monkeypatch, capsys):
+    np.savez_compressed(str(tmp_path / 'a.npz'), x=IMAGES)
+    own.prepared(tmp_path / 'a.npz', tmp_path / 'small')
+    assert 'unpacking' not in capsys.readouterr().err
+    monkeypatch.setattr(array_format, '_BYTES_AT_ONCE', 1000)
+    own.prepared(tmp_path / 'a.npz', tmp_path / 'large')
+    assert 'image 240/240: unpacking x of a.npz, ' in capsys.readouterr().err
+
+
 def test_a_damaged_member_is_refused(tmp_path):
     path = str(tmp_path / 'a.npz')
     np.savez_compressed(path, x=IMAGES)

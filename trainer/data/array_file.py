@@ -59,7 +59,7 @@ class ArrayFile(OwnSource):
         header = self._label_header()
         if header is None:
             return None
-        with self._reading(), file_of(self.path, labels_of(name)) as f:
+        with self._reading(), file_of(self.path, labels_of(name), header) as f:
             return label_texts(rows_of(f, header, numbers).ravel())
 
     def _label_header(self) -> Optional[Header]:
@@ -72,7 +72,7 @@ class ArrayFile(OwnSource):
         with contextlib.ExitStack() as stack:
             with self._reading():
                 opened = {
-                    name: stack.enter_context(file_of(self.path, name, folder))
+                    name: stack.enter_context(file_of(self.path, name, self._headers[name], folder))
                     for name in self._names
                 }
             prepared, progress = self._preparer(), ImageProgress(sum(self.counts().values()), 0)

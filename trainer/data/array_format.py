@@ -11,6 +11,7 @@ from typing import IO, Any, Iterator, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
+from trainer.base.console import ImageProgress
 from trainer.base.errors import first_line
 
 _BYTES_AT_ONCE = 1 << 24
@@ -84,18 +85,28 @@ def opened(path: str, name: str, work: str) -> np.ndarray:
     return np.load(unpacked, mmap_mode='r', allow_pickle=False)
 
 
-def file_of(path: str, name: str, work: str = '') -> IO[bytes]:
+def file_of(path: str, name: str, header: Header, work: str = '') -> IO[bytes]:
     """Opens the file of an array; one of a .npz is unpacked into the folder `work` first."""
     if path.endswith('.npy'):
         return open(path, 'rb')
     unpacked = tempfile.TemporaryFile(dir=work or None)  # noqa: SIM115
     with zipfile.ZipFile(path) as archive, archive.open(name + '.npy') as f:
-        _unpack(f, unpacked)
+        _unpack(f, header, unpacked, f'unpacking {name} of {os.path.basename(path)}')
     return unpacked
 
 
-def _unpack(f: Any, target: IO[bytes]) -> None:
-    shutil.copyfileobj(f, target, 1 << 20)
+def _unpack(f: Any, header: Header, target: IO[bytes], what: str) -> None:
+    """Copies the file of an array; shows how far that is where it takes more than a moment."""
+    count, at_once = header.shape[0], header.rows_at_once
+    target.write(f.read(header.start))
+    with contextlib.ExitStack() as stack:
+        progress = ImageProgress(count, 0) if count > at_once else None
+        if progress:
+            stack.callback(progress.close)
+        for start in range(0, count, at_once):
+            target.write(f.read(at_once * header.row_bytes))
+            if progress:
+                progress.show(min(count, start + at_once), what, 1, 'images')
     target.flush()
 
 
