@@ -10,13 +10,20 @@ class Architecture:
         self.units, self.latents = params['lstm_units'], params['latent_size']
         self.row = rows, columns * channels  # the LSTM's time steps, and features of each
         # The time steps after which the posterior's two layers read the hidden state.
-        self.read_after = [rows * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+        ends = {rows * quarter // 4 for quarter in (1, 2, 3, 4)} - {0}
+        self.read_after = [end - 1 for end in sorted(ends)]
         # Rows, columns and channels that the transpose convolutions start from.
-        self.quarter = rows // 4, columns // 4, maps
-        widths = [self.latents, width, width, rows // 4 * (columns // 4) * maps]
+        self.quarter = (rows + 3) // 4, (columns + 3) // 4, maps
+        widths = [self.latents, width, width, self.quarter[0] * self.quarter[1] * maps]
         self.dense = list(zip(widths, widths[1:]))  # of the decoder: inputs, outputs
-        # Input channels, output channels, the kernel's side; each doubles the image's sides.
+        # How each transpose convolution enlarges a side; what is too much of it is cut off.
+        self.strides = [2 if side > 1 else 1 for side in (rows, columns)]
+        # Input channels, output channels, and the kernel's side along a stride of 2.
         self.convolutions = [(maps, maps, 3), (maps, channels, 4)]
+
+    def kernel(self, size):
+        """Returns the rows and columns of a kernel of that size: 1 where a side stays 1."""
+        return [size if stride == 2 else 1 for stride in self.strides]
 
     def training_flops(self):
         """Returns the additions and multiplications of an example's products.
@@ -25,9 +32,13 @@ class Architecture:
         for its input; images need no gradient.
         """
         (steps, features), gates = self.row, 4 * self.units
-        macs = 2 * steps * features * gates + 3 * 2 * gates * self.latents
+        macs = 2 * steps * features * gates
+        macs += 3 * 2 * len(self.read_after) * self.units * self.latents
         macs += 3 * (steps - 1) * self.units * gates  # the first step has no state before it
         macs += 3 * sum(inputs * outputs for inputs, outputs in self.dense)
-        for number, (inputs, outputs, side) in enumerate(self.convolutions):
-            macs += 3 * self.quarter[0] * self.quarter[1] * 4**number * side**2 * inputs * outputs
+        pixels = self.quarter[0] * self.quarter[1]
+        for inputs, outputs, size in self.convolutions:
+            down, right = self.kernel(size)
+            macs += 3 * pixels * down * right * inputs * outputs
+            pixels *= self.strides[0] * self.strides[1]
         return 2 * macs

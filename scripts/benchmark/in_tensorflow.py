@@ -163,9 +163,12 @@ def plain_negative_elbo(images, sizes):
     for _, units in sizes.dense:
         layer = tf.layers.dense(layer, units, tf.nn.elu)
     layer = tf.reshape(layer, [-1, *sizes.quarter])
-    for activation, (_, channels, side) in zip((tf.nn.elu, None), sizes.convolutions):
-        layer = tf.layers.conv2d_transpose(layer, channels, side, 2, 'same', activation=activation)
-    logits = tf.reshape(layer, tf.shape(images))
+    for activation, (_, channels, size) in zip((tf.nn.elu, None), sizes.convolutions):
+        layer = tf.layers.conv2d_transpose(
+            layer, channels, sizes.kernel(size), sizes.strides, 'same', activation=activation
+        )
+    rows, features = sizes.row
+    logits = tf.reshape(layer[:, :rows, : features // channels], tf.shape(images))
     cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=images, logits=logits)
     divergence = 0.5 * (tf.square(mean) + tf.square(scale) - 1.0) - tf.math.log(scale)
     return tf.reduce_sum(cross_entropy, [1, 2]) + tf.reduce_sum(divergence, 1)

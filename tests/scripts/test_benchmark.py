@@ -36,17 +36,25 @@ def training_flops(params):
     return params.batch_size * Architecture(dataclasses.asdict(params)).training_flops()
 
 
-def test_flops_are_those_counted_by_hand():
+@pytest.mark.parametrize(
+    'shape, lstm_input, others',
+    [
+        # Multiplications of an example: LSTM input 4 x 8 x 12 forward and for the weights, state
+        # 3 x 3 x 12; posterior 2 x 12 x 2; Dense 2 x 5, 5 x 5, 5 x 12; transpose convolutions
+        # 2 pixels x 9 x 6 x 6 and 8 pixels x 16 x 6 x 1; all but the first three times.
+        ((4, 8, 1), 4 * 8 * 12, 108 + 48 + 10 + 25 + 60 + 2 * 9 * 36 + 8 * 16 * 6),
+        # Of 5 x 9 pixels the decoder makes 8 x 12, from 2 x 3.
+        ((5, 9, 1), 5 * 9 * 12, 144 + 48 + 10 + 25 + 180 + 6 * 9 * 36 + 24 * 16 * 6),
+        # Of 3 rows each is the end of a quarter; one column stays one.
+        ((3, 1, 2), 3 * 2 * 12, 72 + 36 + 10 + 25 + 30 + 1 * 3 * 36 + 2 * 4 * 12),
+    ],
+)
+def test_flops_are_those_counted_by_hand(shape, lstm_input, others):
     params = HParams(
-        image_shape=(4, 8, 1), lstm_units=3, latent_size=2, decoder_units=5, decoder_channels=6,
+        image_shape=shape, lstm_units=3, latent_size=2, decoder_units=5, decoder_channels=6,
         batch_size=10,
     )  # fmt: skip
-    # Multiplications of an example: LSTM input 4 x 8 x 12 forward and for the weights, state
-    # 3 x 3 x 12; posterior 2 x 12 x 2; Dense 2 x 5, 5 x 5, 5 x 12; transpose convolutions
-    # 2 pixels x 9 x 6 x 6 and 8 pixels x 16 x 6 x 1; all but the first three times.
-    expected = 2 * (4 * 8 * 12) + 3 * (3 * 3 * 12 + 2 * 12 * 2 + 10 + 25 + 60)
-    expected += 3 * (2 * 9 * 36 + 8 * 16 * 6)
-    assert training_flops(params) == 10 * 2 * expected
+    assert training_flops(params) == 10 * 2 * (2 * lstm_input + 3 * others)
 
 
 def test_ratios_are_medians_of_pairs_and_the_better_torch_counts():
@@ -215,16 +223,21 @@ def test_quick_drops_the_smallest_and_largest_batches_and_takes_fewer_turns(name
     assert 0 < taken[-1] < taken[0]
 
 
-def test_the_plain_network_has_the_weights_of_the_trainer_s():
-    params = HParams(batch_size=2)
+@pytest.mark.parametrize('shape', [(28, 28, 1), (5, 9, 3), (3, 1, 1)])
+def test_the_plain_network_has_the_weights_of_the_trainer_s(shape):
+    params = HParams(batch_size=2, image_shape=shape)
+    batch = [2, params.rows, params.row_features]
     with tf.Graph().as_default():
-        images = tf.zeros([2, 28, 28])
+        images = tf.zeros(batch)
         sizes = Architecture(dataclasses.asdict(params))
-        assert in_tensorflow.plain_negative_elbo(images, sizes).shape.as_list() == [2]
+        loss = in_tensorflow.plain_negative_elbo(images, sizes)
         plain = sum(variable.shape.num_elements() for variable in tf.trainable_variables())
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            assert session.run(loss).shape == (2,)
     with tf.Graph().as_default():
         tf.train.create_global_step()
-        features, mode = {'images': tf.zeros([2, 28, 28])}, tf.estimator.ModeKeys.TRAIN
+        features, mode = {'images': tf.zeros(batch)}, tf.estimator.ModeKeys.TRAIN
         model_fn.model_fn(features, None, mode, params)
         ours = sum(variable.shape.num_elements() for variable in tf.trainable_variables())
     assert plain == ours
