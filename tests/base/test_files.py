@@ -187,6 +187,31 @@ def test_a_file_that_is_mounted_alone_is_written_in_place(tmp_path):
     assert sorted(os.listdir(str(tmp_path))) == ['mounted', 'source']
 
 
+def test_a_file_that_is_written_in_pieces_appears_whole(tmp_path):
+    path = str(tmp_path / 'new' / 'x.csv')
+    for content in (b'one', b'other'):
+        with files.replacing(path) as write:
+            write(content[:1])
+            assert os.listdir(str(tmp_path / 'new')) != [] and files.unfinished(path)
+            write(content[1:])
+        assert (tmp_path / 'new' / 'x.csv').read_bytes() == content
+    with pytest.raises(RuntimeError), files.replacing(path) as write:
+        write(b'a part')
+        raise RuntimeError
+    assert (tmp_path / 'new' / 'x.csv').read_bytes() == b'other'
+    assert os.listdir(str(tmp_path / 'new')) == ['x.csv']
+
+
+def test_a_file_that_cannot_be_written_in_pieces_is_an_error(tmp_path):
+    (tmp_path / 'file').write_text('')
+    path = str(tmp_path / 'file' / 'x.csv')
+    with pytest.raises(UserError, match='cannot be written') as error, files.replacing(path):
+        pass
+    assert path in str(error.value)
+    with pytest.raises(tf.errors.InternalError), files.replacing(str(tmp_path / 'x.csv')):
+        raise tf.errors.InternalError(None, None, 'of a model')  # None of its own.
+
+
 def writes(tree):
     """Lines of calls of `open` or `GFile` that may write."""
     for node in ast.walk(tree):

@@ -50,7 +50,7 @@ RUN = {
     'tests.test_layers': [],
 }
 # With so few steps.
-SMALLER = {'--beta_warmup_steps=1000': '--beta_warmup_steps=2'}
+SMALLER = {'--beta_warmup_steps=1000': '--beta_warmup_steps=2', '--samples=100': '--samples=2'}
 # Those that another test runs, or that no test can run, and why.
 ELSEWHERE = {
     'tensorboard': 'tests/monitoring/test_tensorboard.py',
