@@ -213,14 +213,18 @@ def _served(values: Any, images: NewImages) -> _Model:
     else:
         predict = functools.partial(client.predict_by_rest, url=values.url)
     judge = Judge(thresholds.SCORE, _threshold(values.threshold, num_validation))
-    make, suffix = _preparation(images, settings) if isinstance(images, Array) else (None, '_png')
+    suffix = '_png'
+    if isinstance(images, Array):
+        make, suffix = _preparation(images, settings)
     signatures, optional = ['score' + suffix], []
     if values.images:
         signatures, optional = ['reconstruct_png', 'score_png'], ['score_png']
     elif values.latents:
         signatures.append('reconstruct_png' if suffix else 'encode')
-    ask = client.prepared(client.asking(predict, signatures, optional), make)
-    explain = client.prepared(client.asking(predict, ['explain' + suffix]), make)
+    ask = client.asking(predict, signatures, optional)
+    explain = client.asking(predict, ['explain' + suffix])
+    if isinstance(images, Array):
+        ask, explain = [client.prepared(one, make, images.flag) for one in (ask, explain)]
     return _Model(client.answers(images, ask), judge, among, explain if values.explain else None)
 
 
@@ -237,16 +241,17 @@ def _sampled(values: Any, images: NewImages) -> _Model:
     """The model of a run, whose scores are importance-weighted bounds."""
     params = chosen.trained_model(values.model_dir, values.data_dir)
     checkpoint_path = chosen.find_checkpoint(values.model_dir, values.checkpoint or 'last')
-    make = None
+    decode: Optional[Ask] = None
     if isinstance(images, Array):
         make, _ = _preparation(images, saved_model.settings(params))
+        decode = client.prepared(lambda fed: {}, make, images.flag)
     # In a process of its own: the first session of a process fixes the size of its thread pools.
     data = prepare.of_run(params, separate_process=True)
     count = min(data.num_examples['validation'], thresholds.MOST_IMAGES)
     judge = Judge(new_bounds.SCORE, _threshold(values.threshold, count))
     bounds = Bounds(checkpoint_path, values.samples, cores.available(), params)
     of_validation = np.sort(bounds.of_validation(data, count))
-    decode = client.prepared(lambda images: {}, make) if make else model_input.of_files(params)
+    decode = decode or model_input.of_files(params)
     among = f'{count:,} validation images of {params.data_name}, with {values.samples:,} samples'
     answers = _bounds(images, decode, bounds, of_validation, params)
     return _Model(answers, judge, among)

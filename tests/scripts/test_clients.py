@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import requests
 
 from scripts.clients import __main__ as program
 from scripts.clients import environment, in_other_runtimes, in_tensorflow_1, reference, table
-from tests.support import serving_models
+from tests.support import own, serving_models
+from tests.support.paths import ROOT
 from trainer.base import image_files
 from trainer.base.errors import UserError
 from trainer.serving import client
@@ -96,6 +98,37 @@ def test_a_signature_runs_in_tensorflow_lite(python, model):
         timeout=1800,
     )
     assert done.returncode == 0, done.stdout.decode('utf-8', 'replace')
+
+
+def scores_in(folder):
+    return np.genfromtxt(str(folder / 'scores.csv'), delimiter=',', skip_header=2)[:, :5]
+
+
+def test_predict_hears_of_a_server_what_it_does_of_the_export(python, model, tmp_path):
+    export_dir, _, params = model
+    pixels = serving_models.pixels_of(params, 130)
+    sources = [
+        own.write_array(tmp_path / 'bytes.npy', pixels),
+        own.write_array(tmp_path / 'floats.npy', pixels / 255.0),
+        own.write_folder(tmp_path / 'files', pixels[..., 0], '{:03}.png'),
+    ]
+    with in_other_runtimes.kserve(python, export_dir) as url:
+        for number, source in enumerate(sources):
+            for where in ('--url=' + url, '--export_dir=' + export_dir):
+                folder = tmp_path / f'{where[2:5]}{number}'
+                given = [f'--source={source}', where, f'--output={folder}', '--threshold=0.9']
+                given += [f'--latents={folder}.npz'] + ['--explain'] * (number == 1)
+                command = [sys.executable, '-m', 'trainer.predict', *given]
+                subprocess.run(command, env=dict(os.environ, PYTHONPATH=ROOT), check=True)
+            by_server, by_export = (scores_in(tmp_path / f'{w}{number}') for w in ('url', 'exp'))
+            assert len(by_server) == 130
+            columns = slice(0 if number < 2 else 1, 4)  # The names of files are no numbers.
+            np.testing.assert_allclose(by_server[:, columns], by_export[:, columns], rtol=1e-4)
+            np.testing.assert_allclose(by_server[:, 4], by_export[:, 4], atol=0.02)
+            latents = [np.load(str(tmp_path / f'{w}{number}.npz')) for w in ('url', 'exp')]
+            for name in ('mean', 'scale'):
+                np.testing.assert_allclose(latents[0][name], latents[1][name], atol=1e-3)
+    assert len(list((tmp_path / 'url1').glob('*-explanation.png'))) == 100
 
 
 def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(python, model):

@@ -284,7 +284,7 @@ def test_the_map_is_of_the_excess_by_one_scale():
     assert explanation.highest_excess([]) > 0  # A scale needs some width.
 
 
-def test_bad_sources_end_in_one_sentence(model, array, pixels, tmp_path, ask):
+def test_bad_sources_end_in_one_sentence(model, array, pixels, url, tmp_path, ask):
     def refusal(**values):
         with pytest.raises(UserError) as error:
             ask(**{'export_dir': model[0], **values})
@@ -301,6 +301,9 @@ def test_bad_sources_end_in_one_sentence(model, array, pixels, tmp_path, ask):
     assert 'has 1.5 in image 2' in refusal(source=saved(floats))
     assert f'12 x 8 pixels, and the model takes {ROWS} x {COLUMNS}' in refusal(
         source=saved(pixels[..., 0].transpose(0, 2, 1))
+    )
+    assert 'assertion failed: [image_bytes must hold images of 8 x 12' in refusal(
+        source=saved(pixels[:, 1:]), url=url, export_dir=None
     )
     assert 'holds colour images' in refusal(source=saved(np.repeat(pixels, 3, axis=3)))
     assert 'no number above 1' in refusal(source=saved(pixels % 2))

@@ -177,18 +177,20 @@ def asking(
     return ask
 
 
-def prepared(ask: Ask, make: Optional[Callable[[np.ndarray], Contents]]) -> Ask:
-    """Returns what asks about pixels `[n, ...]` that `make` prepares first; None makes nothing.
+def prepared(ask: Ask, make: Callable[[np.ndarray], Contents], flag: str) -> Ask:
+    """Returns what asks about rows of an array, pixels `[n, ...]`, that `make` prepares first.
 
-    It gives what the model saw as `images`, where that is an array.
+    It gives what the model saw as `images`, where that is an array. As all rows are alike, the
+    refusal of some is one of the array that `flag` names.
     """
-    if make is None:
-        return ask
 
     def ask_prepared(contents: Contents) -> Outputs:
         fed = make(np.stack(contents))
         seen = {'images': fed} if isinstance(fed, np.ndarray) else {}
-        return {**seen, **ask(fed)}
+        try:
+            return {**seen, **ask(fed)}
+        except Refused as error:
+            raise UserError(f'{flag}: {error}') from error
 
     return ask_prepared
 
