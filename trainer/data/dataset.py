@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from typing import Dict, Optional, Tuple
+from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -88,3 +88,21 @@ class PreparedDataset:
     def image_bytes(self) -> int:
         """Bytes of one stored image."""
         return self.image_pixels * np.dtype(self.dtype).itemsize
+
+
+class ImageSet(NamedTuple):
+    """Images as a model sees them, which may be read several times.
+
+    Attributes:
+      name: what people call them.
+      source: what they are, in words.
+      num_images: how many are read.
+      num_in_source: how many there are; those that are read lie evenly over them.
+      blocks: of `most`, yields float32 `[k, rows, columns * channels]` in [0, 1], k at most `most`.
+    """
+
+    name: str
+    source: str
+    num_images: int
+    num_in_source: int
+    blocks: Callable[[int], Iterator[np.ndarray]]

@@ -199,7 +199,7 @@ def tell_left_out(folder: str, paths: List[str]) -> None:
         say(f'{folder}: left out what is no image: {names}.')
 
 
-def listing(folder: str) -> Tuple[List[_File], List[str]]:
+def listing(folder: str, flag: str = '--source') -> Tuple[List[_File], List[str]]:
     """Returns the image files below a folder, sorted, and the paths of what is none.
 
     Links are followed, each folder is entered once. Raises UserError where it cannot be read.
@@ -218,7 +218,7 @@ def listing(folder: str) -> Tuple[List[_File], List[str]]:
                 others.append(path)
     except OSError as error:
         raise UserError(
-            f'--source={folder}: {error.filename or folder} cannot be read '
+            f'{flag}={folder}: {error.filename or folder} cannot be read '
             f'({errors.reason(error)}): {errors.remedy(error)}.'
         ) from error
     return sorted(found), sorted(others)

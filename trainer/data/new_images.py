@@ -70,8 +70,8 @@ class Array(NewImages):
       UserError: the file holds no images, or values that are no grey levels.
     """
 
-    def __init__(self, path: str):
-        self.flag, self._path = f'--source={path}', path
+    def __init__(self, path: str, flag: str = '--source'):
+        self.flag, self._path = f'{flag}={path}', path
         self._work = tempfile.TemporaryDirectory()
         try:
             with array_format.reading():
@@ -152,24 +152,27 @@ def listed(images: str) -> Files:
     return Files('--images', paths, [errors.as_text(path) for path in paths])
 
 
-def of_source(path: str) -> NewImages:
+def of_source(path: str, flag: str = '--source') -> NewImages:
     """Opens a folder of image files in any depth, or an array file, all of its images.
+
+    Args:
+      flag: the one that names it.
 
     Raises UserError where it holds none.
     """
     if '://' in path:
         raise UserError(
-            f'--source={path}: images are read from local disks alone: give a local folder or file.'
+            f'{flag}={path}: images are read from local disks alone: give a local folder or file.'
         )
-    own_images.check_path(path, array_file.ENDINGS)
+    own_images.check_path(path, array_file.ENDINGS, flag)
     try:
         if not os.path.isdir(path):
-            return Array(path)
-        found, left_out = image_folder.listing(path)
+            return Array(path, flag)
+        found, left_out = image_folder.listing(path, flag)
     except OSError as error:
-        raise UserError(f'--source={path} cannot be read ({errors.reason(error)}).') from error
+        raise UserError(f'{flag}={path} cannot be read ({errors.reason(error)}).') from error
     if not found:
-        raise UserError(f'--source={path} holds no file that ends in {image_files.ENDINGS_TEXT}.')
+        raise UserError(f'{flag}={path} holds no file that ends in {image_files.ENDINGS_TEXT}.')
     image_folder.tell_left_out(path, left_out)
     paths = [os.path.join(path, file.path) for file in found]
-    return Files('--source', paths, [errors.as_text(file.path) for file in found])
+    return Files(flag, paths, [errors.as_text(file.path) for file in found])

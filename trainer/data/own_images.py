@@ -37,22 +37,22 @@ def may_be_copy(path: str) -> bool:
     return '://' not in path or bool(_REMOTE_COPY.search(path))
 
 
-def check_path(path: str, endings: Tuple[str, ...]) -> None:
+def check_path(path: str, endings: Tuple[str, ...], flag: str = '--source') -> None:
     """Refuses a source that is neither a folder nor a file with one of the endings."""
     if '://' in path:
         raise UserError(
-            f'--source={path}: images are read from local disks alone: give a local folder or '
+            f'{flag}={path}: images are read from local disks alone: give a local folder or '
             'file, or what `python -m trainer.prepare_data --source=... --data_dir=...` printed '
             'when it prepared them there.'
         )
     if not os.path.exists(path):
         raise UserError(
-            f'--source={path}: there is no such file or folder: give a folder of images, or a .npy '
+            f'{flag}={path}: there is no such file or folder: give a folder of images, or a .npy '
             'or .npz file.'
         )
     if not os.path.isdir(path) and not (os.path.isfile(path) and path.endswith(endings)):
         raise UserError(
-            f'--source={path} is neither a folder nor a file that ends in {" or ".join(endings)}: '
+            f'{flag}={path} is neither a folder nor a file that ends in {" or ".join(endings)}: '
             'give one of these.'
         )
 
