@@ -64,6 +64,7 @@ def test_a_path_of_any_program_begins_in_the_home_folder(home, program, name):
 # Below these lie checkpoints, whose paths TensorFlow takes for patterns.
 OF_CHECKPOINTS = {
     'model_dir',
+    'background_model_dir',
     'init_from',
     'job-dir',
     'job_dir',

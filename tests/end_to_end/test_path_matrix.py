@@ -56,7 +56,10 @@ OF_SAMPLES = ('source', 'model_dir', 'checkpoint', 'data_dir')
 READ = {'model_dir': 'run', **DATA}
 FLAGS = {
     'task': {'model_dir': 'new run', 'init_from': 'run', 'source': 'pictures', **DATA},
-    'evaluate': {**READ, 'checkpoint': 'checkpoint', 'output': 'new file'},
+    'evaluate': {
+        **READ, 'checkpoint': 'checkpoint', 'output': 'new file', 'against': 'image folder',
+        'background_model_dir': 'run',
+    },
     'generate': {**READ, 'output': 'new file'},
     'export': {**RUN_AND_DATA, 'checkpoint': 'checkpoint', 'flat_dir': 'new run'},
     'predict': {
@@ -215,6 +218,8 @@ def arguments_of(program, name, value, world, root):
         given['data_dir'] = root + '/prepared'
     elif name == 'data_dir' and 'idx_dir' in FLAGS[program]:
         given['idx_dir'] = world.idx
+    if name == 'background_model_dir':
+        given['against'] = world.images
     if name == 'init_from':
         given.update(latent_size=2, lstm_units=4, decoder_units=8, decoder_channels=2)
     if name == 'onnx':

@@ -17,7 +17,8 @@ from trainer.base.errors import UserError
 _SPECIAL = re.compile(r'[*?[\\]')
 # The paths below which checkpoints lie.
 _OF_CHECKPOINTS = {
-    'model_dir', 'init_from', 'checkpoint', 'export_dir', 'flat_dir', 'results_dir', 'work_dir',
+    'model_dir', 'background_model_dir', 'init_from', 'checkpoint', 'export_dir', 'flat_dir',
+    'results_dir', 'work_dir',
 }  # fmt: skip
 flags.disclaim_key_flags()  # They are those of the module that calls `define`.
 
