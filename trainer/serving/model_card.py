@@ -104,9 +104,9 @@ def _shape_text(tensor: tf.Tensor) -> str:
 
 
 _THRESHOLDS = """\
-Of {images:,} of the {images_in_split:,} validation images, no other, by these weights. `quantile`
-of `score` is the number of their scores below an image's over {images:,} + 1; one minus it is the
-conformal p-value. A score above a threshold has that quantile or more.
+Of {images:,} of the {images_in_split:,} validation images, scored by these weights. `quantile` of
+`score` is the number of them that score below an image, over {images:,} + 1; one minus it is the
+conformal p-value. A score above a threshold has its quantile or more.
 
 | quantile | `negative_elbo`, nats | with 95% confidence |
 |---|---|---|
