@@ -13,10 +13,11 @@ import tensorflow as tf
 from tests.support import tiny
 from tests.support.paths import ROOT
 from tests.support.servers import silent
+from tests.training.test_ending import Run
 from trainer.base.errors import UserError
 from trainer.cluster import lookout, tf_config
 from trainer.cluster.lookout import Lookout
-from trainer.training import run
+from trainer.training import early_stopping, run
 
 
 def nobody():
@@ -117,6 +118,34 @@ def test_a_port_that_is_taken_at_the_last_moment_is_named_too(tmp_path):
         refused = pytest.raises(UserError, match='port {} of this machine'.format(address[10:]))
         with refused, Lookout(chief, str(tmp_path), lambda: False):
             tf.train.Server(config.cluster_spec, job_name='chief', task_index=0)
+
+
+def test_parameter_servers_stay_while_the_chief_evaluates_its_last_checkpoint(server, tmp_path):
+    alone = task('ps', chief=[server], ps=['b:1'])
+    with_evaluator = task('ps', chief=[server], ps=['b:1'], evaluator=['c:1'])
+    deserted = task('ps', chief=[nobody()], ps=['b:1'])
+
+    def leaving(params):
+        return [run.weights_are_free(params, one) for one in (alone, with_evaluator, deserted)]
+
+    with tiny.no_saved_models():
+        training = Run(tmp_path)
+        training.evaluate(50, 5.0)
+        assert leaving(training.params) == [False, False, False]
+        training.save(100)
+        assert leaving(training.params) == [False, True, True]
+        training.evaluate(100, 6.0)
+        assert leaving(training.params) == [True, True, True]
+        training.save(103)  # What a worker did meanwhile is evaluated too.
+        assert leaving(training.params) == [False, True, True]
+
+        stopping = Run(tmp_path / 'other', early_stopping_patience=1)
+        stopping.evaluate(10, 5.0)
+        stopping.evaluate(20, 6.0)
+        stopping.save(23)
+        assert leaving(stopping.params) == [False, False, False]
+        early_stopping.note_early_stop(stopping.params)
+        assert leaving(stopping.params) == [True, True, True]
 
 
 # A training that says sooner than after half a minute whom it waits for.

@@ -17,8 +17,8 @@ _SECONDS_OF_GRACE = 15.0
 _SECONDS_FOR_THE_LAST_SAVE = 10.0
 
 
-def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool]) -> None:
-    """Runs a parameter server until training `has_ended`, and exits with 0; or until told to end.
+def serve_weights(config: tf.estimator.RunConfig, are_free: Callable[[], bool]) -> None:
+    """Runs a parameter server until its weights `are_free`, and exits with 0; or until told to end.
 
     Then it serves a while longer, as the chief, mostly told so too, has to save the weights. TF's
     own never ends: its `Server.join` waits in C++, where no Python signal handler runs.
@@ -39,10 +39,10 @@ def serve_weights(config: tf.estimator.RunConfig, has_ended: Callable[[], bool])
     )
     say(f'Serving weights at {server.target}.')
     while not stop.wait(_SECONDS_BETWEEN_LOOKS):
-        if _ended(has_ended):
-            stop.wait(_SECONDS_OF_GRACE)
+        # A chief may save and evaluate what workers have done meanwhile.
+        if _ended(are_free) and (stop.wait(_SECONDS_OF_GRACE) or _ended(are_free)):
             break
-    if received and not _ended(has_ended):
+    if received and not _ended(are_free):
         say(f'Told to end: serving for {_SECONDS_FOR_THE_LAST_SAVE:.0f} s more.')
         time.sleep(_SECONDS_FOR_THE_LAST_SAVE)
         _exit_now(signals.exit_code(received[0]))

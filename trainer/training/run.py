@@ -13,7 +13,7 @@ from trainer.base import optional, signals
 from trainer.base.console import say
 from trainer.checkpoints import best_model, chosen, initial, listing, run_lock
 from trainer.cluster import processes, tf_config
-from trainer.cluster.lookout import Lookout, check_port
+from trainer.cluster.lookout import Lookout, answers, check_port
 from trainer.cluster.tf_config import LOCAL, Task
 from trainer.data import inputs, prepare
 from trainer.data.dataset import PreparedDataset
@@ -65,11 +65,27 @@ def run(params: HParams, task: Task = LOCAL, report: Report = lambda _: None) ->
     if task.type == 'ps':
         with _lookout(params, task):
             config = make_estimator(params, task).config
-            processes.serve_weights(config, lambda: early_stopping.has_ended(params))
+            processes.serve_weights(config, lambda: weights_are_free(params, task))
     if task.type == 'worker':
         signals.leave_at_once()
     with run_lock.held(params.model_dir) if task.is_leader else contextlib.nullcontext():
         return _run_locked(params, task, report)
+
+
+def weights_are_free(params: HParams, task: Task) -> bool:
+    """Whether the parameter servers of a cluster may leave: no session needs them any more.
+
+    A chief without an evaluator evaluates its last checkpoint, which may take long, and then asks
+    for the weights once more. It does neither where it was started anew after that checkpoint: then
+    its end is waited for.
+    """
+    if not early_stopping.has_ended(params):
+        return False
+    if task.has_evaluator or early_stopping.stopped_step(params) is not None:
+        return True
+    evaluated = best_model.evaluated_step(best_model.read_state(params.model_dir))
+    is_evaluated = evaluated >= listing.start_step(params.model_dir)
+    return is_evaluated or not answers(task.hosts('chief')[0])
 
 
 def _run_locked(params: HParams, task: Task, report: Report) -> Dict[str, Any]:
