@@ -2,18 +2,21 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 
 import hypothesis
+import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies
 
 from scripts import train_cluster
 from tests.faults import run_folder
+from tests.support import own, tiny
 from tests.support.fuzzing import examples
-from tests.support.paths import ROOT
+from tests.support.paths import OLD_RUN, ROOT
 from trainer.base.errors import UserError
 from trainer.checkpoints import best_model, listing
 from trainer.cluster import tf_config
@@ -278,3 +281,39 @@ def test_a_real_cluster_stops_early_and_leaves_everything(
     log = run()
     assert 'has stopped early at step {:,}'.format(step) in log
     assert listing.start_step(str(tmp_path)) == step
+
+
+@pytest.mark.slow
+def test_a_cluster_on_own_images_starts_from_another_run_s_weights(tmp_path):
+    """A learning rate that changes no weight: at the end they are still the other run's."""
+    source = own.write_array(tmp_path / 'my digits.npy', own.pictures(120, (28, 28)))
+    command = [sys.executable, os.path.join(ROOT, 'scripts', 'train_cluster.py')]
+    command += ['--workers=1', '--ps=1', '--'] + [
+        f'--source={source}', f'--data_dir={tmp_path}/data', f'--model_dir={tmp_path}/run',
+        f'--init_from={OLD_RUN}', '--learning_rate=1e-30', '--max_steps=300',
+        '--save_checkpoints_steps=300', '--num_threads=1', '--latent_size=2', '--lstm_units=4',
+        '--decoder_units=8', '--decoder_channels=2', '--evaluation_samples=1', '--batch_size=20',
+    ]  # fmt: skip
+
+    def run(words, code):
+        done = subprocess.run(
+            words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=600,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout
+        assert 'Traceback' not in done.stdout
+        return done.stdout
+
+    lines = [line for line in run(command, 1).splitlines() if 'error: ' in line]
+    said = {line.partition('error: ')[2] for line in lines}
+    assert len(said) == 1, said
+    prepare = shlex.split(said.pop().partition('first, on one machine, run ')[2])
+    run([sys.executable, *prepare[1:]], 0)
+    log = run(command, 0)
+    assert log.count(f'from the weights of {OLD_RUN} (model.ckpt-4)') == 1
+    given = tiny.variables(os.path.join(OLD_RUN, 'model.ckpt-4'))
+    end = tiny.variables(listing.latest(str(tmp_path / 'run')))
+    assert end['global_step'] >= 300
+    for name in given:
+        if name[:9] not in ('global_st', 'optimizer'):
+            np.testing.assert_allclose(end[name], given[name], atol=1e-20, err_msg=name)
