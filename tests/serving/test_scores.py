@@ -170,3 +170,10 @@ def test_each_export_has_the_scores_of_its_own_weights(tmp_path):
     first, second = scored(5, images), scored(5, many[:5])
     np.testing.assert_allclose(np.sort(first), np.arange(5) / 6, atol=1e-6)
     assert not np.array_equal(first, second)
+
+
+def test_tensorflow_2_finds_no_local_variables_to_make_anew(model):
+    """It would initialise them once more after it has restored all."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.saved_model.load(session, [tf.saved_model.SERVING], model[1])
+        assert not tf.local_variables()

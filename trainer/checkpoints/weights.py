@@ -49,9 +49,12 @@ def check_fits(checkpoint_path: str, variables: Optional[Sequence[tf.Variable]] 
 
 
 def restore(
-    session: tf.Session, checkpoint_path: str, saver: Optional[tf.train.Saver] = None
+    session: tf.Session,
+    checkpoint_path: str,
+    saver: Optional[tf.train.Saver] = None,
+    variables: Optional[Sequence[tf.Variable]] = None,
 ) -> None:
-    """Restores all variables of the default graph.
+    """Restores variables, by default all of the default graph.
 
     Args:
       saver: of those variables, where there is one already.
@@ -60,8 +63,8 @@ def restore(
       UserError: the checkpoint is damaged, or of another model.
     """
     try:
-        check_fits(checkpoint_path)
-        (saver or tf.train.Saver()).restore(session, checkpoint_path)
+        check_fits(checkpoint_path, variables)
+        (saver or tf.train.Saver(variables)).restore(session, checkpoint_path)
     except (tf.errors.OpError, ValueError) as error:
         raise UserError(
             f'the weights of {checkpoint_path} cannot be used ({reason(error)}): give a whole '

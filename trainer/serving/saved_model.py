@@ -53,7 +53,8 @@ class Golden(NamedTuple):
 class _Served(NamedTuple):
     graph: tf.Graph
     signatures: Dict[str, Signature]
-    weights: tf.train.Saver  # Of what a checkpoint holds.
+    of_checkpoint: List[tf.Variable]
+    weights: tf.train.Saver  # Of those.
     variables: tf.train.Saver  # Of all that is served.
     validation_scores: Optional[tf.Variable]
 
@@ -84,7 +85,7 @@ def write(
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     with served.graph.as_default(), tf.Session(config=config) as session:
-        weights.restore(session, checkpoint_path, served.weights)
+        weights.restore(session, checkpoint_path, served.weights, served.of_checkpoint)
         scored = _scored(session, served, validation) if validation else None
         golden = _chosen(_golden(session, served.signatures, params), options.signature)
         signatures = _chosen(served.signatures, options.signature)
@@ -156,15 +157,17 @@ def _served_graph(
         constant = prior.with_parameters([tf.constant(value) for value in parameters])
         scores = None
         if num_scores:
-            # Set once, and constant from then on. No weight: checkpoints do not hold it.
+            # Set once, and constant from then on. Not a local variable: TensorFlow 2 makes such
+            # zeros again when it has loaded them.
             scores = tf.get_variable(
                 'validation_scores', [num_scores], use_resource=True, trainable=False,
-                initializer=tf.zeros_initializer(), collections=[tf.GraphKeys.LOCAL_VARIABLES],
+                initializer=tf.zeros_initializer(),
             )  # fmt: skip
         signatures = build_signatures(params, constant, scores)
-        of_model = tf.global_variables()
-        variables = tf.train.Saver(of_model + [scores] * (scores is not None))
-        return _Served(graph, signatures, tf.train.Saver(of_model), variables, scores)
+        # It is no weight: checkpoints do not hold it.
+        of_checkpoint = [one for one in tf.global_variables() if one is not scores]
+        of_weights = tf.train.Saver(of_checkpoint)
+        return _Served(graph, signatures, of_checkpoint, of_weights, tf.train.Saver(), scores)
 
 
 def _chosen(by_signature: Dict[str, Any], name: Optional[str]) -> Dict[str, Any]:
