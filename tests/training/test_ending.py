@@ -235,7 +235,7 @@ def trainable(data, exports, monkeypatch):
 
     monkeypatch.setattr(tf.estimator.Estimator, 'evaluate', evaluate)
     monkeypatch.setattr(prepare, 'prepare', lambda *args, **kwargs: data)
-    monkeypatch.setattr(training_run, '_export', lambda *args: {})
+    monkeypatch.setattr(training_run, '_export', lambda *args: {'final export': 'none'})
     monkeypatch.setattr(artifacts, 'draw', lambda *args: {})
     final = {split: dict.fromkeys(TERMS, 1.0) for split in ('train', 'validation', 'test')}
     final.update(dict.fromkeys(('images_evaluated', 'images_in_split'), data.num_examples))
@@ -252,7 +252,9 @@ def test_a_rerun_with_nothing_to_train_records_no_settings_that_no_step_used(
     training_run.run(params)
     recorded = (tmp_path / 'hyper_parameters.json').read_bytes()
     exported = []
-    monkeypatch.setattr(training_run, '_export', lambda *args: exported.extend(args) or {})
+    monkeypatch.setattr(
+        training_run, '_export', lambda *args: exported.extend(args) or {'final export': 'none'}
+    )
     training_run.run(dataclasses.replace(params, max_steps=2, learning_rate=0.5, num_images=7))
     assert (tmp_path / 'hyper_parameters.json').read_bytes() == recorded
     assert exported[-1] == dataclasses.replace(params, num_images=7)

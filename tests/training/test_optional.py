@@ -114,7 +114,7 @@ def trained(tmp_path, monkeypatch):
     data = tiny.write_data(tmp_path)
     monkeypatch.setattr(prepare, 'prepare', lambda *args, **kwargs: data)
     monkeypatch.setattr(run, 'train_and_evaluate', lambda *args: None)
-    monkeypatch.setattr(run, '_export', lambda *args: {})
+    monkeypatch.setattr(run, '_export', lambda *args: {'final export': 'none'})
     terms = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
     metrics = dict(dict.fromkeys(terms, 1.0), global_step=3)
     monkeypatch.setattr(tf.estimator.Estimator, 'evaluate', lambda *args, **options: metrics)
