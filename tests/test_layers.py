@@ -20,6 +20,7 @@ MAY_IMPORT = {
     'serving': {'model', 'checkpoints', 'settings', 'base'},
     'monitoring': {'model', 'data', 'checkpoints', 'settings', 'base'},
     'evaluation': {'model', 'data', 'checkpoints', 'settings', 'base'},
+    'scoring': {'evaluation', 'serving', 'model', 'data', 'checkpoints', 'settings', 'base'},
     'training': {
         'cluster', 'monitoring', 'serving', 'model', 'data', 'checkpoints', 'settings', 'base',
     },

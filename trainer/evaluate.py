@@ -18,7 +18,7 @@ from trainer.base.errors import UserError
 from trainer.checkpoints import chosen
 from trainer.data import image_sets, prepare
 from trainer.data.dataset import SPLITS, ImageSet, PreparedDataset
-from trainer.evaluation import against, estimate, report
+from trainer.evaluation import against, estimate, importance_sampling, report
 from trainer.evaluation.scores import Checkpoint
 from trainer.settings import command_line, storage
 from trainer.settings.table import HParams
@@ -65,7 +65,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer(
         'seed',
-        estimate.SEED,
+        importance_sampling.SEED,
         'Seed of the posterior samples, and of the bootstrap.',
         lower_bound=0,
         upper_bound=2**31 - 1,

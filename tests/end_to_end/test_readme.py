@@ -61,7 +61,7 @@ ELSEWHERE = {
     'scripts/reproduce_results': 'tests/scripts/test_reproduce_results.py',
     'scripts/submit': 'tests/scripts/test_cloud_docs.py',
     'gcloud': 'tests/scripts/test_cloud_docs.py',
-    'scripts_serve': 'tests/serving/test_predict.py',
+    'scripts_serve': 'tests/scoring/test_predict.py',
     'curl': 'tests/scripts/test_clients.py',
     'tests.faults': 'tests/faults/test_faults.py',
     'scripts/maintain/audit.py': 'tests/scripts/test_audit.py',

@@ -18,9 +18,9 @@ from trainer import evaluate
 from trainer.base import files
 from trainer.base.errors import UserError
 from trainer.data.dataset import ImageSet
-from trainer.evaluation import against, estimate
+from trainer.evaluation import against
 from trainer.evaluation.importance_sampling import ImportanceSampler
-from trainer.evaluation.scores import Checkpoint, Scorer
+from trainer.evaluation.scores import Checkpoint, Scorer, model_of
 from trainer.model import vae
 from trainer.settings import storage
 
@@ -136,7 +136,7 @@ def test_the_bound_is_that_of_each_image_in_its_order(run):
         return tf.data.Dataset.from_tensor_slices({'images': images}).batch(12)
 
     sampler = ImportanceSampler(
-        estimate.model_of(run.model.path, run.params), input_fn, 30, seed=3, threads=1
+        model_of(run.model.path, run.params), input_fn, 30, seed=3, threads=1
     )
     expected = [-row[0] for row in sampler.rows()]
     np.testing.assert_allclose(scores['negative_importance_weighted_bound'], expected, rtol=1e-5)

@@ -27,6 +27,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.evaluation import estimate, importance_sampling, report
 from trainer.evaluation.importance_sampling import ImportanceSampler, Model, StreamingLogMeanExp
 from trainer.evaluation.partial_results import PartialResults
+from trainer.evaluation.scores import model_of
 from trainer.model import vae
 from trainer.model.bounds import importance_weighted_bound
 from trainer.model.posteriors import DiagonalGaussian
@@ -218,7 +219,7 @@ def test_real_models_agree_with_what_training_evaluates(tmp_path, likelihood, pr
             ]
         )
     sampler = ImportanceSampler(
-        estimate.model_of(path, params),
+        model_of(path, params),
         lambda: tf.data.Dataset.from_tensor_slices({'images': images}).batch(4),
         samples=120,
         seed=3,

@@ -18,7 +18,7 @@ from tests.support import tiny
 from tests.support.paths import OLD_EXPORT, OLD_RUN, OLD_VAMP_RUN
 from trainer.base.errors import UserError
 from trainer.data.dataset import PreparedDataset
-from trainer.evaluation import estimate
+from trainer.evaluation.scores import model_of
 from trainer.monitoring import picture_files
 from trainer.serving import saved_model, verify_export
 from trainer.serving.client import Export
@@ -131,7 +131,7 @@ def _draw(data, params):
 
 
 def _evaluate(data, params):
-    model = estimate.model_of(_checkpoint(params.model_dir, 4), params)
+    model = model_of(_checkpoint(params.model_dir, 4), params)
     with tf.Graph().as_default(), tf.Session() as session:
         model.encode(tf.zeros([1, 28, 28]))
         model.decode(tf.zeros([1, params.latent_size]))

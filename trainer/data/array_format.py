@@ -4,7 +4,6 @@ import contextlib
 import functools
 import operator
 import os
-import shutil
 import tempfile
 import zipfile
 from typing import IO, Any, Iterator, NamedTuple, Sequence, Tuple
@@ -72,17 +71,6 @@ def _header(f: Any, size: int) -> Header:
     if not dtype.hasobject and start + _product(shape) * dtype.itemsize != size:
         raise ValueError(f'its {size:,} bytes are not those of {shape} numbers of {dtype}')
     return Header(shape, dtype, is_fortran, start)
-
-
-def opened(path: str, name: str, work: str) -> np.ndarray:
-    """Memory-maps an array; one of a .npz is unpacked into the folder `work` first."""
-    if path.endswith('.npy'):
-        return np.load(path, mmap_mode='r', allow_pickle=False)
-    unpacked = os.path.join(work, f'{len(os.listdir(work))}.npy')
-    with zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
-        f = stack.enter_context(archive.open(name + '.npy'))
-        shutil.copyfileobj(f, stack.enter_context(open(unpacked, 'wb')), 1 << 20)
-    return np.load(unpacked, mmap_mode='r', allow_pickle=False)
 
 
 def file_of(path: str, name: str, header: Header, work: str = '') -> IO[bytes]:

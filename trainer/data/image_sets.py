@@ -80,16 +80,15 @@ def of_path(path: str, params: HParams, most: int) -> ImageSet:
 
 def _of_array(source: Array, params: HParams) -> Pixels:
     """Returns what gives the images of an array by their numbers, in the model's shape."""
-    shape = source.pixels.shape[1:]
-    check_shape(shape, params, source.flag)
+    check_shape(source.shape, params, source.flag)
     if source.is_binary and not params.is_binarised:
         raise UserError(
             f'{source.flag} holds no number above 1: are these black and white? Then save 255 '
             'times the array. Or grey levels in [0, 1]? Then save floats.'
         )
-    shaped = _preparer(source.dtype, shape, params)
+    shaped = _preparer(source.dtype, source.shape, params)
     white = 255 if source.is_binary else 1
-    return lambda numbers: shaped(white * source.pixels[numbers].astype(source.dtype))
+    return lambda numbers: shaped(white * source.rows(numbers))
 
 
 def _of_files(source: NewImages, params: HParams) -> Pixels:

@@ -4,8 +4,7 @@ import abc
 import collections.abc
 import functools
 import os
-import tempfile
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 import numpy as np
 
@@ -14,8 +13,6 @@ from trainer.base.errors import UserError
 from trainer.base.image_files import NewImage
 from trainer.data import array_file, array_format, image_folder, own_images
 from trainer.data.dataset import SPLITS
-
-_BYTES_AT_ONCE = 1 << 24
 
 
 class NewImages(collections.abc.Sequence):
@@ -62,7 +59,7 @@ class Array(NewImages):
     """The images of a .npy or .npz file; of the latter `x_test`, or its one array.
 
     Attributes:
-      pixels: uint8, or floats in [0, 1], `[n, rows, columns, channels]`, on the disk.
+      shape: (rows, columns, channels) of each.
       dtype: 'uint8', or 'float32', to which floats are read.
       is_binary: whether they are bytes of 0 and 1.
 
@@ -72,7 +69,6 @@ class Array(NewImages):
 
     def __init__(self, path: str, flag: str = '--source'):
         self.flag, self._path = f'{flag}={path}', path
-        self._work = tempfile.TemporaryDirectory()
         try:
             with array_format.reading():
                 self._headers = dict(array_format.headers(path))
@@ -82,20 +78,23 @@ class Array(NewImages):
         wrong = array_file.wrong_with(self._headers[self._name])
         if wrong:
             raise self._wrong(wrong)
-        pixels = self._opened(self._name)
-        self.pixels = pixels.reshape(*pixels.shape[:3], -1)
-        self.dtype = 'uint8' if self.pixels.dtype == np.uint8 else 'float32'
+        self._header = self._headers[self._name]
+        _, rows, columns, *channels = self._header.shape
+        self.shape = (rows, columns, *(channels or [1]))
+        self.dtype = 'uint8' if self._header.dtype == np.uint8 else 'float32'
+        self._read = self._reader(self._name)
         self.is_binary = self._checked()
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return self._header.shape[0]
+
+    def rows(self, numbers: Sequence[int]) -> np.ndarray:
+        """Reads the images of some numbers, `[n, rows, columns, channels]` of `dtype`."""
+        return self._read(np.asarray(numbers)).reshape(-1, *self.shape).astype(self.dtype)
 
     def __getitem__(self, number: Any) -> Any:
         named = f'{self.flag}: image {number:,}'
-        return NewImage(str(number), named, functools.partial(self._row, number))
-
-    def _row(self, number: int) -> np.ndarray:
-        return np.array(self.pixels[number], self.dtype)
+        return NewImage(str(number), named, lambda: self.rows([number])[0])
 
     def labels(self) -> Optional[List[str]]:
         header = array_file.label_header(self._headers, self._name)
@@ -107,7 +106,7 @@ class Array(NewImages):
                 f'{self.flag} (array {name}) holds {header.shape[0]:,} labels, and {self._name} '
                 f'{len(self):,} images: give one label an image, or leave the labels out.'
             )
-        return array_file.label_texts(self._opened(name).ravel())
+        return array_file.label_texts(self._reader(name)(np.arange(len(self))).ravel())
 
     def _chosen(self) -> str:
         names = [name for name in self._headers if not name.startswith('y')]
@@ -120,26 +119,42 @@ class Array(NewImages):
             )
         return names[0]
 
-    def _opened(self, name: str) -> np.ndarray:
+    def _reader(self, name: str) -> Callable[[np.ndarray], np.ndarray]:
+        """Returns what reads rows of an array by their numbers; see `array_format.rows_of`."""
+        header = self._headers[name]
+
+        def read(numbers: np.ndarray) -> np.ndarray:
+            try:
+                return array_format.rows_of(file, header, numbers)
+            except (ValueError, IndexError) as error:
+                raise UserError(
+                    f'{self.flag} changed while it was read: start again when nothing is written '
+                    'there.'
+                ) from error
+
         try:
             with array_format.reading():
-                return array_format.opened(self._path, name, self._work.name)
+                file = array_format.file_of(self._path, name, header)
         except ValueError as error:
             raise self._wrong(str(error)) from error
+        if not header.is_fortran:
+            return read
+        whole = read(np.arange(header.shape[0]))  # A single row lies all over the file.
+        return lambda numbers: whole[numbers]
 
     def _checked(self) -> bool:
         """Looks at all values; returns whether they are bytes of 0 and 1, and some are 1."""
         highest = 0
-        at_once = max(1, _BYTES_AT_ONCE // self.pixels[0].nbytes)
+        at_once = self._header.rows_at_once
         for start in range(0, len(self), at_once):
-            block = self.pixels[start : start + at_once]
+            block = self._read(np.arange(start, min(start + at_once, len(self))))
             bad = array_file.first_bad(block)
             if bad is not None:
                 raise self._wrong(array_file.value_problem(start + bad[0], block[bad]))
             highest = max(highest, block.max())
             if block.dtype == np.uint8 and highest > 1:
                 break
-        return self.pixels.dtype == np.uint8 and highest == 1
+        return self.dtype == 'uint8' and highest == 1
 
     def _wrong(self, reason: str) -> UserError:
         array = f' (array {self._name})' if self._name else ''

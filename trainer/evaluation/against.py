@@ -12,10 +12,10 @@ from trainer.base.console import ImageProgress
 from trainer.base.errors import UserError
 from trainer.checkpoints import listing
 from trainer.data.dataset import ImageSet
-from trainer.evaluation import detection, estimate, importance_sampling
+from trainer.evaluation import detection, importance_sampling
 from trainer.evaluation.detection import Detection
 from trainer.evaluation.importance_sampling import ImportanceSampler
-from trainer.evaluation.scores import BOUND, NAMES, Checkpoint, Scorer
+from trainer.evaluation.scores import BOUND, NAMES, Checkpoint, Scorer, model_of
 from trainer.settings import storage
 from trainer.settings.table import HParams
 
@@ -72,7 +72,7 @@ class Scores:
         model: Checkpoint,
         background: Optional[Checkpoint] = None,
         samples: int = 0,
-        seed: int = estimate.SEED,
+        seed: int = importance_sampling.SEED,
         threads: int = 1,
     ):
         self._model, self._scorer = model, Scorer(model, background)
@@ -108,7 +108,7 @@ class Scores:
             return tf.data.Dataset.from_generator(blocks, {'images': tf.float32}, shape)
 
         sampler = ImportanceSampler(
-            estimate.model_of(self._model.path, params),
+            model_of(self._model.path, params),
             input_fn,
             self._samples,
             self._seed,
@@ -137,7 +137,7 @@ def compare(
     usual: ImageSet,
     others: List[ImageSet],
     scores_of: Callable[[ImageSet], Dict[str, np.ndarray]],
-    seed: int = estimate.SEED,
+    seed: int = importance_sampling.SEED,
 ) -> Dict[str, Any]:
     """Measures how well each score tells each of the other sets from the usual images.
 
@@ -192,7 +192,7 @@ def default_name(facts: Dict[str, Any], checkpoint: str, most: int) -> str:
     name = 'detection_{split}'.format(**facts)
     if facts['importance_samples']:
         name += '_{importance_samples}'.format(**facts)
-    if facts['seed'] != estimate.SEED:
+    if facts['seed'] != importance_sampling.SEED:
         name += '_seed_{seed}'.format(**facts)
     if checkpoint != 'last':
         name += '_' + os.path.basename(checkpoint)

@@ -1,7 +1,6 @@
 """An evaluation: every image estimated once, in pieces that an interrupted one goes on from."""
 
 import contextlib
-import functools
 import os
 import time
 from typing import Any, Dict, Tuple
@@ -15,16 +14,14 @@ from trainer.base.errors import UserError
 from trainer.checkpoints import weights
 from trainer.data import inputs, verified
 from trainer.data.dataset import PreparedDataset
-from trainer.evaluation import importance_sampling, report
-from trainer.evaluation.importance_sampling import ImportanceSampler, Model
+from trainer.evaluation import importance_sampling, report, scores
+from trainer.evaluation.importance_sampling import ImportanceSampler
 from trainer.evaluation.partial_results import PartialResults
-from trainer.model import vae
 from trainer.settings import storage, wording
 from trainer.settings.table import HParams
 
 # Raised whenever the same facts would lead to other numbers.
 _FORMAT = 1
-SEED = 1
 _SECONDS_BETWEEN_SAVES = 10.0
 _BATCH = 1000
 
@@ -76,24 +73,13 @@ def describe(
 def default_name(facts: Dict[str, Any], checkpoint: str) -> str:
     """Returns the name of the results' file, such as `evaluation_test_5000.json`."""
     name = 'evaluation_{split}_{importance_samples}'.format(**facts)
-    if facts['seed'] != SEED:
+    if facts['seed'] != importance_sampling.SEED:
         name += '_seed_{seed}'.format(**facts)
     if checkpoint != 'last':
         name += '_' + os.path.basename(checkpoint)
     if facts['num_images'] < facts['images_in_split']:
         name += '_first_{num_images}'.format(**facts)
     return name + '.json'
-
-
-def model_of(checkpoint_path: str, params: HParams) -> Model:
-    """Returns the model of a run with the weights of a checkpoint."""
-
-    return Model(
-        functools.partial(vae.encode, params=params),
-        functools.partial(vae.decode, params=params),
-        functools.partial(vae.prior, params),
-        functools.partial(weights.restore, checkpoint_path=checkpoint_path),
-    )
 
 
 def evaluate(
@@ -124,7 +110,7 @@ def evaluate(
         batch = params.images_at_once(_BATCH)
         return inputs.eval_input_fn(data, split, batch, params.binarization, count)
 
-    model, samples = model_of(checkpoint_path, params), facts['importance_samples']
+    model, samples = scores.model_of(checkpoint_path, params), facts['importance_samples']
     # Each thread decodes a chunk of its own.
     chunk = params.images_at_once(importance_sampling.CHUNK, share=5)
     sampler = ImportanceSampler(model, input_fn, samples, facts['seed'], threads, chunk)

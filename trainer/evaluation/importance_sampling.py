@@ -22,6 +22,8 @@ from trainer.model.likelihoods import Likelihood
 from trainer.model.posteriors import Posterior
 from trainer.model.priors import Prior
 
+# Of an evaluation's samples, where no other is given.
+SEED = 1
 # Samples whose noise is one draw. Another number would make other noise.
 _NOISE_BLOCK = 100
 # Samples decoded at once. Fewer leave the matrix products too small, and Python too much to do.

@@ -1,5 +1,6 @@
 """Scores of images, all in nats an image, higher is stranger."""
 
+import functools
 from typing import Dict, Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from trainer.checkpoints import weights
 from trainer.data.dataset import ImageSet
+from trainer.evaluation.importance_sampling import Model
 from trainer.model import vae
 from trainer.settings.table import HParams
 
@@ -22,6 +24,17 @@ class Checkpoint(NamedTuple):
 
     path: str
     params: HParams
+
+
+def model_of(checkpoint_path: str, params: HParams) -> Model:
+    """Returns the model of a run with the weights of a checkpoint."""
+
+    return Model(
+        functools.partial(vae.encode, params=params),
+        functools.partial(vae.decode, params=params),
+        functools.partial(vae.prior, params),
+        functools.partial(weights.restore, checkpoint_path=checkpoint_path),
+    )
 
 
 class Scorer:

@@ -36,6 +36,10 @@ _FEWEST_ABOVE = 5
 _ROUNDING = 1e-6
 
 
+# Of one image, by name.
+Outputs = Dict[str, np.ndarray]
+
+
 class ValidationImages(NamedTuple):
     """What the scores are quantiles among."""
 
@@ -71,6 +75,31 @@ class Threshold(NamedTuple):
 
     def __str__(self) -> str:
         return f'quantile >= {self.value:g}' if self.is_quantile else f'score > {self.value:g} nats'
+
+
+class Judge:
+    """Says of what a model told of an image whether that is unusual.
+
+    Args:
+      score: the name of the output that is the score, in nats.
+      threshold: None where there are too few validation images for one.
+    """
+
+    def __init__(self, score: str, threshold: Optional[Threshold]):
+        self.score, self.threshold = score, threshold
+
+    def quantile(self, outputs: Optional[Outputs]) -> Optional[float]:
+        """Returns its quantile among the validation images, None of a model without."""
+        return None if outputs is None else outputs.get('quantile')
+
+    def is_unusual(self, outputs: Optional[Outputs]) -> Optional[bool]:
+        """Returns whether it reaches the threshold; None where nothing tells."""
+        if outputs is None or self.threshold is None:
+            return None
+        quantile = self.quantile(outputs)
+        if quantile is None and self.threshold.is_quantile:
+            return None
+        return bool(self.threshold.is_exceeded(outputs[self.score], quantile))
 
 
 def write(folder: str, scored: Scored) -> None:

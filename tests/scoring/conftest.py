@@ -11,6 +11,7 @@ import tensorflow as tf
 from scripts.clients import in_tensorflow_1, kserve_model
 from tests.support import serving_models
 from trainer import predict
+from trainer.scoring import scores
 from trainer.serving.client import Export
 
 
@@ -76,7 +77,7 @@ def ask(monkeypatch, loaded):
     """Runs the program in this process."""
 
     def run_main(*arguments, **values):
-        monkeypatch.setattr(predict, 'Export', loaded)
+        monkeypatch.setattr(scores, 'Export', loaded)
         monkeypatch.setattr(predict.flags, 'FLAGS', Values(*arguments, **values))
         predict.main([])
 

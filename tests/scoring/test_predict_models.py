@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.serving.test_predict_source import column, read
+from tests.scoring.test_predict_source import column, read
 from tests.support import own, serving_models
 from trainer.data import inputs
-from trainer.evaluation import estimate
+from trainer.evaluation import importance_sampling
 from trainer.evaluation.importance_sampling import ImportanceSampler
+from trainer.evaluation.scores import model_of
 
 pytestmark = pytest.mark.slow
 ROWS, COLUMNS = serving_models.GREY[:2]
@@ -67,10 +68,10 @@ def test_bounds_are_those_of_an_evaluation_and_quantiles_of_the_validation_image
     of_validation = own.pixels(data, 'validation')
     count = len(of_validation)
     sampler = ImportanceSampler(
-        estimate.model_of(checkpoint, params),
+        model_of(checkpoint, params),
         lambda: inputs.eval_input_fn(data, 'validation', 100, 'none'),
         samples=3,
-        seed=estimate.SEED,
+        seed=importance_sampling.SEED,
         threads=1,
     )
     wanted = -np.array([row[0] for row in sampler.rows()])

@@ -11,36 +11,11 @@ import numpy as np
 
 from trainer.base import files, image_files
 from trainer.serving.client import LOSSES, Answer
-from trainer.serving.thresholds import Threshold
+from trainer.serving.thresholds import Judge
 
 SCORES, RESULTS = 'scores.csv', 'results.json'
 # A file's name has 255 bytes on most file systems.
 _LONGEST_NAME = 180
-
-
-class Judge:
-    """Says of an answer whether its image is unusual.
-
-    Args:
-      score: the name of the output that is the score, in nats.
-      threshold: None where there are too few validation images for one.
-    """
-
-    def __init__(self, score: str, threshold: Optional[Threshold]):
-        self.score, self.threshold = score, threshold
-
-    def quantile(self, answer: Answer) -> Optional[float]:
-        """Returns its quantile among the validation images, None of a model without."""
-        return None if answer.outputs is None else answer.outputs.get('quantile')
-
-    def is_unusual(self, answer: Answer) -> Optional[bool]:
-        """Returns whether it reaches the threshold; None where nothing tells."""
-        if answer.outputs is None or self.threshold is None:
-            return None
-        quantile = self.quantile(answer)
-        if quantile is None and self.threshold.is_quantile:
-            return None
-        return bool(self.threshold.is_exceeded(answer.outputs[self.score], quantile))
 
 
 class ScoresFile:
@@ -56,9 +31,9 @@ class ScoresFile:
         """Writes the line of an image; none of one without scores."""
         if answer.outputs:
             values = [shortest(answer.outputs[name]) for name in self._losses]
-            quantile = self._judge.quantile(answer)
+            quantile = self._judge.quantile(answer.outputs)
             values.append('' if quantile is None else shortest(quantile))
-            unusual = self._judge.is_unusual(answer)
+            unusual = self._judge.is_unusual(answer.outputs)
             values.append('' if unusual is None else str(unusual))
             self._rows.writerow([answer.id, *values])
 
@@ -106,9 +81,9 @@ def save_results(
         result['reconstruction_file'] = target if outputs else None
         for key in (*LOSSES, 'mean', 'scale'):
             result[key] = outputs[key].tolist() if outputs else None
-        quantile = judge.quantile(answer)
+        quantile = judge.quantile(answer.outputs)
         result['quantile'] = None if quantile is None else float(quantile)
-        result['is_unusual'] = judge.is_unusual(answer)
+        result['is_unusual'] = judge.is_unusual(answer.outputs)
         if explanations:
             result['explanation_file'] = explanations.get(answer.id)
         results.append(result)

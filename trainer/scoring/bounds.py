@@ -10,16 +10,16 @@ from trainer.base.console import ImageProgress
 from trainer.base.errors import UserError
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
-from trainer.evaluation import estimate, importance_sampling
+from trainer.evaluation import importance_sampling
 from trainer.evaluation.importance_sampling import ImportanceSampler
+from trainer.evaluation.scores import BOUND, model_of
 from trainer.settings.table import HParams
 
-SCORE = 'negative_importance_weighted_bound'
 _BATCH = 100
 
 
 class Bounds:
-    """Scores images by the bound with `samples` samples of their posteriors (`estimate.SEED`).
+    """Scores images by the bound with `samples` samples of their posteriors, of one seed.
 
     `threads` images are computed at a time.
     """
@@ -31,7 +31,7 @@ class Bounds:
     def of_batches(
         self, batches: Callable[[], Iterator[np.ndarray]]
     ) -> Generator[Dict[str, np.ndarray], None, None]:
-        """Yields SCORE, `reconstruction_loss` and `kl_divergence` of each image, in nats.
+        """Yields BOUND, `reconstruction_loss` and `kl_divergence` of each image, in nats.
 
         The latter two are means over the samples.
 
@@ -48,13 +48,13 @@ class Bounds:
         with contextlib.closing(self._rows(input_fn)) as rows:
             for bound, reconstruction_loss, kl_divergence, *_ in rows:
                 yield {
-                    SCORE: -np.float64(bound),
+                    BOUND: -np.float64(bound),
                     'reconstruction_loss': np.float64(reconstruction_loss),
                     'kl_divergence': np.float64(kl_divergence),
                 }
 
     def of_validation(self, data: PreparedDataset, count: int) -> np.ndarray:
-        """Returns SCORE of `count` validation images, float64 `[count]`.
+        """Returns BOUND of `count` validation images, float64 `[count]`.
 
         Where there are more they lie evenly over the split; `count` is then a multiple of 1,000.
 
@@ -84,7 +84,7 @@ class Bounds:
 
     def _rows(self, input_fn: Callable[[], tf.data.Dataset]) -> Generator[Tuple, None, None]:
         chunk = self._params.images_at_once(importance_sampling.CHUNK, share=5)
-        model = estimate.model_of(self._checkpoint_path, self._params)
+        model = model_of(self._checkpoint_path, self._params)
         return ImportanceSampler(
-            model, input_fn, self._samples, estimate.SEED, self._threads, chunk
+            model, input_fn, self._samples, importance_sampling.SEED, self._threads, chunk
         ).rows()

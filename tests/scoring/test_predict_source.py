@@ -13,7 +13,8 @@ from scripts.clients import in_tensorflow_1
 from tests.support import own, serving_models
 from tests.support.paths import OLD_EXPORT
 from trainer.base.errors import UserError
-from trainer.serving import client, explanation
+from trainer.scoring import explanation
+from trainer.serving import client
 from trainer.serving.client import Export
 
 ROWS, COLUMNS = serving_models.GREY[:2]
@@ -262,7 +263,7 @@ def test_the_strangest_of_a_source_are_explained(
     ask,
     monkeypatch,
 ):
-    monkeypatch.setattr('trainer.serving.score_report.EXPLAINED', 2)
+    monkeypatch.setattr('trainer.scoring.score_report.EXPLAINED', 2)
     ask(source=array, export_dir=model[0], output=tmp_path, threshold='0.9', explain=True)
     strangest = np.argsort(-expected['negative_elbo'])[:2]
     written = {f'{number}-explanation.png' for number in strangest}

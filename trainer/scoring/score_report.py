@@ -7,7 +7,7 @@ from trainer.base import errors
 from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.serving.client import LOSSES, Answer
-from trainer.serving.score_files import Judge
+from trainer.serving.thresholds import Judge
 
 EXPLAINED = 100  # Of a source, the strangest images.
 _SHOWN = 10
@@ -35,7 +35,7 @@ class Seen:
             self.errors.append(str(answer.error))
             return
         self.count += 1
-        self.unusual += bool(self._judge.is_unusual(answer))
+        self.unusual += bool(self._judge.is_unusual(answer.outputs))
         # Without what else was asked: latents would be many.
         scores = {name: answer.outputs[name] for name in answer.outputs if name in self._names}
         entry = (float(scores[self._judge.score]), -number, answer._replace(outputs=scores))
@@ -92,8 +92,8 @@ def show(answers: Sequence[Answer], judge: Judge) -> None:
     for answer in answers:
         if answer.outputs:
             total, loss, kl = [float(answer.outputs[key]) for key in (judge.score, *LOSSES[1:])]
-            quantile = judge.quantile(answer)
+            quantile = judge.quantile(answer.outputs)
             shown = '' if quantile is None else f'{float(quantile):.4f}'
-            unusual = {True: 'unusual', False: 'usual', None: ''}[judge.is_unusual(answer)]
+            unusual = {True: 'unusual', False: 'usual', None: ''}[judge.is_unusual(answer.outputs)]
             losses = f'{total:14.2f} {equals} {loss:14.2f} {plus} {kl:6.2f}'
             print(f'{losses}  {shown:>8}  {unusual:7}  {errors.printable(answer.id)}')
