@@ -21,7 +21,6 @@ from trainer.base.errors import UserError
 _OTHER_WAYS = {
     'files.py': 'write_bytes itself, and write_output what cannot be replaced',
     'array_file.py': 'to a work folder, which is renamed when it is whole',
-    'array_format.py': 'to the same work folder',
     'image_folder.py': 'to the same work folder',
     'tfds_records.py': 'to the same work folder',
     'packages.py': 'to the same work folder',

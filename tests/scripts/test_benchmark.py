@@ -223,7 +223,12 @@ def test_quick_drops_the_smallest_and_largest_batches_and_takes_fewer_turns(name
     assert 0 < taken[-1] < taken[0]
 
 
-@pytest.mark.parametrize('shape', [(28, 28, 1), (5, 9, 3), (3, 1, 1)])
+_SHAPES = [(28, 28, 1), (3, 1, 1)]
+
+
+@pytest.mark.parametrize(
+    'shape', [(5, 9, 3), *(pytest.param(shape, marks=pytest.mark.slow) for shape in _SHAPES)]
+)
 def test_the_plain_network_has_the_weights_of_the_trainer_s(shape):
     params = HParams(batch_size=2, image_shape=shape)
     batch = [2, params.rows, params.row_features]

@@ -434,6 +434,7 @@ def test_a_checkpoint_of_another_network_is_refused(command, tmp_path_factory):
         command(checkpoint=other)
 
 
+@pytest.mark.slow
 def test_command_exports_without_thresholds_where_the_data_is_gone(command, monkeypatch, capsys):
     def gone(*_, **__):
         raise UserError('--data_dir=nowhere holds no mnist.')
