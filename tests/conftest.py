@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # `pytest` alone, unlike `python -m pytest`, does not put the project's folder on the path.
@@ -30,6 +31,17 @@ _FIRST = (
     'fuzz/test_fuzz_files.py', 'training/test_ending.py', 'data/test_prepare_data.py',
     'scripts/test_scripts_run.py', 'scripts/test_cloud_files.py',
 )  # fmt: skip
+
+
+_START = time.monotonic()
+_SLOW_MINUTES = float(os.environ.get('SLOW_MINUTES', 'inf'))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    is_over = time.monotonic() - _START > 60 * _SLOW_MINUTES
+    if is_over and item.get_closest_marker('slow'):
+        pytest.skip(f'the {_SLOW_MINUTES:g} minutes of SLOW_MINUTES are over')
 
 
 def pytest_collection_modifyitems(items):
