@@ -16,6 +16,7 @@ from trainer.base.errors import UserError
 from trainer.scoring import explanation
 from trainer.serving import client
 from trainer.serving.client import Export
+from trainer.settings.wording import LOSSES
 
 ROWS, COLUMNS = serving_models.GREY[:2]
 COUNT = 230  # More than two batches.
@@ -60,16 +61,7 @@ def quantiles_in(export_dir, scores):
 
 
 @pytest.mark.parametrize('where', ['export', 'server'])
-def test_an_array_is_scored_in_its_order(
-    model,
-    array,
-    expected,
-    url,
-    tmp_path,
-    ask,
-    capsys,
-    where,
-):
+def test_an_array_is_scored_in_its_order(model, array, expected, url, tmp_path, ask, capsys, where):
     place = {'export_dir': model[0]} if where == 'export' else {'url': url}
     ask(source=array, output=tmp_path, threshold='0.9', **place)
     comment, rows = read(tmp_path)
@@ -80,7 +72,7 @@ def test_an_array_is_scored_in_its_order(
         'id', 'negative_elbo', 'reconstruction_loss', 'kl_divergence', 'quantile', 'is_unusual',
     ]  # fmt: skip
     assert [row['id'] for row in rows] == [str(number) for number in range(COUNT)]
-    for name in client.LOSSES:
+    for name in LOSSES:
         np.testing.assert_allclose(column(rows, name), expected[name], rtol=1e-5)
     quantiles = quantiles_in(model[0], expected['negative_elbo'])
     np.testing.assert_allclose(column(rows, 'quantile'), quantiles, atol=0.01)
@@ -103,11 +95,7 @@ def test_a_threshold_in_nats(model, array, expected, tmp_path, ask):
 
 
 def test_where_too_few_scores_tell_the_default_nothing_is_unusual(
-    model,
-    array,
-    tmp_path,
-    ask,
-    capsys,
+    model, array, tmp_path, ask, capsys
 ):
     ask(source=array, export_dir=model[0], output=tmp_path)
     comment, rows = read(tmp_path)
@@ -133,14 +121,7 @@ def folder(pixels, tmp_path):
     return top
 
 
-def test_a_folder_is_scored_by_its_paths(
-    model,
-    folder,
-    expected,
-    tmp_path,
-    ask,
-    capsys,
-):
+def test_a_folder_is_scored_by_its_paths(model, folder, expected, tmp_path, ask, capsys):
     os.makedirs(os.fsencode(str(folder)) + b'/z\xff')
     with open(os.fsencode(str(folder)) + b'/z\xff/0.png', 'wb') as f:
         f.write((folder / NAMES[0]).read_bytes())
@@ -155,14 +136,7 @@ def test_a_folder_is_scored_by_its_paths(
     assert 'left out what is no image: notes.txt' in capsys.readouterr().err
 
 
-def test_images_get_quantiles_beside_what_they_had(
-    model,
-    folder,
-    expected,
-    tmp_path,
-    ask,
-    capsys,
-):
+def test_images_get_quantiles_beside_what_they_had(model, folder, expected, tmp_path, ask, capsys):
     images = str(folder / NAMES[1]) + ',' + str(folder / NAMES[2])
     ask(images, model[0], output=tmp_path / 'out', threshold='0.9', explain=True)
     lines = capsys.readouterr().out.split('\n')
@@ -178,13 +152,7 @@ def test_images_get_quantiles_beside_what_they_had(
     assert len(read(tmp_path / 'out')[1]) == 2
 
 
-def test_unreadable_files_are_named_and_the_others_kept(
-    model,
-    folder,
-    tmp_path,
-    ask,
-    capsys,
-):
+def test_unreadable_files_are_named_and_the_others_kept(model, folder, tmp_path, ask, capsys):
     (folder / 'b0.png').write_bytes(b'')
     Image.new('L', (COLUMNS, ROWS + 1)).save(str(folder / 'b1.png'))
     with pytest.raises(UserError) as error:
@@ -196,11 +164,7 @@ def test_unreadable_files_are_named_and_the_others_kept(
 
 
 def test_what_was_answered_is_kept_and_nothing_lost_before(
-    model,
-    array,
-    tmp_path,
-    ask,
-    monkeypatch,
+    model, array, tmp_path, ask, monkeypatch
 ):
     answering, left = Export(model[0]).predict, [2]
 
@@ -254,14 +218,7 @@ def test_latents_of_a_folder_have_its_classes(model, folder, tmp_path, ask):
 
 
 def test_the_strangest_of_a_source_are_explained(
-    model,
-    array,
-    pixels,
-    calls,
-    expected,
-    tmp_path,
-    ask,
-    monkeypatch,
+    model, array, pixels, calls, expected, tmp_path, ask, monkeypatch
 ):
     monkeypatch.setattr('trainer.scoring.score_report.EXPLAINED', 2)
     ask(source=array, export_dir=model[0], output=tmp_path, threshold='0.9', explain=True)

@@ -56,10 +56,9 @@ def test_the_interval_is_scipys_binomial(quantile, count):
     assert below.cdf(low - 1) <= 0.025 + 1e-9 and below.cdf(low) > 0.025 - 1e-9
     assert below.cdf(high - 1) >= 0.975 - 1e-9 and below.cdf(high - 2) < 0.975 + 1e-9
     row = thresholds.table(SCORES[:count], count)['quantiles'][0]
-    if count >= 10:
-        low, high = thresholds.interval_ranks(0.5, count)
-        ordered = np.sort(SCORES[:count])
-        assert row['interval_95'] == [ordered[low - 1], ordered[high - 1]]
+    low, high = thresholds.interval_ranks(0.5, count)
+    ordered = np.sort(SCORES[:count])
+    assert row['interval_95'] == [ordered[low - 1], ordered[high - 1]]
 
 
 def test_an_interval_may_be_open():

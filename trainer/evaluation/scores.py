@@ -11,12 +11,11 @@ from trainer.data.dataset import ImageSet
 from trainer.evaluation.importance_sampling import Model
 from trainer.model import vae
 from trainer.settings.table import HParams
+from trainer.settings.wording import LOSSES
 
-# What the model says of an image at its posterior's point, as the exports serve it.
-OF_MODEL = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
 BOUND = 'negative_importance_weighted_bound'
 # All scores, in the order of tables.
-NAMES = (*OF_MODEL, BOUND, 'complexity_corrected', 'likelihood_ratio')
+NAMES = (*LOSSES, BOUND, 'complexity_corrected', 'likelihood_ratio')
 
 
 class Checkpoint(NamedTuple):
@@ -76,7 +75,7 @@ class _Graph:
         with tf.Graph().as_default():
             self._images = tf.placeholder(tf.float32, [None, params.rows, params.row_features])
             values = vae.predictions(self._images, vae.prior(params), params)
-            self._values = {name: values[name] for name in OF_MODEL}
+            self._values = {name: values[name] for name in LOSSES}
             self._values['png_nats'] = _png_nats(self._images, params.image_shape)
             self._session = tf.Session()
             weights.restore(self._session, checkpoint.path)

@@ -10,8 +10,9 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequ
 import numpy as np
 
 from trainer.base import files, image_files
-from trainer.serving.client import LOSSES, Answer
+from trainer.serving.client import Answer
 from trainer.serving.thresholds import Judge
+from trainer.settings.wording import LOSSES
 
 SCORES, RESULTS = 'scores.csv', 'results.json'
 # A file's name has 255 bytes on most file systems.

@@ -6,8 +6,9 @@ from typing import List, Sequence, Tuple
 from trainer.base import errors
 from trainer.base.console import say
 from trainer.base.errors import UserError
-from trainer.serving.client import LOSSES, Answer
+from trainer.serving.client import Answer
 from trainer.serving.thresholds import Judge
+from trainer.settings.wording import LOSSES
 
 EXPLAINED = 100  # Of a source, the strangest images.
 _SHOWN = 10

@@ -12,9 +12,10 @@ from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
 from trainer.base.image_files import NewImage
+from trainer.serving.thresholds import Outputs
+from trainer.settings.wording import LOSSES
 
 BATCH = 100
-LOSSES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
 _TIMEOUT_SECONDS = 60
 _SCORES = dict.fromkeys((*LOSSES, 'quantile'), 1)
 _RECONSTRUCTIONS = {**dict.fromkeys(LOSSES, 1), 'mean': 2, 'scale': 2, 'reconstruction': 3}
@@ -31,8 +32,6 @@ _OUTPUTS: Dict[str, Dict[str, int]] = {
 # Those that came with thresholds.
 _NEWER = ('score', 'score_png', 'explain', 'explain_png')
 
-# Of a signature, by name, with the axis of examples.
-Outputs = Dict[str, np.ndarray]
 # Images as a signature takes them, encoded files or arrays.
 Contents = Sequence[Any]
 

@@ -15,6 +15,7 @@ from trainer.base.image_files import FIRST_LEVEL_OF_ONE
 from trainer.model import vae
 from trainer.model.priors import Prior
 from trainer.settings.table import HParams
+from trainer.settings.wording import LOSSES
 
 DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 NAMES = (
@@ -31,7 +32,6 @@ NAMES = (
     'explain_png',
 )
 WITH_SCORES = ('score', 'score_png')  # There only where validation scores are known.
-_LOSSES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
 _EXPLAINED = ('reconstruction', 'reconstruction_loss', 'nats_by_pixel', 'excess_by_pixel')
 MAX_COUNT = 10000
 MAX_STEPS = 1000
@@ -109,7 +109,7 @@ def build_signatures(
         fed = {'image_bytes': image_bytes} if is_of_files else {'images': images}
         return Signature(fed, {name: predicted[name] for name in names if name in predicted})
 
-    reconstructed = ('reconstruction', *_LOSSES, 'mean', 'scale')
+    reconstructed = ('reconstruction', *LOSSES, 'mean', 'scale')
     signatures = {
         DEFAULT: outputs(reconstructed),
         'reconstruct': outputs(reconstructed),
@@ -121,8 +121,8 @@ def build_signatures(
         'explain_png': outputs(['images', *_EXPLAINED], is_of_files=True),
     }
     if validation_scores is not None:
-        signatures['score'] = outputs([*_LOSSES, 'quantile'])
-        signatures['score_png'] = outputs([*_LOSSES, 'quantile'], is_of_files=True)
+        signatures['score'] = outputs([*LOSSES, 'quantile'])
+        signatures['score_png'] = outputs([*LOSSES, 'quantile'], is_of_files=True)
     signatures.update(_generate(prior, params))
     missing = WITH_SCORES if validation_scores is None else ()
     assert set(signatures) == {DEFAULT, *NAMES} - set(missing)

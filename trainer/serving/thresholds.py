@@ -36,7 +36,7 @@ _FEWEST_ABOVE = 5
 _ROUNDING = 1e-6
 
 
-# Of one image, by name.
+# Of a signature, by name.
 Outputs = Dict[str, np.ndarray]
 
 

@@ -5,6 +5,9 @@ from typing import Dict
 from trainer.settings import table
 from trainer.settings.table import LIKELIHOODS, HParams
 
+# The first is the sum of the others.
+LOSSES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
+
 
 def data_convention(params: HParams) -> str:
     """Names the data that every number of the run is of: those of others cannot be compared."""

@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from trainer.base.errors import UserError
 from trainer.model.objectives import Terms
+from trainer.settings.wording import LOSSES
 
 _MARK = 'not_finite'
-_LOSSES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
 
 
 def checked_norm(
@@ -50,7 +50,7 @@ def _fail(norm: tf.Tensor, images: tf.Tensor, terms: Terms) -> tf.Operation:
         bad_weights = tf.add_n(count_not_finite(variables))
     is_finite = tf.is_finite(images)
     pixels = tf.boolean_mask(images, is_finite)
-    found = {name: tf.reduce_mean(getattr(terms, name)) for name in _LOSSES}
+    found = {name: tf.reduce_mean(getattr(terms, name)) for name in LOSSES}
     found.update(
         step=tf.train.get_or_create_global_step() + 1,
         gradient_norm=norm,
