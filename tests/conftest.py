@@ -23,16 +23,6 @@ import tensorflow as tf  # noqa: E402
 
 from trainer.data import prepare  # noqa: E402
 
-# A free process takes the next file: of what takes minutes, nothing may come last.
-_FIRST = (
-    'end_to_end/test_readme.py', 'scripts/test_clients.py', 'faults/test_faults.py',
-    'end_to_end/test_end_to_end.py', 'training/test_train.py', 'scripts/test_benchmark.py',
-    'cluster/test_gcs.py', 'monitoring/test_tensorboard.py', 'cluster/test_cluster.py',
-    'fuzz/test_fuzz_files.py', 'training/test_ending.py', 'data/test_prepare_data.py',
-    'scripts/test_scripts_run.py', 'scripts/test_cloud_files.py',
-)  # fmt: skip
-
-
 _START = time.monotonic()
 _SLOW_MINUTES = float(os.environ.get('SLOW_MINUTES', 'inf'))
 
@@ -42,11 +32,6 @@ def pytest_runtest_setup(item):
     is_over = time.monotonic() - _START > 60 * _SLOW_MINUTES
     if is_over and item.get_closest_marker('slow'):
         pytest.skip(f'the {_SLOW_MINUTES:g} minutes of SLOW_MINUTES are over')
-
-
-def pytest_collection_modifyitems(items):
-    first = [os.path.join(ROOT, 'tests', *name.split('/')) for name in _FIRST]
-    items.sort(key=lambda item: first.index(item.fspath) if item.fspath in first else len(first))
 
 
 @pytest.fixture(scope='session')
