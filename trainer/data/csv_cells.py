@@ -74,6 +74,8 @@ class Numbers:
     def converted(self, cells: List[str]) -> np.ndarray:
         """Returns the numbers, float64, NaN where a value is missing; raises BadCell."""
         numbers = _floats(cells)
+        if numbers is None and self._takes_comma:  # No cell holds a NUL: such a file is refused.
+            numbers = _floats('\0'.join(cells).replace(',', '.').split('\0'))
         if numbers is None:  # Only then is it worth the time to look at each cell.
             plain = [_plain(cell, self._takes_comma) for cell in cells]
             numbers = _floats(plain)
@@ -172,8 +174,10 @@ def _moment(text: str) -> Optional[float]:
     numbers = _floats([text])
     if numbers is not None:
         return numbers[0]
+    text = re.sub('[zZ]$', '+00:00', text.strip())
+    text = re.sub(r'[.,](\d{1,6})\d*', lambda found: '.' + found.group(1).ljust(6, '0'), text)
     try:
-        moment = datetime.datetime.fromisoformat(re.sub('[zZ]$', '+00:00', text.strip()))
+        moment = datetime.datetime.fromisoformat(text)
         return moment.replace(tzinfo=moment.tzinfo or datetime.timezone.utc).timestamp()
     except (ValueError, OverflowError):
         return None

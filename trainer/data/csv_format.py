@@ -79,7 +79,7 @@ def records(path: str, flag: str, separator: str) -> Iterator[Record]:
                 if cells:
                     yield Record(line, cells)
                 line = reader.line_num + 1
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UTF-16 of which another file was made meanwhile.
         raise _unreadable(flag, error) from error
     except csv.Error as error:
         raise UserError(f'{flag}, line {line:,}: {_csv_problem(str(error))}.') from error

@@ -38,8 +38,10 @@ class CsvTable:
     """One CSV file, whose head has been read.
 
     Cells are separated by commas, semicolons or tabs; in the last two a decimal comma is read too.
-    The text is UTF-8, or UTF-16 with its mark. The first line is a header where it has names; else
-    columns are `column_1` and so on, as are those without a name.
+    The text is UTF-8, or UTF-16 with its mark. The first line is a header where a cell of it is a
+    text, but for texts beside numbers with texts below them, and dates with dates below; without
+    one, columns are `column_1` and so on, as are those without a name. Line ends and several blanks
+    in a name are one blank. Blank lines are passed over.
 
     Args:
       path: where it is.
