@@ -139,6 +139,12 @@ def test_header(table, content, names, left_out, rows):
         ('12:30,5\n12:31,6', 'column_1', ['column_2'], ['12:30', '12:31']),
         ('01-Jan-2020 1:05:00 PM,5', 'column_1', ['column_2'], ['01-Jan-2020 1:05:00 PM']),
         ('2020-01-01T10:00:00.5Z,5', 'column_1', ['column_2'], ['2020-01-01T10:00:00.5Z']),
+        (
+            'time,date,a\n23,2020-01-01,5\n0,2020-01-02,6',
+            'date',
+            ['a'],
+            ['2020-01-01', '2020-01-02'],
+        ),
         ('index,datetime,a\n0,x,5\n1,y,6', 'datetime', ['a'], ['x', 'y']),  # 0, 1: no reading.
     ],
 )

@@ -9,6 +9,7 @@ from typing import List, Optional, Tuple
 import numpy as np
 
 _MISSING = frozenset(['', 'na', 'n/a', '#n/a', 'nan', '-nan', 'null', 'none', '-', '?'])
+_OFTEN_MISSING = _MISSING | {'NA', 'N/A', '#N/A', 'NaN', 'NULL', 'None'}
 _USUAL = _MISSING | {'false', 'normal'}
 _TIME = r'\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?(?: ?[ap]m)?(?:z| ?[+-]\d{2}:?\d{2})?'
 _DATE = r'\d{1,4}([-/.])(?:\d{1,2}|[a-z]{3,9})\1\d{1,4}'
@@ -74,9 +75,12 @@ class Numbers:
     def converted(self, cells: List[str]) -> np.ndarray:
         """Returns the numbers, float64, NaN where a value is missing; raises BadCell."""
         numbers = _floats(cells)
-        if numbers is None and self._takes_comma:  # No cell holds a NUL: such a file is refused.
-            numbers = _floats('\0'.join(cells).replace(',', '.').split('\0'))
-        if numbers is None:  # Only then is it worth the time to look at each cell.
+        if numbers is None:  # Each step is worth its time only where the one before it failed.
+            simple = ['nan' if cell in _OFTEN_MISSING else cell for cell in cells]
+            if self._takes_comma:  # No cell holds a NUL: such a file is refused.
+                simple = '\0'.join(simple).replace(',', '.').split('\0')
+            numbers = _floats(simple)
+        if numbers is None:
             plain = [_plain(cell, self._takes_comma) for cell in cells]
             numbers = _floats(plain)
             if numbers is None:
