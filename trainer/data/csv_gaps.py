@@ -91,22 +91,23 @@ class _Gaps:
         whole = _joined(self._blocks)
         rows = whole.readings[:count].copy()
         for column in np.flatnonzero(np.isnan(rows).any(axis=0)).tolist():
-            rows[:, column] = self._filled(whole.readings[:, column], column)[:count]
+            rows[:, column] = self._filled(whole.readings[:, column], count, column)
         self._remember(whole.readings[:count])
         self._start += count
         rest = _slice(whole, slice(count, None))
         self._blocks = [rest] if len(rest.readings) else []
         return _slice(whole, slice(0, count))._replace(readings=rows)
 
-    def _filled(self, values: np.ndarray, column: int) -> np.ndarray:
-        """The values of a column that are held, with those between."""
+    def _filled(self, values: np.ndarray, count: int, column: int) -> np.ndarray:
+        """The first values of those of a column that are held, with those between."""
         numbers = self._start + np.arange(len(values))
         there = ~np.isnan(values)
         known, at = values[there].astype(np.float64), numbers[there]
         if self._before_at[column] >= 0:
             known = np.append(self._before[column], known)
             at = np.append(self._before_at[column], at)
-        return np.where(there, values, np.interp(numbers, at, known))
+        between = np.interp(numbers[:count], at, known)
+        return np.where(there[:count], values[:count], between)
 
     def _remember(self, readings: np.ndarray) -> None:
         """Keeps the last value of each column, from which the next gap's line begins."""
