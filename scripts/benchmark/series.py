@@ -1,0 +1,268 @@
+"""Measures how well scores find unusual stretches of series, beside other methods; prints a table.
+
+    ./scripts/run python scripts/benchmark/series.py --results_dir=FOLDER [--only=SET,...]
+
+Fetches the series, makes an environment for scikit-learn, trains a model of each set for each seed,
+and scores the rows of its test series. Each command is printed as it starts. What was done is not
+done again. All figures are left in series.json. Rehearse with --max_steps=20 --seeds=1, in a folder
+of its own.
+"""
+
+import csv
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from absl import flags
+
+from scripts import ROOT
+from scripts.benchmark import series_baselines, series_data, series_figures, trainings
+from scripts.clients import environment
+from trainer.base import files, path_flags, program
+from trainer.base.console import say
+from trainer.base.errors import UserError
+from trainer.checkpoints import best_model
+from trainer.training import results
+
+PACKAGES = ['scikit-learn==1.9.1']
+# A method's runs, one a seed, have its name and the seed's number.
+METHODS = {
+    'vae': 'this VAE',
+    'forest': 'isolation forest',
+    'pca': 'PCA',
+    'reading': 'squared reading',
+}
+OTHERS = tuple(METHODS)[1:]
+FIGURES = {
+    'auroc': 'AUROC',
+    'f1': 'F1',
+    'point_adjusted_f1': 'point-adjusted F1',
+    'flagged_usual': 'usual rows flagged',
+    'flagged_unusual': 'unusual rows flagged',
+}
+SPLITS = ('validation', 'test')
+
+
+class Bench:
+    """The folders of the work, and what is done in them."""
+
+    def __init__(self, values):
+        self._values, self._folder = values, values.results_dir
+
+    def path(self, *names):
+        return os.path.join(self._folder, *names)
+
+    def data(self, name):
+        """Returns the folder of a set, made first where it is not there."""
+        os.makedirs(self.path('data'), exist_ok=True)
+        return series_data.prepared(name, series_data.fetched(self._folder), self.path('data'))
+
+    def _run(self, name, seed):
+        return f'{name}-{self._values.max_steps}-{seed}'
+
+    def trained(self, name, seed):
+        """Returns the folder of a run, trained first where it is not finished."""
+        model_dir = self.path('runs', self._run(name, seed))
+        if not os.path.exists(os.path.join(model_dir, results.FILE_NAME)):
+            settings = [f'--source={self.data(name)}', f'--label_column={series_data.LABEL}']
+            settings += [f'--window={series_data.SETS[name].window}', f'--seed={seed}']
+            settings += [f'--max_steps={self._values.max_steps}']
+            _python('-m', 'trainer.task', f'--model_dir={model_dir}', *settings)
+        return model_dir
+
+    def by_vae(self, name, seed, split):
+        """Returns the scores of the rows of each file of a split, by its name."""
+        output = self.path('scores', self._run(name, seed), split)
+        if not os.path.exists(output):
+            export_dir = best_export(self.trained(name, seed))
+            source, unfinished = os.path.join(self.data(name), split), output + '.unfinished'
+            shutil.rmtree(unfinished, ignore_errors=True)
+            where = [f'--export_dir={export_dir}', f'--output={unfinished}']
+            _python('-m', 'trainer.predict', f'--source={source}', *where)
+            os.rename(unfinished, output)
+        return column(os.path.join(output, 'rows.csv'), 'score')
+
+    def by_others(self, name, split, method):
+        """As `by_vae`, of a method of `series_baselines`."""
+        output = self.path('scores', f'{name}-others')
+        path = os.path.join(output, split + '.csv')
+        if method not in columns(path):
+            folder = self._values.sklearn_env or self.path('environment')
+            python = environment.make('--sklearn_env', folder, PACKAGES)
+            script = os.path.join(ROOT, 'scripts', 'benchmark', 'series_baselines.py')
+            seeds = ','.join(self._values.seeds)
+            words = [script, f'--data={self.data(name)}', f'--seeds={seeds}']
+            words += [f'--window={series_data.SETS[name].window}', f'--output={output}']
+            say('python ' + ' '.join(map(shlex.quote, words)))
+            environment.run([python, *words], 'series_baselines.py')
+        return column(path, method)
+
+    def labels(self, name):
+        """Returns the labels of the rows of each test file, by its name."""
+        folder = os.path.join(self.data(name), 'test')
+        names = series_baselines.names_in(folder)
+        return {key: series_baselines.read(os.path.join(folder, key))[1] for key in names}
+
+
+def _python(*words):
+    say('python ' + ' '.join(map(shlex.quote, words)))
+    code = subprocess.call([sys.executable, *words], stdout=sys.stderr)  # The table comes alone.
+    if code:
+        raise UserError(f'{words[1]} ended with code {code}, see above.')
+
+
+def best_export(model_dir):
+    """Returns the newest export of the best model on the validation windows."""
+    folder = os.path.join(model_dir, 'export', best_model.EXPORT_NAME)
+    return os.path.join(folder, max(filter(str.isdecimal, os.listdir(folder)), key=int))
+
+
+def columns(path):
+    """Returns the names of the columns of a file of rows; none where it is not there."""
+    if not os.path.exists(path):
+        return []
+    with open(path, newline='') as f:
+        return next(csv.reader(f))
+
+
+def column(path, name):
+    """Returns a column of a file of rows as `[n]`, in their order, for each `file`."""
+    found = {}
+    with open(path, newline='') as f:
+        for row in csv.DictReader(f):
+            numbered = found.setdefault(os.path.basename(row['file']), {})
+            numbered[int(row['row'])] = float(row[name])
+    return {
+        key: np.array([numbered[number] for number in range(len(numbered))])
+        for key, numbered in found.items()
+    }
+
+
+def measured(bench, name, seeds):
+    """Returns the figures of each method on a set: a list, one for each seed where it has some."""
+    labels = bench.labels(name)
+
+    def figures(scores_of):
+        validation, test = map(scores_of, SPLITS)
+        return series_figures.figures(
+            np.concatenate(list(validation.values())),
+            [test[key] for key in labels],
+            list(labels.values()),
+        )
+
+    def of_others(method):
+        return figures(lambda split: bench.by_others(name, split, method))
+
+    return {
+        'vae': [
+            figures(lambda split, seed=seed: bench.by_vae(name, seed, split)) for seed in seeds
+        ],
+        'forest': [of_others(f'forest-{seed}') for seed in seeds],
+        'pca': [of_others('pca')],
+        'reading': [of_others('reading')],
+    }
+
+
+def facts(bench, name):
+    """What a set is, for its rows of the table."""
+    labels = np.concatenate(list(bench.labels(name).values()))
+    share = float(labels.mean())
+    of_all = series_figures.f1(np.ones(len(labels), bool), labels)
+    return {'rows': len(labels), 'share_of_unusual': share, 'f1_of_flagging_all': of_all}
+
+
+def behind(methods):
+    """Says where the mean of the VAE is below that of another method; '' where it is nowhere."""
+    said = []
+    for key in ('auroc', 'f1'):
+        ahead = [name for name in OTHERS if mean(methods[name], key) > mean(methods['vae'], key)]
+        if ahead:
+            said.append(f'{FIGURES[key]}: {", ".join(METHODS[name] for name in ahead)}')
+    return '; '.join(said)
+
+
+def mean(runs, key):
+    return float(np.mean([run[key] for run in runs]))
+
+
+def cell(runs, key):
+    """A figure of a method: of several seeds, the mean and the deviation."""
+    text = '{:.3f}'.format(mean(runs, key))
+    if len(runs) > 1:
+        text += ' ± {:.3f}'.format(np.std([run[key] for run in runs], ddof=1))
+    return text
+
+
+def line(*cells):
+    return '| {} |'.format(' | '.join(cells))
+
+
+def show(record):
+    """Prints the table, and where the VAE loses."""
+    print(
+        line('test series: unusual of all rows; F1 of flagging all', 'scored by', *FIGURES.values())
+    )
+    print('|---' * (2 + len(FIGURES)) + '|')
+    text = '{}: {:.2%} of {:,}; {:.3f}'
+    for name, row in record['sets'].items():
+        of_set = [row['facts'][key] for key in ('share_of_unusual', 'rows', 'f1_of_flagging_all')]
+        title = text.format(series_data.SETS[name].title, *of_set)
+        for method, runs in row['methods'].items():
+            cells = [cell(runs, key) for key in FIGURES]
+            print(line(title if method == 'vae' else '', METHODS[method], *cells))
+    print()
+    for name, row in record['sets'].items():
+        said = behind(row['methods'])
+        text = f'is behind in {said}' if said else 'is behind no other method'
+        print(f'* {series_data.SETS[name].title}: the VAE {text}.')
+
+
+def chosen(values):
+    """Returns the names of the sets and the seeds; raises UserError for what is none."""
+    unknown = [name for name in values.only if name not in series_data.SETS]
+    if unknown:
+        raise UserError(
+            f'--only={",".join(values.only)}: there is no set {unknown[0]!r}; choose among '
+            f'{", ".join(series_data.SETS)}.'
+        )
+    wrong = [text for text in values.seeds if not text.isdecimal()]
+    if wrong or not values.seeds:
+        raise UserError(
+            f'--seeds={",".join(values.seeds)}: give whole numbers with commas between them.'
+        )
+    return [name for name in series_data.SETS if name in (values.only or series_data.SETS)]
+
+
+def main(argv):
+    del argv
+    values = flags.FLAGS
+    names, bench = chosen(values), Bench(values)
+    record = dict(trainings.machine(), max_steps=values.max_steps, sets={})
+    for name in names:
+        methods = measured(bench, name, values.seeds)
+        record['sets'][name] = {'facts': facts(bench, name), 'methods': methods}
+        files.write_json(bench.path('series.json'), record)
+    print('{date}, {cores} cores of {cpu}'.format(**record))
+    show(record)
+
+
+def define_flags(flag_values=flags.FLAGS):
+    text = 'Folder of series, runs, scores and figures.'
+    path_flags.define('results_dir', None, text, flag_values, required=True)
+    text = "Folder where scikit-learn's environment is kept. Default: in --results_dir."
+    path_flags.define('sklearn_env', '', text, flag_values)
+    sets = ', '.join(series_data.SETS)
+    for define, name, default, text in (
+        (flags.DEFINE_list, 'only', [], f'Sets: {sets}. Default: all.'),
+        (flags.DEFINE_list, 'seeds', ['1', '2', '3'], 'Seeds: a model of each set for each.'),
+        (flags.DEFINE_integer, 'max_steps', 1000, 'Steps of each run.'),
+    ):
+        define(name, default, text, flag_values=flag_values)
+
+
+if __name__ == '__main__':
+    define_flags()
+    program.run(main)
