@@ -6,6 +6,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import tensorflow as tf
 
 from trainer.checkpoints import best_model
+from trainer.model import vae
 from trainer.serving import thresholds
 from trainer.settings import wording
 from trainer.settings.table import LIKELIHOODS, PRIORS, HParams, paths
@@ -25,6 +26,7 @@ def model_card(
       evaluation: validation metrics, where they are known.
       scored: the validation images' scores, where they are known.
     """
+    network = vae.description(params)
     metrics, name = '', best_model.selection_metric(params)
     if evaluation:
         metric = name.replace('_', ' ').replace('elbo', 'ELBO')
@@ -40,6 +42,8 @@ def model_card(
         dataset=params.data_name,
         shape=' x '.join(str(side) for side in params.image_shape),
         latent_size=params.latent_size,
+        encoder=network['encoder'],
+        decoder=network['decoder'],
         step=int(step),
         metrics=metrics,
         likelihood=params.likelihood.replace('_', ' ').title(),
@@ -117,8 +121,10 @@ _BINARY = '0 or 1, other values are refused (in image files, levels of 128 and m
 _CARD = """\
 # Variational autoencoder of {dataset}
 
-LSTM encoder, transpose-convolution decoder, {likelihood} pixels, {latent_size} latents; \
-images of {shape} (rows, columns, channels). Weights of global step {step}{metrics}.
+{latent_size} latents, {likelihood} pixels; images of {shape} (rows, columns, channels). Weights of \
+global step {step}{metrics}.
+
+Encoder: {encoder}. Decoder: {decoder}.
 
 | signature | inputs | outputs |
 |---|---|---|

@@ -132,7 +132,7 @@ class HParams:
         choices=('none', 'static', 'dynamic'),
     )
     latent_size: int = _setting(32, 'Dimensions of the latent space.', SIZE)
-    lstm_units: int = _setting(96, 'Units of the encoder LSTM.', SIZE)
+    lstm_units: int = _setting(96, "Units of the encoder's recurrent layer.", SIZE)
     decoder_units: int = _setting(256, "Units of the decoder's first two Dense layers.", SIZE)
     decoder_channels: int = _setting(
         32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", SIZE

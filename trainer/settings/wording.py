@@ -45,3 +45,11 @@ def terms_text(metrics: Dict[str, float]) -> str:
     if 'negative_importance_weighted_bound' in metrics:
         text += '; {negative_importance_weighted_bound:.2f}'
     return text.format(**metrics)
+
+
+def terms_meaning(metrics: Dict[str, float], params: HParams) -> str:
+    """Says what the numbers of `terms_text` are, in their order."""
+    text = 'reconstruction + KL'
+    if 'negative_importance_weighted_bound' in metrics:
+        text += f'; negative bound of {params.samples_evaluated} samples'
+    return text

@@ -39,12 +39,8 @@ def start(params: HParams) -> None:
 
 def evaluation(metrics: Dict[str, Any], is_best: bool, params: HParams) -> None:
     """Says how a checkpoint did on the validation images."""
-    what = 'reconstruction + KL'
-    if best_model.selection_metric(params) != 'negative_elbo':
-        what += f'; negative bound of {params.samples_evaluated} samples'
-    terms = wording.terms_text(
-        {name: metrics[name] for name in best_model.reported_metrics(params)}
-    )
+    reported = {name: metrics[name] for name in best_model.reported_metrics(params)}
+    terms, what = wording.terms_text(reported), wording.terms_meaning(reported, params)
     say(
         f'step {int(metrics["global_step"]):,}: validation negative ELBO {terms} ({what}) nats, '
         f'{wording.data_convention(params)}{"; best so far" if is_best else ""}'
