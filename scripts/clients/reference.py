@@ -13,6 +13,7 @@ from trainer.serving import thresholds
 from trainer.serving.saved_model import Golden
 from trainer.serving.signatures import DEFAULT
 from trainer.serving.thresholds import ValidationImages
+from trainer.settings import memory
 from trainer.settings.table import HParams
 from trainer.training import run
 
@@ -29,7 +30,7 @@ def predicted(
     """Returns what PREDICT yields for images float32 `[n, rows, features]`, by name."""
     features = {'images': np.concatenate(list(batches))}
     rows = run.make_estimator(params).predict(
-        lambda: tf.data.Dataset.from_tensor_slices(features).batch(params.evaluation_batch),
+        lambda: tf.data.Dataset.from_tensor_slices(features).batch(memory.evaluation_batch(params)),
         checkpoint_path=checkpoint_path,
     )
     rows = list(rows)

@@ -25,7 +25,7 @@ from trainer.cluster.tf_config import Task
 from trainer.data import inputs, prepare
 from trainer.data.dataset import SPLITS
 from trainer.model import priors, vae
-from trainer.settings import storage
+from trainer.settings import memory, storage
 from trainer.settings.table import HParams
 from trainer.training import checks, final, run
 from trainer.training.hooks import PseudoInputsHook
@@ -140,7 +140,7 @@ def test_pseudo_inputs_start_from_images_though_a_worker_has_made_a_step(data, t
     ],
 )
 def test_an_evaluations_batch_is_as_large_as_memory_allows(settings, images):
-    assert HParams(**settings).evaluation_batch == images
+    assert memory.evaluation_batch(HParams(**settings)) == images
 
 
 def test_a_warm_up_of_beta_that_does_not_end_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from trainer.evaluation import detection, importance_sampling
 from trainer.evaluation.detection import Detection
 from trainer.evaluation.importance_sampling import ImportanceSampler
 from trainer.evaluation.scores import BOUND, NAMES, Checkpoint, Scorer, model_of
-from trainer.settings import storage
+from trainer.settings import memory, storage
 from trainer.settings.table import HParams
 
 MOST_IMAGES = 10_000
@@ -102,7 +102,9 @@ class Scores:
 
         def input_fn() -> tf.data.Dataset:
             def blocks() -> Iterator[Dict[str, np.ndarray]]:
-                return ({'images': block} for block in images.blocks(params.evaluation_batch))
+                return (
+                    {'images': block} for block in images.blocks(memory.evaluation_batch(params))
+                )
 
             shape = {'images': tf.TensorShape([None, params.rows, params.row_features])}
             return tf.data.Dataset.from_generator(blocks, {'images': tf.float32}, shape)
@@ -113,7 +115,7 @@ class Scores:
             self._samples,
             self._seed,
             self._threads,
-            params.images_at_once(importance_sampling.CHUNK, share=5),
+            memory.images_at_once(params, importance_sampling.CHUNK, share=5),
         )
         for row in sampler.rows():
             yield {BOUND: np.array([-row[0]])}

@@ -17,7 +17,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.evaluation import importance_sampling, report, scores
 from trainer.evaluation.importance_sampling import ImportanceSampler
 from trainer.evaluation.partial_results import PartialResults
-from trainer.settings import storage, wording
+from trainer.settings import memory, storage, wording
 from trainer.settings.table import HParams
 
 # Raised whenever the same facts would lead to other numbers.
@@ -107,12 +107,12 @@ def evaluate(
 
     def input_fn() -> tf.data.Dataset:
         split, count = facts['split'], facts['num_images']
-        batch = params.images_at_once(_BATCH)
+        batch = memory.images_at_once(params, _BATCH)
         return inputs.eval_input_fn(data, split, batch, params.binarization, count)
 
     model, samples = scores.model_of(checkpoint_path, params), facts['importance_samples']
     # Each thread decodes a chunk of its own.
-    chunk = params.images_at_once(importance_sampling.CHUNK, share=5)
+    chunk = memory.images_at_once(params, importance_sampling.CHUNK, share=5)
     sampler = ImportanceSampler(model, input_fn, samples, facts['seed'], threads, chunk)
     kept = None if files.is_alone(output) else output + '.partial'
     partial = PartialResults(kept, facts, sampler.row_type)

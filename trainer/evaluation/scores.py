@@ -10,6 +10,7 @@ from trainer.checkpoints import weights
 from trainer.data.dataset import ImageSet
 from trainer.evaluation.importance_sampling import Model
 from trainer.model import vae
+from trainer.settings import memory
 from trainer.settings.table import HParams
 from trainer.settings.wording import LOSSES
 
@@ -52,7 +53,7 @@ class Scorer:
     """
 
     def __init__(self, model: Checkpoint, background: Optional[Checkpoint] = None):
-        self._batch, self._main = model.params.evaluation_batch, _Graph(model)
+        self._batch, self._main = memory.evaluation_batch(model.params), _Graph(model)
         self._background = None if background is None else _Graph(background)
 
     def scored(self, images: ImageSet) -> Iterator[Dict[str, np.ndarray]]:

@@ -14,6 +14,7 @@ from trainer.model.lstm import lstm
 from trainer.model.posteriors import DiagonalGaussian, Posterior
 from trainer.model.priors import Prior
 from trainer.model.transpose_convolution import transpose_convolution
+from trainer.settings import memory
 from trainer.settings.table import HParams
 
 # Smallest posterior scale: keeps log(scale) finite whatever the weights are.
@@ -122,7 +123,7 @@ def expected_images(latents: tf.Tensor, params: HParams) -> tf.Tensor:
 
 def images_of_pictures(latents: tf.Tensor, params: HParams) -> tf.Tensor:
     """As `expected_images`; large images one after the other, as many would need much memory."""
-    if params.images_at_once(_MOST_IN_PICTURES) == _MOST_IN_PICTURES:
+    if memory.images_at_once(params, _MOST_IN_PICTURES) == _MOST_IN_PICTURES:
         return expected_images(latents, params)
     return tf.map_fn(
         lambda one: expected_images(one[tf.newaxis], params)[0], latents, parallel_iterations=1

@@ -13,6 +13,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.model import vae
 from trainer.monitoring import pictures
 from trainer.monitoring.pictures import Picture
+from trainer.settings import memory
 from trainer.settings.table import HParams
 
 # `files.write_bytes`, or `files.write_output` for a path that a user names.
@@ -67,7 +68,7 @@ def _in_batches(
         images = build(*fed)
         with tf.Session() as session:
             weights.restore(session, checkpoint_path)
-            batch = params.images_at_once(_BATCH)
+            batch = memory.images_at_once(params, _BATCH)
             starts = range(0, len(arrays[0]), batch)
             feeds = [{x: a[i : i + batch] for x, a in zip(fed, arrays)} for i in starts]
             decoded = [session.run(images, feed) for feed in feeds]
@@ -118,5 +119,5 @@ def write_pictures(
 
 def validation_images(data: PreparedDataset, params: HParams) -> np.ndarray:
     """Returns the first validation images, a thousand or less, as the model sees them."""
-    count = params.images_at_once(_BATCH)
+    count = memory.images_at_once(params, _BATCH)
     return inputs.first_images(data, 'validation', count, params.binarization)

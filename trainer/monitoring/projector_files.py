@@ -21,6 +21,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.model import vae
 from trainer.monitoring import pictures
 from trainer.monitoring.pictures import Picture
+from trainer.settings import memory
 from trainer.settings.table import HParams
 
 FOLDER = 'projector'
@@ -82,7 +83,7 @@ def _embed(
     checkpoint_path: str, data: PreparedDataset, count: int, params: HParams
 ) -> Tuple[np.ndarray, bytes]:
     """The posterior means of the images, and a sprite of them."""
-    batch = params.images_at_once(_BATCH)
+    batch = memory.images_at_once(params, _BATCH)
     with tf.Graph().as_default():
         dataset = inputs.eval_input_fn(data, 'validation', batch, params.binarization, count)
         images = dataset.make_one_shot_iterator().get_next()['images']

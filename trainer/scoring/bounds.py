@@ -13,6 +13,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.evaluation import importance_sampling
 from trainer.evaluation.importance_sampling import ImportanceSampler
 from trainer.evaluation.scores import BOUND, model_of
+from trainer.settings import memory
 from trainer.settings.table import HParams
 
 _BATCH = 100
@@ -63,7 +64,7 @@ class Bounds:
         """
 
         def input_fn() -> tf.data.Dataset:
-            batch, is_part = self._params.images_at_once(_BATCH), count < in_split
+            batch, is_part = memory.images_at_once(self._params, _BATCH), count < in_split
             binarization = self._params.binarization
             return inputs.eval_input_fn(data, 'validation', batch, binarization, count, is_part)
 
@@ -83,7 +84,7 @@ class Bounds:
         return scores
 
     def _rows(self, input_fn: Callable[[], tf.data.Dataset]) -> Generator[Tuple, None, None]:
-        chunk = self._params.images_at_once(importance_sampling.CHUNK, share=5)
+        chunk = memory.images_at_once(self._params, importance_sampling.CHUNK, share=5)
         model = model_of(self._checkpoint_path, self._params)
         return ImportanceSampler(
             model, input_fn, self._samples, importance_sampling.SEED, self._threads, chunk

@@ -121,8 +121,8 @@ _BINARY = '0 or 1, other values are refused (in image files, levels of 128 and m
 _CARD = """\
 # Variational autoencoder of {dataset}
 
-{latent_size} latents, {likelihood} pixels; images of {shape} (rows, columns, channels). Weights of \
-global step {step}{metrics}.
+{latent_size} latents, {likelihood} pixels; images of {shape} (rows, columns, channels). Weights \
+of global step {step}{metrics}.
 
 Encoder: {encoder}. Decoder: {decoder}.
 

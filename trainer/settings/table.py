@@ -13,14 +13,6 @@ from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
 # Larochelle's binary MNIST, as TFDS calls it.
 BINARIZED_MNIST = 'binarized_mnist'
-# Images of an evaluation's batch; fewer where memory could not hold all their samples, or each
-# sample's deviations from all components of a prior.
-_EVALUATION_BATCH = 1000
-_SAMPLES_AT_ONCE = 3000
-_DEVIATIONS_AT_ONCE = 3 * 10**7
-# Numbers of the decoder's largest layer at once, 400 MB of them: images of up to 64 x 64 x 3 are
-# never too many, as the settings are by default.
-_NUMBERS_AT_ONCE = 10**8
 
 
 class LikelihoodFacts(NamedTuple):
@@ -297,26 +289,6 @@ class HParams:
     def is_binarised(self) -> bool:
         """Whether images are of 0 and 1: the model has no probability for what lies between."""
         return self.binarization != 'none'
-
-    def images_at_once(self, most: int, share: int = 1) -> int:
-        """How many images to decode, or to hold, at once: `most`, or what memory allows.
-
-        A `share` of memory is one over so much, where several such batches are in it.
-        """
-        rows, columns, channels = self.image_shape
-        # Of the decoder's last layers one has half the sides, the other the full ones.
-        halves = ((rows + 1) // 2) * ((columns + 1) // 2)
-        largest = max(halves * self.decoder_channels, rows * columns * channels)
-        return max(1, min(most, _NUMBERS_AT_ONCE // share // largest))
-
-    @property
-    def evaluation_batch(self) -> int:
-        """Images of an evaluation's batch."""
-        samples = self.images_at_once(_SAMPLES_AT_ONCE)
-        if PRIORS[self.prior].has_components:
-            deviations = self.prior_components * self.latent_size
-            samples = min(samples, _DEVIATIONS_AT_ONCE // deviations)
-        return max(1, min(_EVALUATION_BATCH, samples // self.samples_evaluated))
 
     @property
     def samples_evaluated(self) -> int:

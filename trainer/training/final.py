@@ -11,6 +11,7 @@ from trainer.checkpoints import best_model
 from trainer.data import inputs
 from trainer.data.dataset import SPLITS, PreparedDataset
 from trainer.monitoring import event_files, summaries
+from trainer.settings import memory
 from trainer.settings.table import HParams
 
 # Of larger train splits as many are evaluated. Whole blocks of `inputs`: a multiple of 1,000.
@@ -44,7 +45,7 @@ def evaluation(
         estimator, name = by_split[split], '{}_{}'.format(name, split)
         # Before TF makes one, and puts the graph into it.
         event_files.open_event_file(estimator.eval_dir(name))
-        batch, binarization = params.evaluation_batch, params.binarization
+        batch, binarization = memory.evaluation_batch(params), params.binarization
         some = (count, True) if is_part else ()
         input_fn = functools.partial(inputs.eval_input_fn, data, split, batch, binarization, *some)
         metrics = estimator.evaluate(input_fn, checkpoint_path=path, name=name)

@@ -20,7 +20,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.monitoring import event_files, run_card
 from trainer.serving import plain_weights, saved_model, thresholds
 from trainer.serving.thresholds import ValidationImages
-from trainer.settings import storage
+from trainer.settings import memory, storage
 from trainer.settings.table import HParams
 from trainer.training import (
     announcements,
@@ -267,7 +267,7 @@ def _evaluation(
             if task.type == 'evaluator':
                 raise early_stopping.StoppedEarly()
 
-    batch, binarization = params.evaluation_batch, params.binarization
+    batch, binarization = memory.evaluation_batch(params), params.binarization
     return tf.estimator.EvalSpec(
         functools.partial(inputs.eval_input_fn, data, 'validation', batch, binarization),
         steps=None,
@@ -310,7 +310,7 @@ def validation_images(data: PreparedDataset, params: HParams) -> ValidationImage
     """Returns the images that the scores of an export are quantiles among."""
     in_split = data.num_examples['validation']
     count = min(in_split, thresholds.MOST_IMAGES)
-    batch, binarization = params.evaluation_batch, params.binarization
+    batch, binarization = memory.evaluation_batch(params), params.binarization
     return ValidationImages(
         count,
         in_split,
