@@ -48,6 +48,11 @@ def main(argv: List[str]) -> None:
     values = flags.FLAGS
     params = storage.trained(values.model_dir)
     checkpoint_path = chosen.trained_checkpoint(values.model_dir, values.checkpoint)
+    if params.is_series and values.signature in signatures.OF_FILES:
+        raise UserError(
+            f'--signature={values.signature} is of image files, and --model_dir={values.model_dir} '
+            'is a model of readings: give another, or none.'
+        )
     if values.flat_dir:
         exports.check_flat_dir(values.flat_dir)
     options = Options(values.signature, values.optimize_export, values.warmup)

@@ -20,10 +20,11 @@ def main(argv: List[str]) -> None:
     else:
         prepared = prepare.prepare(params.dataset, params.data_dir, params.idx_dir)
     print(
-        '{} {}: {} train, {} validation and {} test images of {} in {}'.format(
+        '{} {}: {} train, {} validation and {} test {} of {} in {}'.format(
             prepared.name,
             prepared.version or prepared.digest,
             *('{:,}'.format(prepared.num_examples[split]) for split in SPLITS),
+            prepared.noun,
             ' x '.join(map(str, prepared.image_shape)),
             prepared.folder,
         )

@@ -1,6 +1,5 @@
 """Trains, evaluates, exports and draws: `python -m trainer.task`."""
 
-import dataclasses
 import os
 from typing import List
 
@@ -9,7 +8,7 @@ from absl import flags
 from trainer.base import program
 from trainer.cluster import tf_config, vertex
 from trainer.data import prepare
-from trainer.settings import command_line
+from trainer.settings import command_line, rules
 from trainer.training import checks, run
 
 
@@ -28,7 +27,7 @@ def main(argv: List[str]) -> None:
     task = tf_config.join()
     params = checks.with_recorded_source(command_line.from_flags(values))
     facts = prepare.facts(params)
-    params = dataclasses.replace(params, image_shape=facts.image_shape or params.image_shape)
+    params = rules.with_data(params, facts.image_shape, facts.scaling, params.source_digest)
     params = vertex.placed(params, bool(values.model_dir), os.environ)
     checks.check(params, facts.num_examples)
     report = vertex.metric_reporter(params, os.environ)

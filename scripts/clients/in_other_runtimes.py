@@ -17,8 +17,7 @@ from scripts import ROOT
 from scripts.clients import environment, in_tensorflow_1
 from scripts.clients.in_tensorflow_1 import SIGNATURES, Call
 from trainer.base.errors import UserError
-from trainer.serving import saved_model
-from trainer.serving.saved_model import Golden
+from trainer.serving.golden import Golden, npz
 from trainer.serving.signatures import DEFAULT
 
 Results = Dict[str, Dict[str, Any]]  # by signature: `difference`, and `error` where there is one
@@ -30,7 +29,7 @@ def verify(python: str, export_dir: str, golden: Dict[str, Golden], *arguments: 
     with tempfile.TemporaryDirectory() as folder:
         results, expected = os.path.join(folder, 'results.json'), os.path.join(folder, 'golden.npz')
         with open(expected, 'wb') as f:
-            f.write(saved_model.npz(golden))
+            f.write(npz(golden))
         command = [python, program, '--json=' + results, '--golden=' + expected, *arguments]
         done = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

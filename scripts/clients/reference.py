@@ -10,7 +10,7 @@ from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
 from trainer.monitoring import picture_files
 from trainer.serving import thresholds
-from trainer.serving.saved_model import Golden
+from trainer.serving.golden import Golden
 from trainer.serving.signatures import DEFAULT
 from trainer.serving.thresholds import ValidationImages
 from trainer.settings import memory

@@ -6,7 +6,7 @@ from scripts.clients import in_other_runtimes, in_tensorflow_1
 from scripts.clients.in_other_runtimes import Results
 from scripts.clients.in_tensorflow_1 import SIGNATURES, Call
 from trainer.serving import verify_export
-from trainer.serving.saved_model import Golden
+from trainer.serving.golden import Golden
 from trainer.serving.signatures import DEFAULT
 
 # Client, signatures, why these cannot work there, and words of the error that prove it.

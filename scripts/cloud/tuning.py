@@ -13,7 +13,7 @@ from trainer.data import prepare
 from trainer.settings import command_line, rules, table, wording
 from trainer.settings.table import HParams
 
-_NOT_TUNED = ('dataset', 'image_size', 'fit', 'channels', *table.paths())
+_NOT_TUNED = ('dataset', *rules.OF_IMAGE_FILES, *rules.OF_SERIES, *table.paths())
 # A tenth of a millisecond each.
 _MOST_COMBINATIONS = 100000
 # Nothing is there: what a job will find is not on this machine.

@@ -22,6 +22,7 @@ _OTHER_WAYS = {
     'files.py': 'write_bytes itself, and write_output what cannot be replaced',
     'array_file.py': 'to a work folder, which is renamed when it is whole',
     'image_folder.py': 'to the same work folder',
+    'series.py': 'to the same work folder',
     'tfds_records.py': 'to the same work folder',
     'packages.py': 'to the same work folder',
     'sources.py': 'to the same work folder',

@@ -22,7 +22,10 @@ from trainer.serving import verify_export
 from trainer.settings import command_line
 
 # Those that are no path. What is new has to be put here, or be a path.
-NO_PATHS = {'dataset', 'image_size', 'url', 'threshold', 'only', 'absent', 'flagfile', 'undefok'}
+NO_PATHS = {
+    'dataset', 'image_size', 'columns', 'label_column', 'time_column', 'url', 'threshold', 'only',
+    'absent', 'flagfile', 'undefok',
+}  # fmt: skip
 ALL = {**TABLES, **{name: defined_by(define) for name, define in SCRIPTS.items()}}
 
 

@@ -23,7 +23,7 @@ from trainer.checkpoints import best_model, listing
 from trainer.data import prepare
 from trainer.monitoring import picture_files
 from trainer.serving import plain_weights, saved_model, verify_export
-from trainer.serving.saved_model import Golden
+from trainer.serving.golden import Golden
 from trainer.settings import storage
 from trainer.settings.table import HParams
 from trainer.training.model_fn import model_fn

@@ -71,11 +71,11 @@ class Pace:
 class ImageProgress:
     """Shows how many images of an evaluation are done, what came out so far, and the time left."""
 
-    def __init__(self, total: int, done: int):
-        self._total = total
+    def __init__(self, total: int, done: int, noun: str = 'image'):
+        self._total, self._noun = total, noun
         self._shown_at = time.perf_counter()
         self._pace = Pace(done, self._shown_at)
-        self._bar = progress_bar('image', total, done)
+        self._bar = progress_bar(noun, total, done)
 
     def show(self, done: int, text: str, each: int, unit: str) -> None:
         """Shows, if it is time to, `text` and the rate of a `unit` of which an image is `each`."""
@@ -91,7 +91,7 @@ class ImageProgress:
             self._bar.n = done
             self._bar.set_description_str(text)
             return
-        say(f'image {done:,}/{self._total:,}: {text}')
+        say(f'{self._noun} {done:,}/{self._total:,}: {text}')
 
     def close(self) -> None:
         """Leaves the bar as it is and goes on below it."""

@@ -12,7 +12,7 @@ from trainer.base.errors import UserError
 from trainer.data import own_source
 from trainer.data.array_format import Header, file_of, headers, reading, rows_of
 from trainer.data.dataset import SPLITS, Written
-from trainer.data.own_source import OwnSource, Preparation
+from trainer.data.own_source import ImagePreparation, OwnSource
 
 ENDINGS = ('.npy', '.npz')
 _NAMES = {'train': ('x_train',), 'validation': ('x_validation', 'x_val'), 'test': ('x_test',)}
@@ -34,7 +34,9 @@ class ArrayFile(OwnSource):
     there, are labels for the projector alone.
     """
 
-    def __init__(self, path: str, preparation: Preparation):
+    preparation: ImagePreparation
+
+    def __init__(self, path: str, preparation: ImagePreparation):
         super().__init__(path, preparation)
         self._status = _status(path)
         with self._reading():

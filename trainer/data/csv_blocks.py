@@ -9,9 +9,7 @@ import numpy as np
 from trainer.base import errors
 from trainer.base.errors import UserError
 from trainer.data import csv_cells
-from trainer.data.csv_cells import as_text, shown
-from trainer.data.csv_format import Head, Record
-from trainer.data.csv_gaps import Block
+from trainer.data.csv_cells import Block, Head, Record, as_text, shown
 
 _STEPS = 16  # A column of fewer numbers of float32 between its least and largest is too coarse.
 

@@ -1,10 +1,10 @@
-"""What the cells of a CSV file say: numbers, missing values, moments and labels."""
+"""The parts of a CSV file, and what its cells say: numbers, missing values, moments and labels."""
 
 import datetime
 import functools
 import operator
 import re
-from typing import List, Optional, Tuple
+from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -17,7 +17,57 @@ _MOMENT = re.compile(f'(?:{_DATE}(?:[t ]{_TIME})?|{_TIME})', re.IGNORECASE | re.
 # What is meant as a number: of thousands separators, or with a comma for the point.
 _MEANT = re.compile(r"[+-]?(?:\d{1,3}(?:[,.\s'\u2019_]\d{3})+(?:[.,]\d+)?|\d*,\d+)")
 _LONGEST_SHOWN = 60
+_LINE_END = re.compile(r'\r\n|\r|\n')
 NUMBER, MISSING, MOMENT, TEXT = 'number', 'missing', 'moment', 'text'
+
+
+class Record(NamedTuple):
+    """The cells of a row, and the line of the file, from 1, in which it begins."""
+
+    line: int
+    cells: List[str]
+
+    def line_of(self, column: int) -> int:
+        """Returns the line of a cell: quoted cells before it may hold line ends."""
+        return self.line + len(_LINE_END.findall(''.join(self.cells[:column])))
+
+
+class Head(NamedTuple):
+    """What the first lines say.
+
+    Attributes:
+      separator: ',', ';' or a tab.
+      has_header: whether the first record is the names.
+      names: of each column; '' may be that of the first, the index of a data frame, and of the last
+        where `ends_empty`.
+      kinds: of each column: NUMBER, MOMENT or TEXT of `csv_cells`; MISSING where no value is.
+      ends_empty: whether each line ends in a separator, behind which a column of nothing is.
+    """
+
+    separator: str
+    has_header: bool
+    names: Tuple[str, ...]
+    kinds: Tuple[str, ...]
+    ends_empty: bool
+
+    @property
+    def takes_comma(self) -> bool:
+        return self.separator != ','
+
+
+class Block(NamedTuple):
+    """Some rows that follow each other.
+
+    Attributes:
+      readings: float32 [n, columns]; NaN where a value is missing, if those are allowed.
+      times: the texts of the time column; None without one.
+      labels: bool [n], whether the label is not a usual one: a number that is 0, false, normal, or
+        a missing value; None without a label column.
+    """
+
+    readings: np.ndarray
+    times: Optional[List[str]]
+    labels: Optional[np.ndarray]
 
 
 class BadCell(ValueError):

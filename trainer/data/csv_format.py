@@ -5,53 +5,18 @@ import contextlib
 import csv
 import itertools
 import os
-import re
 import stat
-from typing import IO, Iterator, List, NamedTuple, Tuple
+from typing import IO, Iterator, List, Tuple
 
 from trainer.base import errors
 from trainer.base.errors import UserError
 from trainer.data import csv_cells
+from trainer.data.csv_cells import Head, Record
 
 _SEPARATORS = (',', ';', '\t')
 _LONGEST_LINE = 1 << 24
 _ROWS_OF_HEAD = 100
 _CELLS_OF_HEAD = 200_000
-_LINE_END = re.compile(r'\r\n|\r|\n')
-
-
-class Record(NamedTuple):
-    """The cells of a row, and the line of the file, from 1, in which it begins."""
-
-    line: int
-    cells: List[str]
-
-    def line_of(self, column: int) -> int:
-        """Returns the line of a cell: quoted cells before it may hold line ends."""
-        return self.line + len(_LINE_END.findall(''.join(self.cells[:column])))
-
-
-class Head(NamedTuple):
-    """What the first lines say.
-
-    Attributes:
-      separator: ',', ';' or a tab.
-      has_header: whether the first record is the names.
-      names: of each column; '' may be that of the first, the index of a data frame, and of the last
-        where `ends_empty`.
-      kinds: of each column: NUMBER, MOMENT or TEXT of `csv_cells`; MISSING where no value is.
-      ends_empty: whether each line ends in a separator, behind which a column of nothing is.
-    """
-
-    separator: str
-    has_header: bool
-    names: Tuple[str, ...]
-    kinds: Tuple[str, ...]
-    ends_empty: bool
-
-    @property
-    def takes_comma(self) -> bool:
-        return self.separator != ','
 
 
 def status(path: str, flag: str) -> Tuple[int, int]:

@@ -1,26 +1,12 @@
 """Blocks of readings, and missing values of them: interpolated in bounded memory."""
 
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from trainer.base import errors
 from trainer.base.errors import UserError
-
-
-class Block(NamedTuple):
-    """Some rows that follow each other.
-
-    Attributes:
-      readings: float32 [n, columns]; NaN where a value is missing, if those are allowed.
-      times: the texts of the time column; None without one.
-      labels: bool [n], whether the label is not a usual one: a number that is 0, false, normal, or
-        a missing value; None without a label column.
-    """
-
-    readings: np.ndarray
-    times: Optional[List[str]]
-    labels: Optional[np.ndarray]
+from trainer.data.csv_cells import Block
 
 
 def interpolated(

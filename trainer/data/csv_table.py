@@ -8,8 +8,8 @@ from trainer.base import console, errors
 from trainer.base.errors import UserError
 from trainer.data import csv_cells, csv_format
 from trainer.data.csv_blocks import Converter, Layout, too_fine
-from trainer.data.csv_format import Record
-from trainer.data.csv_gaps import Block, interpolated
+from trainer.data.csv_cells import Block, Record
+from trainer.data.csv_gaps import interpolated
 
 __all__ = ['Block', 'CsvTable', 'Options', 'interpolated', 'too_fine']
 

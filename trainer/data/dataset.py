@@ -2,16 +2,18 @@
 
 import abc
 import dataclasses
-from typing import Callable, Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from trainer.settings import table
+from trainer.settings.table import Scaling
 
 SPLITS = ('train', 'validation', 'test')
 # Of the validation images, beside the files of a user's own.
 LABELS = 'labels.json'
-# Of the stored pixels: grey levels 0 .. 255 (or 0 and 1), and little-endian numbers in [0, 1].
+# Of the stored pixels: grey levels 0 .. 255 (or 0 and 1), and little-endian numbers in [0, 1]; of a
+# series, its readings.
 DTYPES = ('uint8', 'float32')
 
 
@@ -25,6 +27,24 @@ class DatasetFacts:
     # preparation will tell.
     image_shape: Optional[Tuple[int, int, int]]
     num_examples: Optional[Dict[str, int]]
+    scaling: Scaling = ()  # Of a series; means and deviations are right once it is prepared.
+
+
+class Windows(NamedTuple):
+    """Where the windows of a series lie in the files of its rows."""
+
+    stride: int  # Rows from the start of one to that of the next.
+    stretches: Dict[str, List[int]]  # Rows of each that no window leaves, in order, by SPLITS.
+
+    def starts(self, split: str, window: int) -> np.ndarray:
+        """Returns the row at which each window of so many rows starts, int64 `[windows]`."""
+        lengths = self.stretches[split]
+        firsts = np.cumsum([0, *lengths[:-1]])
+        found = [
+            np.arange(first, first + length - window + 1, self.stride)
+            for first, length in zip(firsts, lengths)
+        ]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +54,8 @@ class Written:
     image_shape: Tuple[int, int, int]
     num_examples: Dict[str, int]  # By SPLITS.
     dtype: str = 'uint8'  # One of DTYPES.
+    scaling: Scaling = ()
+    windows: Optional[Windows] = None
 
 
 class ImageSource(abc.ABC):
@@ -61,7 +83,8 @@ class PreparedDataset:
     """Images ready for training, in headerless files of pixels, one image after the other.
 
     An image is rows x columns x channels pixels of `dtype`: uint8 grey levels, or 0 and 1; or
-    float32 grey levels in [0, 1].
+    float32 grey levels in [0, 1]. Of a series the files hold its rows, in their own units, and an
+    image is a window of them.
     """
 
     name: str
@@ -72,6 +95,19 @@ class PreparedDataset:
     dtype: str = 'uint8'  # One of DTYPES.
     digest: str = ''  # Tells prepared images of a user's own from others; '' of TFDS's.
     folder: str = ''  # Where they are prepared; of one on gs://, `files` are local copies.
+    scaling: Scaling = ()
+    windows: Optional[Windows] = None  # Of a series.
+
+    @property
+    def facts(self) -> DatasetFacts:
+        return DatasetFacts(
+            self.name, self.version, self.image_shape, self.num_examples, self.scaling
+        )
+
+    @property
+    def noun(self) -> str:
+        """What people call the images."""
+        return 'windows' if self.windows else 'images'
 
     @property
     def is_binary(self) -> bool:
@@ -88,6 +124,19 @@ class PreparedDataset:
     def image_bytes(self) -> int:
         """Bytes of one stored image."""
         return self.image_pixels * np.dtype(self.dtype).itemsize
+
+    def file_bytes(self, split: str) -> int:
+        """Bytes of the file of a split."""
+        if self.windows:
+            return sum(self.windows.stretches[split]) * self.image_bytes // self.image_shape[0]
+        return self.num_examples[split] * self.image_bytes
+
+    def offsets(self, split: str) -> np.ndarray:
+        """Returns the byte at which each image of a split starts in its file, int64 `[n]`."""
+        if self.windows:
+            rows = self.windows.starts(split, self.image_shape[0])
+            return rows * (self.image_bytes // self.image_shape[0])
+        return np.arange(self.num_examples[split], dtype=np.int64) * self.image_bytes
 
 
 class ImageSet(NamedTuple):

@@ -9,7 +9,16 @@ from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
 from trainer.data import verified
-from trainer.data.dataset import DTYPES, SPLITS, DatasetFacts, ImageSource, PreparedDataset
+from trainer.data.dataset import (
+    DTYPES,
+    SPLITS,
+    DatasetFacts,
+    ImageSource,
+    PreparedDataset,
+    Windows,
+    Written,
+)
+from trainer.settings.table import Scaling
 
 SIDECAR = 'decoded.json'
 # Raised whenever the files' meaning changes; copies of another format are decoded anew.
@@ -33,8 +42,15 @@ def write(source: ImageSource, folder: str) -> Dict[str, Any]:
         'image_shape': written.image_shape,
         'dtype': written.dtype,
         'num_examples': written.num_examples,
+        **_of_series(written),
         'sha256': {split: files.sha256(path) for split, path in paths.items()},
     }
+
+
+def _of_series(written: Written) -> Dict[str, Any]:
+    if written.windows is None:
+        return {}
+    return {'scaling': written.scaling, 'windows': dict(written.windows._asdict())}
 
 
 def seal(folder: str, record: Dict[str, Any]) -> None:
@@ -65,14 +81,15 @@ def load(
         paths = _paths(folder, dtype)
         prepared = PreparedDataset(
             facts['name'], facts['version'], (rows, columns, channels), dict(paths), counts, dtype,
-            facts.get('digest', ''), folder,
+            facts.get('digest', ''), folder, _scaling(facts),
+            Windows(**facts['windows']) if 'windows' in facts else None,
         )  # fmt: skip
         found = (prepared.name, prepared.version, prepared.image_shape)
         wanted = expected and (expected.name, expected.version, expected.image_shape)
         if wanted and found != wanted:
             return None, f'{SIDECAR} is of another dataset'
         for split, path in paths.items():
-            size, digest = counts[split] * prepared.image_bytes, facts['sha256'][split]
+            size, digest = prepared.file_bytes(split), facts['sha256'][split]
             is_whole = tf.gfile.Stat(path).length == size
             copy = verified.local_copy(path, size, digest) if is_whole else ''
             if not copy and (not is_whole or verified.sha256(path) != digest):
@@ -81,6 +98,10 @@ def load(
     except (UserError, KeyError, TypeError, ValueError, tf.errors.NotFoundError) as error:
         return None, f'{SIDECAR} or a file it names is broken ({first_line(error)})'
     return prepared, ''
+
+
+def _scaling(facts: Dict[str, Any]) -> Scaling:
+    return tuple((name, float(mean), float(by)) for name, mean, by in facts.get('scaling', ()))
 
 
 def load_written(folder: str, expected: Optional[DatasetFacts] = None) -> PreparedDataset:

@@ -2,31 +2,24 @@
 
 import contextlib
 import os
-import stat
 from multiprocessing.pool import ThreadPool
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
 
 from trainer.base import cores, errors, image_files, image_pixels
-from trainer.base.console import ImageProgress, say
+from trainer.base.console import ImageProgress
 from trainer.base.errors import UserError, first_line
-from trainer.data import own_source
+from trainer.data import files_below, own_source
 from trainer.data.dataset import SPLITS, Written
-from trainer.data.own_source import OwnSource, Preparation
+from trainer.data.own_source import ImagePreparation, OwnSource
 
 _SHOWN = 5
 # Images that are decoded before they are written: a few a core, as one may be large.
 _AT_ONCE = 16
 # Of a file: that many pixels of the longest sides, of four channels of 16 bits, take as much.
 _MOST_BYTES = 1 << 29
-
-
-class _File(NamedTuple):
-    path: str  # Below the folder, with / between its parts.
-    size: int  # Bytes.
-    changed: int  # When, in nanoseconds.
 
 
 class _Colour(Exception):
@@ -40,9 +33,11 @@ class ImageFolder(OwnSource):
     a missing one should hold comes from `train`, by hash of the path. Other folders are classes.
     """
 
-    def __init__(self, path: str, preparation: Preparation):
+    preparation: ImagePreparation
+
+    def __init__(self, path: str, preparation: ImagePreparation):
         super().__init__(path, preparation)
-        self._files, self._left_out = listing(path)
+        self._files, self._left_out = files_below.listing(path, image_files.ENDINGS)
         self._splits = self._split()
 
     def seen(self) -> Any:
@@ -86,7 +81,7 @@ class ImageFolder(OwnSource):
 
     def write_splits(self, folder: str) -> Written:
         """Decodes the files; raises UserError where some are broken, or of several sizes."""
-        tell_left_out(self.path, self._left_out)
+        files_below.tell_left_out(self.path, self._left_out)
         channels = self.preparation.channels or 1
         try:
             shape = self._write(folder, channels)
@@ -114,7 +109,7 @@ class ImageFolder(OwnSource):
                     sizes.setdefault(pixels.shape[:2], errors.printable(path))
                     files[split].write(pixels.tobytes())
                 progress.show(number + 1, 'decoding ' + self.name, 1, 'images')
-        if listing(self.path)[0] != self._files:
+        if files_below.listing(self.path, image_files.ENDINGS)[0] != self._files:
             raise self.changed()
         self._check(broken, sizes)
         (shape,) = sizes
@@ -138,7 +133,9 @@ class ImageFolder(OwnSource):
 class _Decoder:
     """Files to pixels, several at a time, by one session."""
 
-    def __init__(self, folder: str, preparation: Preparation, channels: int, may_be_grey: bool):
+    def __init__(
+        self, folder: str, preparation: ImagePreparation, channels: int, may_be_grey: bool
+    ):
         self._folder, self._may_be_grey = folder, may_be_grey
         # GPUs are left alone: a session that saw one would take all of its memory.
         config = tf.ConfigProto(device_count={'GPU': 0}, intra_op_parallelism_threads=1)
@@ -190,53 +187,3 @@ def _wrong_with(content: bytes) -> str:
     if max(image_files.claimed_size(content)) > image_files.LONGEST_SIDE:
         return f'a side is longer than {image_files.LONGEST_SIDE:,} pixels'
     return ''
-
-
-def tell_left_out(folder: str, paths: List[str]) -> None:
-    """Says which files below a folder are no images, if some are."""
-    if paths:
-        names = errors.some(list(map(errors.printable, paths)), _SHOWN)
-        say(f'{folder}: left out what is no image: {names}.')
-
-
-def listing(folder: str, flag: str = '--source') -> Tuple[List[_File], List[str]]:
-    """Returns the image files below a folder, sorted, and the paths of what is none.
-
-    Links are followed, each folder is entered once. Raises UserError where it cannot be read.
-    """
-    found: List[_File] = []
-    others: List[str] = []
-    try:
-        for path, entry in _below(folder):
-            name = entry.name.lower()
-            is_named_so = name.endswith(image_files.ENDINGS) and not name.startswith('.')
-            status = entry.stat() if is_named_so else None
-            # Nothing else may be read: a pipe would wait, a device may never end.
-            if status and stat.S_ISREG(status.st_mode):
-                found.append(_File(path, status.st_size, status.st_mtime_ns))
-            else:
-                others.append(path)
-    except OSError as error:
-        raise UserError(
-            f'{flag}={folder}: {error.filename or folder} cannot be read '
-            f'({errors.reason(error)}): {errors.remedy(error)}.'
-        ) from error
-    return sorted(found), sorted(others)
-
-
-def _below(folder: str) -> Iterator[Tuple[str, 'os.DirEntry[str]']]:
-    """Yields what lies below a folder, but no folders except hidden ones, which are not entered."""
-    entered, to_enter = set(), ['']
-    while to_enter:
-        below = to_enter.pop()
-        status = os.stat(os.path.join(folder, below))
-        if (status.st_dev, status.st_ino) in entered:
-            continue
-        entered.add((status.st_dev, status.st_ino))
-        with os.scandir(os.path.join(folder, below)) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
-                path = f'{below}/{entry.name}' if below else entry.name
-                if entry.is_dir() and not entry.name.startswith('.'):
-                    to_enter.append(path)  # The first name comes last, and is entered first.
-                else:
-                    yield path, entry

@@ -13,12 +13,13 @@ seed, are evaluated on the same binary images; training is on the same ones each
 on new ones, a function of (seed, global step), each time an image is seen (dynamic).
 """
 
-from typing import Callable, Dict, Iterator, Optional
+from typing import Callable, Dict, Iterator, Optional, Union
 
 import numpy as np
 import tensorflow as tf
 
 from trainer.base.console import say
+from trainer.base.scaling import standardised
 from trainer.data.dataset import SPLITS, PreparedDataset
 from trainer.data.stored_images import BinaryImages, ImageFile
 
@@ -38,8 +39,9 @@ def train_input_fn(
 
     They are {'images': float32 [batch_size, rows, columns * channels]}, every dimension static;
     grey levels in [0, 1], or 0 and 1. A split of up to 1 GiB is held in memory as stored (43 MB for
-    MNIST). Of a larger local one the images of each batch are read from the file, in the same
-    order; their fixed sampling is held in memory, as a bit a pixel.
+    MNIST). Of a larger local one, and of a series, the images of each batch are read from the file,
+    in the same order; their fixed sampling is held in memory, as a bit a pixel. Readings are
+    standardised: less the mean of their column, over its deviation.
 
     Args:
       seed: any 64-bit integer.
@@ -135,6 +137,15 @@ def batches_of(
                 return
 
 
+def numbers_read(in_split: int, count: int) -> np.ndarray:
+    """Returns the numbers of the images that `batches_of` yields, int64 `[count]`."""
+    if count == in_split:
+        return np.arange(in_split)
+    blocks = count // _BLOCK
+    firsts = np.arange(blocks) * -(-in_split // _BLOCK) // blocks * _BLOCK
+    return (firsts[:, np.newaxis] + np.arange(_BLOCK)).ravel()
+
+
 def first_images(
     prepared: PreparedDataset, split: str, count: int, binarization: str
 ) -> np.ndarray:
@@ -149,8 +160,12 @@ def first_images(
 
 def _is_large(prepared: PreparedDataset) -> bool:
     """Whether the train split is not to be held in memory; what is remote cannot but be."""
-    size = prepared.num_examples['train'] * prepared.image_bytes
-    return size > _MOST_BYTES_IN_MEMORY and '://' not in prepared.files['train']
+    if prepared.windows:  # What overlaps is read from the file's pages, and held once.
+        return True
+    return (
+        prepared.file_bytes('train') > _MOST_BYTES_IN_MEMORY
+        and '://' not in prepared.files['train']
+    )
 
 
 def _gather_from_disk(
@@ -161,12 +176,8 @@ def _gather_from_disk(
     It gives [n, rows * columns * channels] pixels as stored or, if `is_sampled`, as the fixed
     sampling drew them.
     """
-    images: Callable[[np.ndarray], np.ndarray]
     pixels, dtype = prepared.image_pixels, 'uint8' if is_sampled else prepared.dtype
-    if is_sampled:
-        images = _sampled_bits(prepared)
-    else:
-        images = ImageFile(prepared.files['train'], pixels, dtype)
+    images = _sampled_bits(prepared) if is_sampled else _file(prepared, 'train')
 
     def gather(path: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
         del path  # The file is open.
@@ -174,6 +185,11 @@ def _gather_from_disk(
         return tf.ensure_shape(found, [indices.shape[0].value, pixels])
 
     return gather
+
+
+def _file(prepared: PreparedDataset, split: str) -> ImageFile:
+    offsets = prepared.offsets(split)
+    return ImageFile(prepared.files[split], prepared.image_pixels, prepared.dtype, offsets)
 
 
 def _sampled_bits(prepared: PreparedDataset) -> BinaryImages:
@@ -200,12 +216,33 @@ def _permutation(seed: int, epoch: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _records(
-    prepared: PreparedDataset, split: str, header_bytes: Optional[tf.Tensor] = None
+    prepared: PreparedDataset, split: str, first: Optional[tf.Tensor] = None
 ) -> tf.data.Dataset:
-    """The images of a split in their stored order, each a string of its bytes."""
+    """The images of a split in their stored order, from the number `first` on.
+
+    Each is a string of its bytes; of a series, float32 `[rows * columns]`.
+    """
+    if prepared.windows:
+        return _windows(prepared, split, 0 if first is None else first)
+    header_bytes = None if first is None else first * prepared.image_bytes
     return tf.data.FixedLengthRecordDataset(
         prepared.files[split], prepared.image_bytes, header_bytes, buffer_size=1 << 20
     )
+
+
+def _windows(
+    prepared: PreparedDataset, split: str, first: Union[int, tf.Tensor]
+) -> tf.data.Dataset:
+    """As `_records`, of a series, whose windows overlap in the file."""
+    read = _file(prepared, split)
+
+    def images(numbers: tf.Tensor) -> tf.data.Dataset:
+        found = tf.py_func(read, [numbers], prepared.dtype)
+        found.set_shape([None, prepared.image_pixels])
+        return tf.data.Dataset.from_tensor_slices(found)
+
+    numbers = tf.data.Dataset.range(first, prepared.num_examples[split])
+    return numbers.batch(_BLOCK).flat_map(images)
 
 
 def _spread_blocks(prepared: PreparedDataset, split: str, count: int) -> tf.data.Dataset:
@@ -214,7 +251,7 @@ def _spread_blocks(prepared: PreparedDataset, split: str, count: int) -> tf.data
 
     def block(turn: tf.Tensor) -> tf.data.Dataset:
         number = turn * in_split // count
-        records = _records(prepared, split, number * (_BLOCK * prepared.image_bytes))
+        records = _records(prepared, split, number * _BLOCK)
         return records.batch(_BLOCK).take(1).map(lambda some: (some, number))
 
     return tf.data.Dataset.range(count).flat_map(block)
@@ -264,7 +301,7 @@ def _features(
     if pixels.dtype == tf.uint8 and binarization == 'none' and not prepared.is_binary:
         images /= 255.0
     shape = [-1 if batch_size is None else batch_size, rows, columns * channels]
-    return {'images': tf.reshape(images, shape)}
+    return {'images': standardised(tf.reshape(images, shape), prepared.scaling)}
 
 
 def _plain(dataset: tf.data.Dataset) -> tf.data.Dataset:

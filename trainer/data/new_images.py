@@ -11,7 +11,7 @@ import numpy as np
 from trainer.base import errors, image_files, image_pixels
 from trainer.base.errors import UserError
 from trainer.base.image_files import NewImage
-from trainer.data import array_file, array_format, image_folder, own_images
+from trainer.data import array_file, array_format, files_below, own_images
 from trainer.data.dataset import SPLITS
 
 
@@ -183,11 +183,11 @@ def of_source(path: str, flag: str = '--source') -> NewImages:
     try:
         if not os.path.isdir(path):
             return Array(path, flag)
-        found, left_out = image_folder.listing(path, flag)
+        found, left_out = files_below.listing(path, image_files.ENDINGS, flag)
     except OSError as error:
         raise UserError(f'{flag}={path} cannot be read ({errors.reason(error)}).') from error
     if not found:
         raise UserError(f'{flag}={path} holds no file that ends in {image_files.ENDINGS_TEXT}.')
-    image_folder.tell_left_out(path, left_out)
+    files_below.tell_left_out(path, left_out)
     paths = [os.path.join(path, file.path) for file in found]
     return Files(flag, paths, [errors.as_text(file.path) for file in found])

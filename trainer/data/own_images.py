@@ -41,14 +41,14 @@ def check_path(path: str, endings: Tuple[str, ...], flag: str = '--source') -> N
     """Refuses a source that is neither a folder nor a file with one of the endings."""
     if '://' in path:
         raise UserError(
-            f'{flag}={path}: images are read from local disks alone: give a local folder or '
+            f'{flag}={path}: data is read from local disks alone: give a local folder or '
             'file, or what `python -m trainer.prepare_data --source=... --data_dir=...` printed '
             'when it prepared them there.'
         )
     if not os.path.exists(path):
         raise UserError(
-            f'{flag}={path}: there is no such file or folder: give a folder of images, or a .npy '
-            'or .npz file.'
+            f'{flag}={path}: there is no such file or folder: give a folder of images or CSV '
+            'files, or a .npy, .npz or .csv file.'
         )
     if not os.path.isdir(path) and not (os.path.isfile(path) and path.endswith(endings)):
         raise UserError(

@@ -10,9 +10,9 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from trainer.base.errors import UserError
-from trainer.data.dataset import SPLITS, DatasetFacts, ImageSource
+from trainer.data.dataset import SPLITS, DatasetFacts, ImageSource, PreparedDataset
 from trainer.settings import rules, table
-from trainer.settings.table import HParams
+from trainer.settings.table import HParams, Scaling
 
 # Of 12 parts of the images, by hash: those before are for training.
 _PARTS, _VALIDATION, _TEST = 12, 10, 11
@@ -20,7 +20,20 @@ _FEWEST = 100
 
 
 @dataclasses.dataclass(frozen=True)
-class Preparation:
+class Preparation(abc.ABC):
+    """How a source is prepared, by its flags."""
+
+    @abc.abstractmethod
+    def flags(self) -> List[str]:
+        """The flags that say so, those of a default left out."""
+
+    @abc.abstractmethod
+    def fits(self, copy: PreparedDataset) -> bool:
+        """Whether a prepared copy is as they say."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagePreparation(Preparation):
     """How own images are prepared: what `--image_size`, `--fit` and `--channels` say."""
 
     size: Optional[Tuple[int, int]]  # (rows, columns) that all are resized to; None: as they are.
@@ -28,18 +41,21 @@ class Preparation:
     channels: Optional[int]  # None: 1 where all are grey, else 3.
 
     @classmethod
-    def of(cls, params: HParams) -> 'Preparation':
+    def of(cls, params: HParams) -> 'ImagePreparation':
         channels = None if params.channels == 'auto' else int(params.channels)
         return cls(rules.parsed_size(params.image_size), params.fit, channels)
 
     def flags(self) -> List[str]:
-        """The flags that say so, those of a default left out."""
         size, channels = self.size, self.channels
         return [
             *([f'--image_size={size[0]}x{size[1]}'] if size else []),
             *([f'--fit={self.fit}'] if self.fit != 'stretch' else []),
             *([f'--channels={channels}'] if channels else []),
         ]
+
+    def fits(self, copy: PreparedDataset) -> bool:
+        rows, columns, channels = copy.image_shape
+        return self.size in (None, (rows, columns)) and self.channels in (None, channels)
 
 
 class OwnSource(ImageSource):
@@ -62,12 +78,16 @@ class OwnSource(ImageSource):
         """What tells without reading any image whether images have changed, as JSON has it."""
 
     @abc.abstractmethod
-    def counts(self) -> Dict[str, int]:
-        """Images in each split."""
+    def counts(self) -> Optional[Dict[str, int]]:
+        """Images in each split; None where only the preparation tells."""
 
     @abc.abstractmethod
     def image_shape(self) -> Optional[Tuple[int, int, int]]:
         """(rows, columns, channels), where it is known before the preparation."""
+
+    def scaling(self) -> Scaling:
+        """Of a series the names of its columns, with any mean and deviation."""
+        return ()
 
     @abc.abstractmethod
     def labels(self) -> Optional[List[Any]]:
@@ -79,12 +99,17 @@ class OwnSource(ImageSource):
 
     def facts(self) -> DatasetFacts:
         counts = self.counts()
+        if counts is not None:
+            self.check_counts(counts)
+        return DatasetFacts(self.name, '', self.image_shape(), counts, self.scaling())
+
+    def check_counts(self, counts: Dict[str, int], noun: str = 'images') -> None:
+        """Refuses a source with too few images in all, or in a split."""
         if min(counts.values()) < 1 or sum(counts.values()) < _FEWEST:
             raise UserError(
-                f'{self.flag} holds {sum(counts.values()):,} images (as {_listed(counts)}), which '
+                f'{self.flag} holds {sum(counts.values()):,} {noun} (as {_listed(counts)}), which '
                 f'are too few: give {_FEWEST} or more, some for each split.'
             )
-        return DatasetFacts(self.name, '', self.image_shape(), counts)
 
     def changed(self) -> UserError:
         """The error that the source changed while it was read."""

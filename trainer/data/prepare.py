@@ -32,6 +32,7 @@ from trainer.data import (
     dataset_folder,
     decoded_copy,
     own_images,
+    series,
     sources,
     workplace,
 )
@@ -39,11 +40,12 @@ from trainer.data.array_file import ArrayFile
 from trainer.data.dataset import DatasetFacts, PreparedDataset
 from trainer.data.dataset_folder import DatasetFolder
 from trainer.data.image_folder import ImageFolder
-from trainer.data.own_source import OwnSource, Preparation
+from trainer.data.own_source import ImagePreparation, OwnSource, Preparation
+from trainer.data.series import Series, SeriesPreparation
 from trainer.data.sources import NoSource
 from trainer.data.tfds_records import TfdsRecords
 from trainer.data.workplace import Workplace
-from trainer.settings import table
+from trainer.settings import rules, table
 from trainer.settings.table import HParams
 
 
@@ -62,7 +64,7 @@ def facts(params: HParams) -> DatasetFacts:
         copy = _copy_of(source, own_images.place(params.data_dir))
         if copy is None:
             return source.facts()
-    return DatasetFacts(copy.name, copy.version, copy.image_shape, copy.num_examples)
+    return copy.facts
 
 
 def of_run(
@@ -139,31 +141,36 @@ def own(
 
 def _opened(params: HParams) -> OwnSource:
     """Opens the source that the settings name; raises UserError where there is none."""
-    path, preparation = params.source, Preparation.of(params)
-    own_images.check_path(path, array_file.ENDINGS)
-    kind = ImageFolder if os.path.isdir(path) else ArrayFile
+    path = params.source
+    own_images.check_path(path, (*array_file.ENDINGS, series.ENDING))
+    is_series = series.is_series(path)
+    rules.check_kind(params, is_series)
     try:
-        return kind(path, preparation)
+        if is_series:
+            return Series(path, SeriesPreparation.of(params))
+        kind = ImageFolder if os.path.isdir(path) else ArrayFile
+        return kind(path, ImagePreparation.of(params))
     except OSError as error:
         raise UserError(f'--source={path} cannot be read ({errors.reason(error)}).') from error
 
 
 def _named_copy(params: HParams) -> Optional[PreparedDataset]:
     """The prepared copy that `--source` leads to; None where it is something else."""
-    path, preparation = params.source, Preparation.of(params)
+    path = params.source
     sidecar = os.path.join(path, decoded_copy.SIDECAR)
     if not own_images.may_be_copy(path) or not tf.gfile.Exists(sidecar):
         return None
     copy, reason = decoded_copy.load(path)
     if copy is None:
-        raise UserError(f'--source={path}: {reason}: prepare the images anew.')
-    rows, columns, channels = copy.image_shape
-    is_resized = preparation.size not in (None, (rows, columns))
-    if is_resized or preparation.channels not in (None, channels):
+        raise UserError(f'--source={path}: {reason}: prepare it anew.')
+    rules.check_kind(params, bool(copy.windows))
+    of_kind = SeriesPreparation.of if copy.windows else ImagePreparation.of
+    preparation: Preparation = of_kind(params)
+    if not preparation.fits(copy):
         raise UserError(
-            f'--source={path} holds prepared images of {" x ".join(map(str, copy.image_shape))}, '
-            f'which stay as they are: leave {" and ".join(preparation.flags())} away, or name what '
-            'they were made of.'
+            f'--source={path} holds prepared {copy.noun} of '
+            f'{" x ".join(map(str, copy.image_shape))}, which stay as they are: leave '
+            f'{" and ".join(preparation.flags())} away, or name what they were made of.'
         )
     return copy
 

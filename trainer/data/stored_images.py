@@ -1,4 +1,4 @@
-"""Images of a split that memory does not hold."""
+"""Images of a split that are not held in memory as they are stored."""
 
 import errno
 import os
@@ -11,11 +11,14 @@ class ImageFile:
     """A local headerless file of images, of which each is read when it is wanted.
 
     It stays open, so that training goes on from the same bytes where the file is replaced.
+
+    Args:
+      offsets: the byte at which each starts, int64 `[images]`; they may overlap.
     """
 
-    def __init__(self, path: str, image_pixels: int, dtype: str):
+    def __init__(self, path: str, image_pixels: int, dtype: str, offsets: np.ndarray):
         self._path, self._dtype = path, np.dtype(dtype).newbyteorder('<')
-        self._bytes = image_pixels * self._dtype.itemsize
+        self._bytes, self._offsets = image_pixels * self._dtype.itemsize, offsets
         self._file = open(path, 'rb', buffering=0)  # noqa: SIM115
 
     def __call__(self, numbers: np.ndarray) -> np.ndarray:
@@ -23,7 +26,7 @@ class ImageFile:
 
         Raises OSError where the file cannot be read, or has been cut off.
         """
-        offsets = [int(number) * self._bytes for number in numbers]
+        offsets = self._offsets[numbers].tolist()
         try:
             content = self._read(offsets)
         except OSError as error:  # It does not know the name of a file that is open.

@@ -1,11 +1,13 @@
 """Likelihoods p(x | z): distributions of an image given its latents, as `vae.decode` returns them.
 
-All factorise over pixels. `log_prob` takes images in [0, 1]; what it is the log-density of differs:
+All factorise over pixels. `log_prob` takes images in [0, 1], or windows of standardised readings;
+what it is the log-density of differs:
 
 * Bernoulli: of images whose pixels are 0 or 1. For grey levels it is no density (it does not
   integrate to 1 over them), only minus the binary cross-entropy.
 * ContinuousBernoulli: of grey levels, a density on [0, 1].
 * Normal: of grey levels, a density on the whole line.
+* NormalByColumn: of the standardised readings of a series, a density on the whole line.
 """
 
 import abc
@@ -21,6 +23,8 @@ from trainer.settings.table import LIKELIHOODS, HParams, LikelihoodFacts
 # Smallest scale of a Normal pixel: a tenth of the distance of two grey levels.
 _SCALE_FLOOR = 0.1 / 255.0
 _INITIAL_SCALE = 0.3
+# Of a column of readings, in its deviations.
+_READING_SCALE_FLOOR = 0.02
 # Below this distance of a logit from 0 series replace the closed forms, which are 0 / 0 there;
 # their error is below 3e-7, and just above it the closed forms' is below 5e-7.
 _SERIES_RADIUS = 0.3
@@ -189,6 +193,41 @@ class Normal(Likelihood, kind='normal'):
 
     def log_prob_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
         """Kingma & Welling 2014 (arXiv:1312.6114), appendix C.2, equation 12, with one scale."""
+        return gaussian_log_prob(images, self.mean(), self.scale)
+
+    def least_nats_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """Where the mean is x."""
+        return -gaussian_log_prob(images, images, self.scale)
+
+
+class NormalByColumn(Likelihood, kind='normal_by_column'):
+    """Independent normal distributions, with a scale for each column of a series.
+
+    Attributes:
+      logits: float32 `[..., window, columns]`, the means themselves.
+      scale: float32 `[columns]`, in deviations of the column over the training rows. It is at least
+        0.02: a column that hardly moves would otherwise be worth any number of nats.
+    """
+
+    def __init__(self, logits: tf.Tensor, scale: tf.Tensor):
+        super().__init__(logits)
+        self.scale = scale
+
+    @classmethod
+    def create(cls, logits: tf.Tensor, params: HParams) -> 'NormalByColumn':
+        near_one = tf.constant_initializer(softplus_inverse(1.0))
+        raw_scale = tf.get_variable('raw_scale', [params.row_features], initializer=near_one)
+        return cls(logits, tf.nn.softplus(raw_scale) + _READING_SCALE_FLOOR)
+
+    def mean(self) -> tf.Tensor:
+        return self.logits
+
+    def log_prob_by_dimension(self, images: tf.Tensor) -> tf.Tensor:
+        """Kingma & Welling 2014 (arXiv:1312.6114), appendix C.2, equation 12, the scale no output.
+
+        It is of standardised readings: a density of readings in their own units is this less the
+        logarithms of the columns' deviations.
+        """
         return gaussian_log_prob(images, self.mean(), self.scale)
 
     def least_nats_by_dimension(self, images: tf.Tensor) -> tf.Tensor:

@@ -19,7 +19,7 @@ from trainer.model.distributions import (
 )
 from trainer.settings.table import HParams
 
-# Name of the variable, and what stands in it: log-odds of the pixels.
+# Name of the variable, and what stands in it: log-odds of the pixels, or readings.
 PSEUDO_INPUTS = 'prior/pseudo_inputs'
 # Smallest scale of a learned mixture's component: narrower ones would be spikes at single images.
 _SCALE_FLOOR = 0.02
@@ -160,7 +160,11 @@ class VampPrior(Mixture, kind='vamp'):
 
 
 def pseudo_inputs(params: HParams) -> tf.Tensor:
-    """Returns the learned pseudo-inputs, float32 `[components, rows, features]` in (0, 1)."""
+    """Returns the learned pseudo-inputs, float32 `[components, rows, features]`.
+
+    Of images they are in (0, 1), of series standardised readings, without bounds.
+    """
     with tf.variable_scope('prior'):
         shape = [params.prior_components, params.rows, params.row_features]
-        return tf.sigmoid(tf.get_variable('pseudo_inputs', shape))
+        variable = tf.get_variable('pseudo_inputs', shape)
+        return variable if params.is_series else tf.sigmoid(variable)

@@ -47,14 +47,20 @@ def model_card(
         step=int(step),
         metrics=metrics,
         likelihood=params.likelihood.replace('_', ' ').title(),
-        convention=wording.data_convention(params),
         log_likelihood=wording.log_likelihood(params),
         kl_divergence='that of training, in closed form'
         if PRIORS[params.prior].has_closed_kl
         else 'the mean over a constant set of samples, in place of the random ones of training',
-        outputs=LIKELIHOODS[params.likelihood].values,
-        pixels=_BINARY if params.is_binarised else 'numbers in [0, 1]',
-        files=_files(params),
+        what=_READINGS
+        if params.is_series
+        else _IMAGES.format(
+            pixels=_BINARY if params.is_binarised else 'numbers in [0, 1]',
+            files=_files(params),
+            convention=wording.data_convention(params),
+            outputs=LIKELIHOODS[params.likelihood].values,
+        ),
+        parts='readings' if params.is_series else 'pixels',
+        noun='window' if params.is_series else 'image',
         table='\n'.join(_card_row(*item) for item in sorted(signatures.items())),
         thresholds=_thresholds(scored),
         settings=json.dumps(settings, indent=2, sort_keys=True, allow_nan=False),
@@ -65,11 +71,16 @@ def _thresholds(scored: Optional[thresholds.Scored]) -> str:
     if scored is None:
         return 'This export was made without validation images: it has no thresholds.'
     table = scored.thresholds
-    rows = [
+    parts = [_thresholds_of(table), *([_thresholds_of(table['rows'])] if 'rows' in table else [])]
+    return '\n'.join([*parts, _LIMITS])
+
+
+def _thresholds_of(table: Dict[str, Any]) -> str:
+    lines = [
         '| {quantile} | {} | {} |'.format(*_threshold_text(row), quantile=row['quantile'])
         for row in table['quantiles']
     ]
-    return _THRESHOLDS.format(rows='\n'.join(rows), **table)
+    return _THRESHOLDS.format(lines='\n'.join(lines), **table)
 
 
 def _threshold_text(row: Dict[str, Any]) -> Tuple[str, str]:
@@ -108,20 +119,29 @@ def _shape_text(tensor: tf.Tensor) -> str:
 
 
 _THRESHOLDS = """\
-Of {images:,} of the {images_in_split:,} validation images, scored by these weights. `quantile` of
-`score` is the number of them that score below an image, over {images:,} + 1; one minus it is the
-conformal p-value. A score above a threshold has its quantile or more.
+Of {images:,} of the {images_in_split:,} validation {example}s, scored by these weights. A quantile
+is the number of them that score below, over {images:,} + 1; one minus it is the conformal p-value.
+A score above a threshold has its quantile or more. They are as uncertain as those of
+{independent:,} independent scores.
 
-| quantile | `negative_elbo`, nats | with 95% confidence |
+| quantile | {score}, {units} | with 95% confidence |
 |---|---|---|
-{rows}
-
-They say how rare a score is among images like these, not how well it finds what you look for."""
+{lines}
+"""
+_IMAGES = """\
+* Data: {convention}; pixels are {pixels}; images come out as {outputs}. `n` is free.
+* Image files are PNG or JPEG. {files}
+  A photograph's EXIF orientation is not read: rotate its pixels."""
+_READINGS = """\
+* `windows` are finite readings in the units of the CSV files, columns in the order of `scaling`
+  below; so is all that comes out. `n` is free. The scaling is part of the model: nats are of
+  standardised readings, each less the mean of its column, over its deviation."""
+_LIMITS = 'They say how rare a score is among such data, not how well it finds what you look for.'
 _BINARY = '0 or 1, other values are refused (in image files, levels of 128 and more are 1)'
 _CARD = """\
 # Variational autoencoder of {dataset}
 
-{latent_size} latents, {likelihood} pixels; images of {shape} (rows, columns, channels). Weights \
+{latent_size} latents, {likelihood} {parts}; {noun}s of {shape} (rows, columns, channels). Weights \
 of global step {step}{metrics}.
 
 Encoder: {encoder}. Decoder: {decoder}.
@@ -130,20 +150,18 @@ Encoder: {encoder}. Decoder: {decoder}.
 |---|---|---|
 {table}
 
-* Data: {convention}; pixels are {pixels}; images come out as {outputs}. `n` is free.
+{what}
 * log p(x), of which minus the `negative_elbo` is a lower bound in expectation, is {log_likelihood}.
-* Losses are in nats, summed over pixels and latents. Nothing is sampled but by `generate`, whose
+* Losses are in nats, summed over {parts} and latents. Nothing is sampled but by `generate`, whose
   draws depend on `seed` alone. `kl_divergence` is {kl_divergence}; `reconstruction_loss` is the
   value at the posterior's mean, mostly less than the expectation over the posterior that training
-  reports, and so is their sum `negative_elbo`, a score of how unusual an image is.
-* Image files are PNG or JPEG. {files}
-  A photograph's EXIF orientation is not read: rotate its pixels.
+  reports, and so is their sum `negative_elbo`, a score of how unusual the {noun} is.
 * Bad input (a wrong shape, NaN, a number out of range) is an error in TensorFlow. Runtimes without
   assertions answer NaN for a bad example; check for it.
-* The model knows images like its training images. A low `negative_elbo` says that an image is easy
-  to encode, not that it is one of them: plain ones may score low too.
+* The model knows {noun}s like those of its training. A low `negative_elbo` says that one is easy to
+  encode, not that it is one of them: plain ones may score low too.
 
-## Thresholds: nats per image, higher is stranger
+## Thresholds
 
 {thresholds}
 

@@ -6,7 +6,6 @@ warm-up requests.
 """
 
 import functools
-import io
 import os
 import pathlib
 import time
@@ -17,14 +16,15 @@ import tensorflow as tf
 from tensorflow.python.grappler import tf_optimizer
 from tensorflow.tools.graph_transforms import TransformGraph
 
-from trainer.base import files, image_files
+from trainer.base import files, row_means, scaling
 from trainer.base.errors import UserError
-from trainer.base.image_files import FIRST_LEVEL_OF_ONE
 from trainer.checkpoints import weights
 from trainer.model import vae
 from trainer.model.priors import Prior
-from trainer.serving import exports, model_card, thresholds
-from trainer.serving.signatures import DEFAULT, Signature, build_signatures
+from trainer.serving import exports, golden, model_card, thresholds
+from trainer.serving.checked_inputs import Signature
+from trainer.serving.golden import Golden
+from trainer.serving.signatures import DEFAULT, build_signatures
 from trainer.serving.thresholds import ValidationImages
 from trainer.settings.table import HParams
 
@@ -41,13 +41,6 @@ class Options(NamedTuple):
 
 
 ALL_SIGNATURES = Options()
-
-
-class Golden(NamedTuple):
-    """Inputs of a signature and its outputs for them, by name."""
-
-    inputs: Dict[str, np.ndarray]
-    outputs: Dict[str, np.ndarray]
 
 
 class _Served(NamedTuple):
@@ -86,8 +79,8 @@ def write(
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     with served.graph.as_default(), tf.Session(config=config) as session:
         weights.restore(session, checkpoint_path, served.weights, served.of_checkpoint)
-        scored = _scored(session, served, validation) if validation else None
-        golden = _chosen(_golden(session, served.signatures, params), options.signature)
+        scored = _scored(session, served, validation, params) if validation else None
+        examples = _chosen(golden.answers(session, served.signatures, params), options.signature)
         signatures = _chosen(served.signatures, options.signature)
         if options.optimize or options.signature:
             _write_frozen(folder, session, signatures, options.optimize)
@@ -96,13 +89,13 @@ def write(
     if scored:
         thresholds.write(extra, scored)
     files.write_json(os.path.join(extra, SETTINGS_NAME), settings(params))
-    files.write_bytes(os.path.join(extra, 'golden.npz'), npz(golden))
+    files.write_bytes(os.path.join(extra, 'golden.npz'), golden.npz(examples))
     verify_program = pathlib.Path(__file__).with_name('verify_export.py').read_bytes()
     files.write_bytes(os.path.join(extra, 'verify_export.py'), verify_program)
     card = model_card.model_card(signatures, checkpoint_path, params, evaluation, scored)
     files.write_bytes(os.path.join(extra, 'README.md'), card.encode('utf-8'))
     if options.warmup:
-        _write_warmup(os.path.join(extra, _WARMUP_NAME), golden)
+        _write_warmup(os.path.join(extra, _WARMUP_NAME), examples)
 
 
 def settings(params: HParams) -> Dict[str, Any]:
@@ -115,18 +108,32 @@ def settings(params: HParams) -> Dict[str, Any]:
         'own': bool(params.source_digest),  # Whether of a user's own images, not of TFDS's.
         'image_size': params.image_size,
         'fit': params.fit,
+        'columns': [name for name, _, _ in params.scaling],  # Of a series, as the next two.
+        'stride': params.stride,
+        'missing': params.missing,
     }
 
 
 def _scored(
-    session: tf.Session, served: _Served, validation: ValidationImages
+    session: tf.Session, served: _Served, validation: ValidationImages, params: HParams
 ) -> thresholds.Scored:
     """Scores the validation images by the very graph that is served, which then has the scores."""
     (images,) = served.signatures[DEFAULT].inputs.values()
-    score = served.signatures[DEFAULT].outputs[thresholds.SCORE]
-    served_shape = [-1] + images.shape.as_list()[1:]
-    batches = [session.run(score, {images: b.reshape(served_shape)}) for b in validation.batches()]
-    scored = thresholds.Scored(np.sort(np.concatenate(batches)), validation.in_split)
+    score, served_shape = served.signatures[DEFAULT].outputs[thresholds.SCORE], params.served_shape
+    wanted = [score]
+    if validation.starts is not None:
+        wanted.append(served.signatures['explain'].outputs['nats_by_reading'])
+    found = []
+    for batch in validation.batches():
+        fed = scaling.in_units(batch.reshape([-1, *served_shape]), params.scaling)
+        scores, *nats = session.run(wanted, {images: fed})
+        found.append([scores, *(each.sum(axis=-1) for each in nats)])
+    scores, *nats = (np.concatenate(part) for part in zip(*found))
+    rows = None
+    if validation.starts is not None:
+        rows = np.float32(row_means.of_windows(nats[0], validation.starts))
+    window = params.rows if params.is_series else 0
+    scored = thresholds.Scored(np.sort(scores), validation.in_split, window, rows)
     assert served.validation_scores is not None
     served.validation_scores.load(scored.scores, session)
     return scored
@@ -236,54 +243,6 @@ def _folded(graph_def: tf.GraphDef, names: List[str]) -> tf.GraphDef:
     return TransformGraph(folded, [], names, ['merge_duplicate_nodes'])
 
 
-def _golden(
-    session: tf.Session, signatures: Dict[str, Signature], params: HParams
-) -> Dict[str, Golden]:
-    """Answers to images that the model itself drew, and to a black and a white one."""
-    inputs: Dict[str, Any] = {'count': np.int32(4), 'seed': np.int32(7)}
-
-    def run(names: List[str]) -> Dict[str, Golden]:
-        chosen = {name: signatures[name] for name in names}
-        feeds = {
-            tensor: inputs[key] for one in chosen.values() for key, tensor in one.inputs.items()
-        }
-        outputs = session.run({name: one.outputs for name, one in chosen.items()}, feeds)
-        return {
-            name: Golden({key: np.asarray(inputs[key]) for key in one.inputs}, outputs[name])
-            for name, one in chosen.items()
-        }
-
-    drawn = run(['generate'])
-    shape = [1] + params.served_shape
-    levels = np.rint(255 * drawn['generate'].outputs['images'])
-    if params.is_binarised:
-        levels = 255 * (levels >= FIRST_LEVEL_OF_ONE)
-    levels = np.concatenate([levels, np.zeros(shape), np.full(shape, 255)]).astype(np.uint8)
-    noise = np.random.RandomState(0).standard_normal([len(levels), params.latent_size])
-    inputs.update(
-        images=(levels / 255).astype(np.float32),
-        image_bytes=image_files.encode_png(levels.reshape((-1,) + params.image_shape)),
-        latents=noise.astype(np.float32),
-        steps=np.int32(3),
-        temperature=np.float32(0.5),
-    )
-    return dict(drawn, **run([name for name in signatures if name != 'generate']))
-
-
-def npz(golden: Dict[str, Golden]) -> bytes:
-    """Returns the `.npz` file of arrays `<signature>/<inputs|outputs>/<name>`."""
-    # Bytes strings, not objects: NumPy loads those only as pickles.
-    arrays = {
-        f'{signature}/{kind}/{name}': value.astype('S') if value.dtype == object else value
-        for signature, example in golden.items()
-        for kind, values in example._asdict().items()
-        for name, value in values.items()
-    }
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    return content.getvalue()
-
-
 def _serving_api() -> Any:
     try:
         from tensorflow_serving.apis import prediction_log_pb2
@@ -295,11 +254,11 @@ def _serving_api() -> Any:
     return prediction_log_pb2
 
 
-def _write_warmup(path: str, golden: Dict[str, Golden]) -> None:
+def _write_warmup(path: str, examples: Dict[str, Golden]) -> None:
     """Writes one request for each signature, as a TFRecord of `PredictionLog`."""
     messages = _serving_api()
     with tf.python_io.TFRecordWriter(path) as writer:
-        for signature, example in sorted(golden.items()):
+        for signature, example in sorted(examples.items()):
             log = messages.PredictionLog()
             request = log.predict_log.request
             request.model_spec.signature_name = signature

@@ -1,19 +1,24 @@
-"""The served graph: all signatures of the exported SavedModel, each with its inputs validated.
+"""The served graph: all signatures of the exported SavedModel."""
 
-A TensorFlow runtime refuses bad input with a sentence (`tf.Assert`, its text constant, so that no
-`cond` is needed around it). Runtimes that drop Assert, as ONNX Runtime and OpenVINO do, answer NaN
-for each bad example: the outputs are marked, not the inputs, because other runtimes' activations
-clamp, and a NaN may leave them as a plausible number.
-"""
-
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, Optional
 
 import tensorflow as tf
 
-from trainer.base import image_pixels
+from trainer.base import image_pixels, scaling
 from trainer.base.image_files import FIRST_LEVEL_OF_ONE
 from trainer.model import vae
 from trainer.model.priors import Prior
+from trainer.serving.checked_inputs import (
+    Checked,
+    Signature,
+    Tensors,
+    asserted,
+    checked,
+    checked_scalar,
+    marked,
+    of_shape,
+)
+from trainer.settings import wording
 from trainer.settings.table import HParams
 from trainer.settings.wording import LOSSES
 
@@ -32,30 +37,17 @@ NAMES = (
     'explain_png',
 )
 WITH_SCORES = ('score', 'score_png')  # There only where validation scores are known.
-_EXPLAINED = ('reconstruction', 'reconstruction_loss', 'nats_by_pixel', 'excess_by_pixel')
+OF_FILES = ('reconstruct_png', 'score_png', 'explain_png')  # Not there for series.
+_EXPLAINED = (
+    'reconstruction', 'reconstruction_loss', 'nats_by_pixel', 'excess_by_pixel', 'nats_by_reading',
+    'excess_by_reading',
+)  # fmt: skip
 MAX_COUNT = 10000
 MAX_STEPS = 1000
 # The decoder's layers make inf - inf of latents that are much larger.
 MAX_LATENT = 10**6
-Tensors = Dict[str, tf.Tensor]
-
-
-class Signature(NamedTuple):
-    """The tensors that a client feeds and fetches, by the names that it uses.
-
-    Inputs of unknown static shape are scalars: TF 2's optimiser would take the assertion of a
-    static one for true.
-    """
-
-    inputs: Tensors
-    outputs: Tensors
-
-
-class _Checked(NamedTuple):
-    """An input after its Asserts, and float32 `[n]` that is NaN for each bad example, else 0."""
-
-    values: tf.Tensor
-    nan_if_bad: tf.Tensor
+# The squares of readings that are farther from the mean, in deviations, may be no float32.
+MAX_DEVIATIONS = 10**12
 
 
 def build_signatures(
@@ -96,48 +88,63 @@ def build_signatures(
       least possible for such a pixel; `reconstruction`.
     * `score_png`, `explain_png`: the same of `image_bytes`; the latter with `images`, as the model
       saw them.
+
+    Of a series there are `windows` in place of `images`, float32 `[n, window, columns]`, finite, in
+    the units of the readings, as are all that come out; nats are of standardised readings, and by
+    reading. There are no signatures of files.
     """
-    images = tf.placeholder(tf.float32, [None] + params.served_shape, name='images')
+    examples = wording.examples(params)
+    images = tf.placeholder(tf.float32, [None] + params.served_shape, name=examples)
     of_images = _predicted(_checked_images(images, params), prior, params, validation_scores)
-    image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
-    decoded = decoded_files(image_bytes, params)
-    of_files = _predicted(decoded, prior, params, validation_scores)
-    of_files['images'] = decoded.values
-
-    def outputs(names: Sequence[str], is_of_files: bool = False) -> Signature:
-        predicted = of_files if is_of_files else of_images
-        fed = {'image_bytes': image_bytes} if is_of_files else {'images': images}
-        return Signature(fed, {name: predicted[name] for name in names if name in predicted})
-
-    reconstructed = ('reconstruction', *LOSSES, 'mean', 'scale')
     signatures = {
-        DEFAULT: outputs(reconstructed),
-        'reconstruct': outputs(reconstructed),
-        'encode': outputs(['mean', 'scale']),
+        **_of_predicted({examples: images}, of_images),
         'decode': _decode(params),
-        'reconstruct_png': outputs(reconstructed, is_of_files=True),
         'interpolate': _interpolate(images, of_images['mean'], params),
-        'explain': outputs(_EXPLAINED),
-        'explain_png': outputs(['images', *_EXPLAINED], is_of_files=True),
+        **_generate(prior, params),
     }
-    if validation_scores is not None:
-        signatures['score'] = outputs([*LOSSES, 'quantile'])
-        signatures['score_png'] = outputs([*LOSSES, 'quantile'], is_of_files=True)
-    signatures.update(_generate(prior, params))
-    missing = WITH_SCORES if validation_scores is None else ()
-    assert set(signatures) == {DEFAULT, *NAMES} - set(missing)
+    signatures[DEFAULT] = signatures['reconstruct']
+    if not params.is_series:
+        image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
+        decoded = decoded_files(image_bytes, params)
+        of_files = _predicted(decoded, prior, params, validation_scores)
+        for name, signature in _of_predicted({'image_bytes': image_bytes}, of_files).items():
+            signatures[name + '_png'] = signature
+        del signatures['encode_png']
+        signatures['explain_png'].outputs['images'] = decoded.values
+    if validation_scores is None:
+        signatures = {name: one for name, one in signatures.items() if name not in WITH_SCORES}
     return {name: _named(name, signature) for name, signature in signatures.items()}
 
 
+def _of_predicted(fed: Tensors, predicted: Tensors) -> Dict[str, Signature]:
+    """The signatures whose outputs `_predicted` has."""
+    reconstructed = ('reconstruction', *LOSSES, 'mean', 'scale')
+    names = {
+        'reconstruct': reconstructed,
+        'encode': ('mean', 'scale'),
+        'explain': _EXPLAINED,
+        'score': (*LOSSES, 'quantile'),
+    }
+    return {
+        signature: Signature(fed, {name: predicted[name] for name in outputs if name in predicted})
+        for signature, outputs in names.items()
+    }
+
+
 def _predicted(
-    images: _Checked, prior: Prior, params: HParams, validation_scores: Optional[tf.Tensor]
+    images: Checked, prior: Prior, params: HParams, validation_scores: Optional[tf.Tensor]
 ) -> Tensors:
     by_row = tf.reshape(images.values, [-1, params.rows, params.row_features])
-    predictions = vae.predictions(by_row, prior, params)
+    predictions = vae.predictions(scaling.standardised(by_row, params.scaling), prior, params)
+    reconstruction = scaling.in_units(predictions['reconstruction'], params.scaling)
+    predictions['reconstruction'] = reconstruction
+    if params.is_series:
+        for name in ('nats', 'excess'):
+            predictions[name + '_by_reading'] = predictions.pop(name + '_by_pixel')
     if validation_scores is not None:
         score = predictions['negative_elbo']
         predictions['quantile'] = _quantile(score, validation_scores)
-    return {name: _marked(value, images.nan_if_bad) for name, value in predictions.items()}
+    return {name: marked(value, images.nan_if_bad) for name, value in predictions.items()}
 
 
 def _quantile(score: tf.Tensor, validation_scores: tf.Tensor) -> tf.Tensor:
@@ -149,36 +156,35 @@ def _quantile(score: tf.Tensor, validation_scores: tf.Tensor) -> tf.Tensor:
 
 def _decode(params: HParams) -> Signature:
     latents = tf.placeholder(tf.float32, [None, params.latent_size], name='latents')
-    checked = _checked(
+    valid = checked(
         latents,
         [params.latent_size],
         lambda values: tf.abs(values) <= MAX_LATENT,  # False for NaN too.
         'latents must be finite numbers of at most {:,} in size'.format(MAX_LATENT),
     )
-    images = _decoded(checked.values, [-1] + params.served_shape, params)
-    return Signature({'latents': latents}, {'images': _marked(images, checked.nan_if_bad)})
+    images = _decoded(valid.values, [-1] + params.served_shape, params)
+    outputs = {wording.examples(params): marked(images, valid.nan_if_bad)}
+    return Signature({'latents': latents}, outputs)
 
 
 def _generate(prior: Prior, params: HParams) -> Dict[str, Signature]:
     count = tf.placeholder(tf.int32, name='count')
     seed = tf.placeholder(tf.int32, name='seed')
     temperature = tf.placeholder_with_default(1.0, None, name='temperature')
-    seeds = tf.stack([_checked_scalar(seed, tf.int32.min, tf.int32.max), 0])
-    size = [_checked_scalar(count, 0, MAX_COUNT), params.latent_size]
-    noise = _checked_scalar(temperature, 0, 10**6) * tf.random.stateless_normal(size, seeds)
+    seeds = tf.stack([checked_scalar(seed, tf.int32.min, tf.int32.max), 0])
+    size = [checked_scalar(count, 0, MAX_COUNT), params.latent_size]
+    noise = checked_scalar(temperature, 0, 10**6) * tf.random.stateless_normal(size, seeds)
     choice = tf.random.stateless_uniform(size[:1], seeds + [0, 1])
     latents = prior.sample(noise, choice)
     images = _decoded(latents, [-1] + params.served_shape, params)
-    inputs = {'count': count, 'seed': seed}
+    inputs, outputs = {'count': count, 'seed': seed}, {wording.examples(params): images}
     return {
-        'generate': Signature(inputs, {'images': images}),
-        'generate_at_temperature': Signature(
-            dict(inputs, temperature=temperature), {'images': images}
-        ),
+        'generate': Signature(inputs, outputs),
+        'generate_at_temperature': Signature(dict(inputs, temperature=temperature), outputs),
     }
 
 
-def decoded_files(image_bytes: tf.Tensor, params: HParams) -> _Checked:
+def decoded_files(image_bytes: tf.Tensor, params: HParams) -> Checked:
     """Strings `[n]`, each a PNG or JPEG file, as images of the served shape; all are valid."""
 
     def decode_one(content: tf.Tensor) -> tf.Tensor:
@@ -189,8 +195,8 @@ def decoded_files(image_bytes: tf.Tensor, params: HParams) -> _Checked:
             values = tf.cast(pixels, tf.float32) / 255.0
         return tf.reshape(values, params.served_shape)
 
-    images = tf.map_fn(decode_one, _of_shape(image_bytes, []), dtype=tf.float32)
-    return _Checked(images, tf.zeros([tf.shape(images)[0]]))
+    images = tf.map_fn(decode_one, of_shape(image_bytes, []), dtype=tf.float32)
+    return Checked(images, tf.zeros([tf.shape(images)[0]]))
 
 
 def _decoded_file(content: tf.Tensor, params: HParams) -> tf.Tensor:
@@ -204,7 +210,7 @@ def _decoded_file(content: tf.Tensor, params: HParams) -> tf.Tensor:
     # Runtimes differ in what else they decode, such as GIF and BMP.
     starts = [image_pixels.starts_with(content, start) for start in (b'\x89PNG', b'\xff\xd8\xff')]
     is_known = tf.logical_or(*starts)
-    content = _asserted(content, is_known, 'image_bytes must hold PNG or JPEG files')
+    content = asserted(content, is_known, 'image_bytes must hold PNG or JPEG files')
     if params.source_digest:
         return _of_own_kind(content, params)
     # It reads JPEG too, and turns colours into grey levels where one channel is wanted.
@@ -219,7 +225,7 @@ def _decoded_file(content: tf.Tensor, params: HParams) -> tf.Tensor:
         lambda: image_pixels.is_opaque_png(tf.image.decode_png(content, channels=4), content),
         lambda: tf.constant(True),
     )
-    return _asserted(
+    return asserted(
         pixels,
         is_opaque,
         'image_bytes must hold images without transparent pixels: put them on the background that '
@@ -236,7 +242,7 @@ def _of_own_kind(content: tf.Tensor, params: HParams) -> tf.Tensor:
 
 
 def _of_size(pixels: tf.Tensor, params: HParams) -> tf.Tensor:
-    return _asserted(
+    return asserted(
         pixels,
         tf.reduce_all(tf.equal(tf.shape(pixels), params.image_shape)),
         'image_bytes must hold images of {} x {} pixels'.format(*params.image_shape),
@@ -245,81 +251,44 @@ def _of_size(pixels: tf.Tensor, params: HParams) -> tf.Tensor:
 
 def _interpolate(images: tf.Tensor, mean: tf.Tensor, params: HParams) -> Signature:
     steps = tf.placeholder(tf.int32, name='steps')
-    number = _checked_scalar(steps, 2, MAX_STEPS)
+    number = checked_scalar(steps, 2, MAX_STEPS)
     share = tf.cast(tf.range(number), tf.float32) / tf.cast(number - 1, tf.float32)
     start, end = mean[:-1, tf.newaxis], mean[1:, tf.newaxis]
     latents = start + share[:, tf.newaxis] * (end - start)
     shape = tf.concat([tf.shape(latents)[:2], params.served_shape], axis=0)
     images_between = _decoded(tf.reshape(latents, [-1, params.latent_size]), shape, params)
-    return Signature({'images': images, 'steps': steps}, {'interpolations': images_between})
+    fed = {wording.examples(params): images, 'steps': steps}
+    return Signature(fed, {'interpolations': images_between})
 
 
 def _decoded(latents: tf.Tensor, shape, params: HParams) -> tf.Tensor:
-    return tf.reshape(vae.expected_images(latents, params), shape)
+    images = tf.reshape(vae.expected_images(latents, params), shape)
+    return scaling.in_units(images, params.scaling)
 
 
-def _checked_images(images: tf.Tensor, params: HParams) -> _Checked:
+def _checked_images(images: tf.Tensor, params: HParams) -> Checked:
+    if params.is_series:
+
+        def is_near(readings: tf.Tensor) -> tf.Tensor:  # False for NaN too.
+            return tf.abs(scaling.standardised(readings, params.scaling)) <= MAX_DEVIATIONS
+
+        return checked(
+            images, params.served_shape, is_near,
+            'windows must hold finite numbers, at most 10^12 deviations from the mean of a column',
+        )  # fmt: skip
     if params.is_binarised:
-        return _checked(
+        return checked(
             images,
             params.served_shape,
             lambda values: tf.logical_or(tf.equal(values, 0.0), tf.equal(values, 1.0)),
             'images must hold 0 and 1 alone, as the images that the model was trained on',
         )
-    return _checked(
+    return checked(
         images,
         params.served_shape,
         lambda values: tf.logical_and(values >= 0.0, values <= 1.0),  # False for NaN too.
         'images must hold numbers in [0, 1]: divide bytes by 255',
     )
-
-
-def _checked(values: tf.Tensor, example_shape: List[int], is_valid, message: str) -> _Checked:
-    """Asserts the shape of `values` `[n] + example_shape`, and that each of them `is_valid`."""
-    with tf.name_scope('checked_' + values.op.name):
-        axes = list(range(1, 1 + len(example_shape)))
-        valid = tf.reduce_all(is_valid(_of_shape(values, example_shape)), axis=axes)
-        values = _asserted(values, tf.reduce_all(valid), message)
-        # The square root of 0 or -1. tf2onnx 1.17 makes multiplications of a tf.where, after which
-        # everything would be NaN.
-        return _Checked(values, tf.sqrt(tf.cast(valid, tf.float32) - 1.0))
-
-
-def _marked(output: tf.Tensor, nan_if_bad: tf.Tensor) -> tf.Tensor:
-    return output + tf.reshape(nan_if_bad, [-1] + [1] * (output.shape.ndims - 1))
-
-
-def _asserted(value: tf.Tensor, condition: tf.Tensor, message: str) -> tf.Tensor:
-    """Returns `value`; computing it fails, with the message, where the condition is false."""
-    with tf.control_dependencies([tf.Assert(condition, [message])]):
-        return tf.identity(value)
-
-
-def _of_shape(values: tf.Tensor, example_shape: List[int]) -> tf.Tensor:
-    """Asserts the shape `[n] + example_shape`, whatever the rank of what is fed."""
-    # Only Python's Session compares what is fed with the placeholder's shape. TF Serving and TF 2
-    # do not, and the optimiser would take the assertion for true by that very shape, which a
-    # placeholder_with_default hides from it.
-    fed_shape = tf.shape(tf.placeholder_with_default(values, None))
-    wanted = example_shape + [-1]
-    padded = tf.concat([fed_shape, [-1] * (1 + len(wanted))], axis=0)
-    right = tf.equal(padded[1 : 1 + len(wanted)], wanted)
-    has_first_axis = padded[0] >= 0  # Where each example is a scalar nothing else tells.
-    shape = ', '.join(['n'] + [str(size) for size in example_shape])
-    return _asserted(
-        values,
-        tf.logical_and(has_first_axis, tf.reduce_all(right)),
-        f'{values.op.name} must have the shape [{shape}]',
-    )
-
-
-def _checked_scalar(fed: tf.Tensor, low: int, high: int) -> tf.Tensor:
-    """Asserts that `fed`, of unknown static shape, is a scalar, and its range."""
-    name = fed.op.name
-    scalar = _asserted(fed, tf.equal(tf.rank(fed), 0), f'{name} must be a scalar')
-    value = tf.reshape(scalar, [])
-    in_range = tf.logical_and(value >= low, value <= high)
-    return _asserted(value, in_range, f'{name} must be from {low:,} to {high:,}')
 
 
 def _named(name: str, signature: Signature) -> Signature:

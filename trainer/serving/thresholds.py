@@ -10,6 +10,10 @@ like the validation images, whatever the model, a share of at most 1 - q has a q
 more (Vovk et al. 2005; Bates et al. 2023, arXiv:2104.08279, section 1). The threshold of q in nats
 is therefore the validation score of rank ceil(q (n + 1)): a score above it is one whose quantile is
 q or more.
+
+Of a series the rows have scores and quantiles of their own: the mean, over the windows that cover a
+row, of the nats of its readings, among those of the validation rows. Windows overlap, and rows are
+alike to their neighbours: as uncertain as n of either are thresholds of n / window images.
 """
 
 import io
@@ -24,9 +28,9 @@ from trainer.base.errors import UserError
 
 FILE_NAME = 'thresholds.json'
 _SCORES_NAME = 'validation_scores.npy'
+_ROW_SCORES_NAME = 'validation_row_scores.npy'
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.995, 0.999)
 DEFAULT = 0.99
-UNITS = 'nats per image, higher is stranger'
 SCORE = 'negative_elbo'
 # Of larger validation splits as many are scored: a multiple of the blocks of `data.inputs`.
 MOST_IMAGES = 10_000
@@ -47,6 +51,8 @@ class ValidationImages(NamedTuple):
     in_split: int  # Images in the validation split, of which so many are taken.
     # Returns them as the model sees them, in batches float32 `[n, rows, features]`.
     batches: Callable[[], Iterator[np.ndarray]]
+    # Of a series whose windows start one row apart: the row at which each starts, int64 `[n]`.
+    starts: Optional[np.ndarray] = None
 
 
 class Scored(NamedTuple):
@@ -54,11 +60,18 @@ class Scored(NamedTuple):
 
     scores: np.ndarray  # float32 [n], in their order.
     in_split: int
+    window: int = 0  # Rows of a window of a series.
+    rows: Optional[np.ndarray] = None  # Scores of rows, float32 [rows], in their order.
 
     @property
     def thresholds(self) -> Dict[str, Any]:
-        """What `table` returns."""
-        return table(self.scores, self.in_split)
+        """What `table` returns; of a series `rows` holds another, of their scores."""
+        if not self.window:
+            return table(self.scores, self.in_split)
+        of_windows = table(self.scores, self.in_split, 'window', self.window)
+        if self.rows is None:
+            return of_windows
+        return dict(of_windows, rows=table(self.rows, len(self.rows), 'row', self.window))
 
 
 class Threshold(NamedTuple):
@@ -104,9 +117,11 @@ class Judge:
 
 def write(folder: str, scored: Scored) -> None:
     """Writes the thresholds, and the scores that they are of, to `assets.extra` of an export."""
-    content = io.BytesIO()
-    np.save(content, scored.scores)
-    files.write_bytes(os.path.join(folder, _SCORES_NAME), content.getvalue())
+    for name, scores in ((_SCORES_NAME, scored.scores), (_ROW_SCORES_NAME, scored.rows)):
+        if scores is not None:
+            content = io.BytesIO()
+            np.save(content, scores)
+            files.write_bytes(os.path.join(folder, name), content.getvalue())
     files.write_json(os.path.join(folder, FILE_NAME), scored.thresholds)
 
 
@@ -122,9 +137,9 @@ def sentence(of_run: Optional[Dict[str, Any]]) -> str:
     if not known:
         return ''
     return (
-        'unusual is an image with a negative ELBO above {nats:.2f} nats as served: of '
-        '{images:,} validation images {quantile:.0%} have less'
-    ).format(**dict(of_run or {}, **known[-1]))
+        'unusual is a negative ELBO above {nats:.2f} nats as served: of {images:,} validation '
+        '{example}s {quantile:.0%} have less'
+    ).format(**dict({'example': 'image'}, **(of_run or {}), **known[-1]))
 
 
 def parsed(text: str, num_validation: Optional[int] = None) -> Threshold:
@@ -169,12 +184,16 @@ def quantiles(scores: np.ndarray, of_validation: np.ndarray) -> np.ndarray:
     return below / (len(of_validation) + 1.0)
 
 
-def table(of_validation: np.ndarray, in_split: int) -> Dict[str, Any]:
+def table(
+    of_validation: np.ndarray, in_split: int, example: str = 'image', window: int = 1
+) -> Dict[str, Any]:
     """Returns the thresholds as `thresholds.json` and `results.json` hold them.
 
     Args:
       of_validation: the scores, `[n]`; NaN counts as infinity.
       in_split: images in the validation split.
+      example: what has a score: 'image', 'window' or 'row'.
+      window: how many scores that follow each other are as uncertain as one.
 
     Returns:
       `quantiles`, a list: of each of QUANTILES its threshold in `nats`, with `interval_95`, in
@@ -183,26 +202,36 @@ def table(of_validation: np.ndarray, in_split: int) -> Dict[str, Any]:
     """
     scores = np.asarray(of_validation, np.float64)
     ordered = np.sort(np.where(np.isnan(scores), np.inf, scores))
+    independent = independent_scores(len(ordered), window)
     return {
-        'score': SCORE,
-        'units': UNITS,
+        'score': SCORE if example != 'row' else 'nats of its readings, the mean over windows',
+        'units': f'nats per {example}, higher is stranger',
         'split': 'validation',
+        'example': example,
         'images': len(ordered),
         'images_in_split': in_split,
-        'quantiles': [_row(ordered, quantile) for quantile in QUANTILES],
+        'independent': independent,
+        'quantiles': [_row(ordered, quantile, independent, example) for quantile in QUANTILES],
     }
 
 
-def _row(ordered: np.ndarray, quantile: float) -> Dict[str, Any]:
+def independent_scores(count: int, window: int) -> int:
+    """Returns the number of independent scores that are as uncertain as so many of a series."""
+    return max(1, count // max(1, window))
+
+
+def _row(ordered: np.ndarray, quantile: float, independent: int, example: str) -> Dict[str, Any]:
     count = len(ordered)
     row: Dict[str, Any] = {'quantile': quantile, 'nats': None, 'interval_95': None}
     if quantile > _highest(count):
-        return dict(row, reason=_reason(count))
+        return dict(row, reason=_reason(count, example))
     nats = ordered[rank(quantile, count) - 1]
     if not np.isfinite(nats):
-        return dict(row, reason='scores of the validation images are not finite')
-    low, high = interval_ranks(quantile, count)
-    interval = [float(ordered[at - 1]) if 1 <= at <= count else None for at in (low, high)]
+        return dict(row, reason=f'scores of the validation {example}s are not finite')
+    each = (count + 1) / (independent + 1)
+    low, high = interval_ranks(quantile, independent)
+    ranks = (math.floor(low * each + _ROUNDING), math.ceil(high * each - _ROUNDING))
+    interval = [float(ordered[at - 1]) if 1 <= at <= count else None for at in ranks]
     interval = [end if end is not None and math.isfinite(end) else None for end in interval]
     return dict(row, nats=float(nats), interval_95=interval)
 
@@ -234,8 +263,8 @@ def _highest(count: int) -> float:
     return 1.0 - _FEWEST_ABOVE / count + 1e-12
 
 
-def _reason(count: int) -> str:
+def _reason(count: int, example: str = 'image') -> str:
     return (
-        f'fewer than {_FEWEST_ABOVE} of {count:,} validation images lie above a quantile of more '
-        f'than {max(0.0, 1.0 - _FEWEST_ABOVE / count):.4g}'
+        f'fewer than {_FEWEST_ABOVE} of {count:,} validation {example}s lie above a '
+        f'quantile of more than {max(0.0, 1.0 - _FEWEST_ABOVE / count):.4g}'
     )

@@ -160,8 +160,12 @@ def largest_difference(call, example):
     return largest
 
 
-# A first value that no image and no latent vector has, and words of TensorFlow's message.
-BAD_VALUES = {'images': (2.0, 'images must hold'), 'latents': (np.inf, 'finite')}
+# A first value that no image, window or latent vector has, and words of TensorFlow's message.
+BAD_VALUES = {
+    'images': (2.0, 'images must hold'),
+    'windows': (np.nan, 'windows must hold'),
+    'latents': (np.inf, 'finite'),
+}
 
 
 def bad_input_is_noticed(call, example):

@@ -13,7 +13,9 @@ from trainer.settings import rules, table
 from trainer.settings.table import HParams, Range
 
 # The flags that say which images, and where they are prepared.
-OF_IMAGES = ('dataset', 'source', 'image_size', 'fit', 'channels', 'data_dir', 'idx_dir')
+OF_IMAGES = (
+    'dataset', 'source', 'data_dir', 'idx_dir', *rules.OF_IMAGE_FILES, *rules.OF_SERIES,
+)  # fmt: skip
 
 
 class _NumberParser(flags.ArgumentParser):
@@ -77,6 +79,8 @@ def of_images(flag_values: flags.FlagValues) -> HParams:
                 )
             )
         values['dataset'] = ''
+        if 'likelihood' in values and not flag_values['likelihood'].present:
+            values['likelihood'] = rules.UNDECIDED  # Only the kind of the data tells.
     params = HParams(**values)
     rules.check_images(params)
     return params

@@ -1,11 +1,43 @@
-"""Which settings make no sense together, or with a dataset."""
+"""Which settings make no sense together, or with the data, and what those left open become."""
 
+import dataclasses
 import re
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from trainer.base.errors import UserError
 from trainer.settings import table
-from trainer.settings.table import HParams
+from trainer.settings.table import HParams, Scaling
+
+# A likelihood that the data decides.
+UNDECIDED = ''
+# What is said of image files, and of CSV files, with what says nothing.
+OF_IMAGE_FILES: Dict[str, Any] = {'image_size': '', 'fit': 'stretch', 'channels': 'auto'}
+OF_SERIES: Dict[str, Any] = {
+    'window': 0, 'stride': 1, 'columns': '', 'label_column': '', 'time_column': '',
+    'missing': 'refuse',
+}  # fmt: skip
+
+
+def with_data(
+    params: HParams, image_shape: Optional[Tuple[int, int, int]], scaling: Scaling, digest: str
+) -> HParams:
+    """Returns the settings with what the data tells; nothing changes them after it is prepared.
+
+    Args:
+      image_shape: None where only the preparation will tell.
+      scaling: of a series; where only its preparation will tell means and deviations, any.
+      digest: of own data; '' where it is not known.
+    """
+    likelihood = params.likelihood
+    if likelihood == UNDECIDED:
+        likelihood = 'normal_by_column' if scaling else 'bernoulli'
+    return dataclasses.replace(
+        params,
+        image_shape=image_shape or params.image_shape,
+        scaling=scaling,
+        source_digest=digest,
+        likelihood=likelihood,
+    )
 
 
 def check_consistent(params: HParams) -> None:
@@ -34,13 +66,11 @@ def parsed_size(text: str) -> Optional[Tuple[int, int]]:
 def check_images(params: HParams) -> None:
     """Refuses flags of images that make no sense together; raises UserError."""
     parsed_size(params.image_size)
+    given = [name for name in (*OF_IMAGE_FILES, *OF_SERIES) if _is_given(params, name)]
     _refuse(
         {
-            '--image_size, --fit and --channels need --source: the images of '
-            f'{params.data_flag} are taken as they are.': (
-                not params.source
-                and (params.image_size, params.fit, params.channels) != ('', 'stretch', 'auto')
-            ),
+            f'--{" and --".join(given)} need --source: the images of {params.data_flag} are taken '
+            'as they are.': bool(given) and not params.source,
             f'--fit={params.fit} needs --image_size.': params.fit == 'pad'
             and not params.image_size,
             f'--idx_dir={params.idx_dir} is of --dataset: leave it away with --source.': (
@@ -48,6 +78,23 @@ def check_images(params: HParams) -> None:
             ),
         }
     )
+
+
+def check_kind(params: HParams, is_series: bool) -> None:
+    """Refuses flags of image files where --source holds CSV files, and the other way round."""
+    others = OF_IMAGE_FILES if is_series else OF_SERIES
+    given = [name for name in others if _is_given(params, name)]
+    kinds = ('image files and arrays', 'CSV files')
+    _refuse(
+        {
+            f'--{" and --".join(given)}: of {kinds[not is_series]}, and {params.data_flag} holds '
+            f'{kinds[is_series]}: leave that away.': bool(given)
+        }
+    )
+
+
+def _is_given(params: HParams, name: str) -> bool:
+    return getattr(params, name) != {**OF_IMAGE_FILES, **OF_SERIES}[name]
 
 
 def _refuse(contradictions: Dict[str, bool]) -> None:
@@ -60,7 +107,15 @@ def _contradictions(params: HParams) -> Dict[str, bool]:
     weighted, groups = params.objective != 'elbo', params.free_bits_groups
     warmup, cycles = params.beta_warmup_steps, params.beta_cycles
     likelihood = table.LIKELIHOODS[params.likelihood]
+    series = f'{params.data_flag} holds readings, which have no bounds'
     return {
+        f'--binarization={params.binarization}: {series}, so that none can be 0 or 1 with a '
+        'probability: leave it away.': params.is_series and params.is_binarised,
+        f'--likelihood={params.likelihood}: {series}: give normal_by_column, their default.': (
+            params.is_series and not likelihood.of_readings
+        ),
+        f'--likelihood={params.likelihood} is of readings in CSV files, and {params.data_flag} '
+        'holds images: give another.': likelihood.of_readings and not params.is_series,
         f'--likelihood={params.likelihood} needs --binarization=none (now {params.binarization}): '
         'it is a density of grey levels, and images of 0 and 1 have probabilities.': (
             params.is_binarised and not likelihood.of_binary_images

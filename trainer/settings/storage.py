@@ -46,6 +46,7 @@ def load(model_dir: str, flag: str = 'model_dir') -> Optional[HParams]:
 def _from_json(values: Any, path: str, flag: str) -> HParams:
     try:
         values['image_shape'] = tuple(values['image_shape'])
+        values['scaling'] = tuple(map(tuple, values.get('scaling', ())))
         hparams = HParams(**values)
         _check_values(hparams)
         rules.check_consistent(hparams)
@@ -79,6 +80,23 @@ def _check_values(hparams: HParams) -> None:
     shape = hparams.image_shape
     if len(shape) != 3 or not all(type(side) is int and side in table.SIZE for side in shape):
         raise UserError(f'image_shape cannot be {shape!r:.100}')
+    if hparams.scaling and (len(hparams.scaling) != shape[2] or shape[1] != 1):
+        raise UserError(f'scaling cannot be of {len(hparams.scaling):,} columns')
+    for column in hparams.scaling:
+        if not _is_column(column):
+            raise UserError(f'scaling cannot hold {column!r:.100}')
+
+
+def _is_column(value: Tuple[Any, ...]) -> bool:
+    kinds = [type(part) for part in value]
+    return (
+        len(kinds) == 3
+        and kinds[0] is str
+        and set(kinds[1:]) <= {int, float}
+        and bool(np.all(np.isfinite(value[1:])))
+        and value[2] > 0
+        and terminal.is_text(value[0])
+    )
 
 
 def versions() -> Dict[str, str]:
@@ -148,7 +166,8 @@ def check_resumable(hparams: HParams, recorded: HParams) -> None:
     new, old = map(dataclasses.asdict, (with_recorded_dataset(hparams, recorded), recorded))
     fixed = [row.name for row in dataclasses.fields(HParams) if row.metadata['fixed']]
     if new['source'] and not new['source_digest']:  # Only the preparation tells which images.
-        fixed = [name for name in fixed if name not in ('image_shape', 'source_digest')]
+        known = ('image_shape', 'scaling', 'source_digest')
+        fixed = [name for name in fixed if name not in known]
     words = {'source_digest': '--source of other images: '}
     differences = [
         f'{words.get(x, f"--{x}=")}{new[x]} (was {old[x]})' for x in fixed if new[x] != old[x]

@@ -20,15 +20,17 @@ class LikelihoodFacts(NamedTuple):
 
     of_binary_images: bool  # Whether it gives images of 0 and 1 a probability.
     of_grey_levels: bool  # Whether it is a density of grey levels.
+    of_readings: bool  # Whether it is a density of standardised readings, on the whole line.
     mean_is_bounded: bool  # Whether its mean lies in [0, 1].
     values: str  # What its mean is called.
 
 
 # The values of --likelihood; the classes of `model/likelihoods.py` have these names as `kind`.
 LIKELIHOODS: Dict[str, LikelihoodFacts] = {
-    'bernoulli': LikelihoodFacts(True, False, True, 'probabilities'),
-    'continuous_bernoulli': LikelihoodFacts(False, True, True, 'expected grey levels'),
-    'normal': LikelihoodFacts(False, True, True, 'expected grey levels'),
+    'bernoulli': LikelihoodFacts(True, False, False, True, 'probabilities'),
+    'continuous_bernoulli': LikelihoodFacts(False, True, False, True, 'expected grey levels'),
+    'normal': LikelihoodFacts(False, True, False, True, 'expected grey levels'),
+    'normal_by_column': LikelihoodFacts(False, False, True, False, 'expected readings'),
 }
 
 
@@ -89,6 +91,7 @@ _path = functools.partial(_free, is_path=True)
 _found: Any = functools.partial(dataclasses.field, metadata={'fixed': True})
 _noted: Any = functools.partial(dataclasses.field, metadata={'fixed': False})
 
+Scaling = Tuple[Tuple[str, float, float], ...]  # Name, mean and deviation of each column.
 COUNT, STEPS, SIZE = Range(1, 10**9), Range(0, 10**9), Range(1, 8192)
 # Within these, Adam's step along finite gradients leaves finite weights and moments in single
 # precision, which ends at 3e38: the second moment is at most the square of the norm, and a step at
@@ -115,6 +118,18 @@ class HParams:
         'Channels of the images of --source: 1 for grey, 3 for colour. auto: 1 if all are grey.',
         choices=('auto', '1', '3'),
     )
+    window: int = _setting(0, 'Rows of a window of CSV files. 0: 28.', Range(0, 8192))
+    stride: int = _setting(1, 'Rows from the start of a window to that of the next.', COUNT)
+    columns: str = _setting('', 'Columns of CSV files to model, as a,b. Default: all of numbers.')
+    label_column: str = _setting(
+        '', 'Column of CSV files that says which rows are unusual: kept from the model.'
+    )
+    time_column: str = _setting('', 'Column of CSV files with the time. Default: found, if any.')
+    missing: str = _setting(
+        'refuse',
+        'What becomes of values that CSV files lack. interpolate: a line over the gap.',
+        choices=('refuse', 'interpolate'),
+    )
     binarization: str = _setting(
         'none',
         'What the model sees of a pixel. none: its grey level. static: 0 or 1, drawn once with the '
@@ -130,7 +145,10 @@ class HParams:
         32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", SIZE
     )
     likelihood: str = _setting(
-        'bernoulli', 'Distribution of a pixel given the latents.', choices=LIKELIHOODS
+        'bernoulli',
+        'Distribution of a pixel given the latents; of readings in CSV files normal_by_column, '
+        'which is their default.',
+        choices=LIKELIHOODS,
     )
     normal_scale: float = _setting(
         0.0,
@@ -200,8 +218,9 @@ class HParams:
     )
     source: str = _path(
         '',
-        'Images of your own, in place of --dataset: a folder of PNG, JPEG, BMP and GIF files, a '
-        '.npy or .npz file, or the folder of such images once prepared.',
+        'Data of your own, in place of --dataset: a folder of PNG, JPEG, BMP and GIF files, a .npy '
+        'or .npz file, a .csv file of readings or a folder of such, or the folder of what was '
+        'prepared of one.',
     )
     init_from: str = _path(
         '',
@@ -253,8 +272,10 @@ class HParams:
         Range(0, 1024),
     )
 
-    # Taken from the dataset: (rows, columns, channels); which images of --source.
+    # Taken from the data: (rows, columns, channels), of a series (window, 1, columns); its scaling;
+    # which data of --source.
     image_shape: Tuple[int, int, int] = _found(default=(28, 28, 1))
+    scaling: Scaling = _found(default=())
     source_digest: str = _found(default='')
     # Which checkpoint of --init_from training started from; the SHA-256 of its .index file.
     init_checkpoint: str = _noted(default='')
@@ -281,9 +302,16 @@ class HParams:
         return self.image_shape[1] * self.image_shape[2]
 
     @property
+    def is_series(self) -> bool:  # Whether the images are windows of readings.
+        return bool(self.scaling)
+
+    @property
     def served_shape(self) -> List[int]:
-        """Shape of an image as users know it: without the channel axis when there is one."""
-        return list(self.image_shape if self.image_shape[2] > 1 else self.image_shape[:2])
+        """Shape of an image as users know it: without a channel axis of 1; a window's is 2-D."""
+        rows, columns, channels = self.image_shape
+        if self.is_series:
+            return [rows, channels]
+        return [rows, columns, channels] if channels > 1 else [rows, columns]
 
     @property
     def is_binarised(self) -> bool:

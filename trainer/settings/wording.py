@@ -9,8 +9,15 @@ from trainer.settings.table import LIKELIHOODS, HParams
 LOSSES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
 
 
+def examples(params: HParams) -> str:
+    """What signatures call the data that they take and give."""
+    return 'windows' if params.is_series else 'images'
+
+
 def data_convention(params: HParams) -> str:
     """Names the data that every number of the run is of: those of others cannot be compared."""
+    if params.is_series:
+        return 'standardised readings'
     if params.binarization == 'none':
         return 'grey levels'
     if params.binarization == 'dynamic':
@@ -27,6 +34,8 @@ def log_likelihood(params: HParams) -> str:
     two of the three kinds can be compared (Loaiza-Ganem & Cunningham 2019, arXiv:1907.06845,
     section 3, on the first of them).
     """
+    if params.is_series:
+        return 'a log-density of standardised readings'
     if params.is_binarised:
         return 'a log-probability of binary images'
     if not has_log_likelihood(params):
@@ -36,7 +45,8 @@ def log_likelihood(params: HParams) -> str:
 
 def has_log_likelihood(params: HParams) -> bool:
     """Whether the model gives images a likelihood: a Bernoulli gives grey levels none."""
-    return params.is_binarised or LIKELIHOODS[params.likelihood].of_grey_levels
+    likelihood = LIKELIHOODS[params.likelihood]
+    return params.is_binarised or likelihood.of_grey_levels or likelihood.of_readings
 
 
 def terms_text(metrics: Dict[str, float]) -> str:

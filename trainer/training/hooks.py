@@ -105,9 +105,12 @@ class PseudoInputsHook(tf.train.SessionRunHook):
         (self._logits,) = [v for v in variables if v.op.name == priors.PSEUDO_INPUTS]
         # A placeholder, as the images would be a large constant of the graph.
         self._images = tf.placeholder(tf.float32, self._logits.shape)
-        # Grey levels of 0 and 1 have no finite logit.
-        inside = 0.02 + 0.96 * self._images
-        self._start = self._logits.assign(tf.math.log(inside) - tf.math.log1p(-inside)).op
+        start = self._images
+        if not self._params.is_series:
+            # Grey levels of 0 and 1 have no finite logit.
+            inside = 0.02 + 0.96 * self._images
+            start = tf.math.log(inside) - tf.math.log1p(-inside)
+        self._start = self._logits.assign(start).op
 
     def after_create_session(self, session, coord) -> None:
         # Not by the session's global step: a worker may have made one since it was begun.

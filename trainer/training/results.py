@@ -95,7 +95,7 @@ def warning(record: Dict[str, Any], params: HParams) -> str:
     """
     coin_flips = params.rows * params.row_features * math.log(2.0)
     loss = record['test']['negative_elbo']
-    if LIKELIHOODS[params.likelihood].of_grey_levels or loss <= 1.1 * coin_flips:
+    if not LIKELIHOODS[params.likelihood].of_binary_images or loss <= 1.1 * coin_flips:
         return ''
     return (
         f'The model is far worse than a coin flip for each pixel, {coin_flips:,.0f} nats: training '

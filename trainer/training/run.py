@@ -20,7 +20,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.monitoring import event_files, run_card
 from trainer.serving import plain_weights, saved_model, thresholds
 from trainer.serving.thresholds import ValidationImages
-from trainer.settings import memory, storage
+from trainer.settings import memory, rules, storage
 from trainer.settings.table import HParams
 from trainer.training import (
     announcements,
@@ -130,7 +130,7 @@ def settle(params: HParams, task: Task = LOCAL) -> Tuple[HParams, PreparedDatase
     data = prepare.of_run(
         params, idx_dir=params.idx_dir, is_alone=task == LOCAL, separate_process=True
     )
-    params = dataclasses.replace(params, image_shape=data.image_shape, source_digest=data.digest)
+    params = rules.with_data(params, data.image_shape, data.scaling, data.digest)
     checks.check(params, data.num_examples)
     return initial.settle(params, checks.recorded_settings(params.model_dir)), data
 
@@ -310,11 +310,16 @@ def validation_images(data: PreparedDataset, params: HParams) -> ValidationImage
     """Returns the images that the scores of an export are quantiles among."""
     in_split = data.num_examples['validation']
     count = min(in_split, thresholds.MOST_IMAGES)
+    starts = None
+    if data.windows and data.windows.stride == 1:
+        starts = data.windows.starts('validation', params.rows)
+        starts = starts[inputs.numbers_read(in_split, count)]
     batch, binarization = memory.evaluation_batch(params), params.binarization
     return ValidationImages(
         count,
         in_split,
         functools.partial(inputs.batches_of, data, 'validation', count, batch, binarization),
+        starts,
     )
 
 
