@@ -46,7 +46,7 @@ def exports_of(
     alone = {
         name: export(name, Options(signature=name))
         for name in signatures.NAMES
-        if name != 'reconstruct'
+        if name != 'reconstruct' and not (params.is_series and name in signatures.OF_FILES)
     }
     return dict(alone, reconstruct=whole, **{DEFAULT: whole})
 

@@ -15,7 +15,7 @@ import requests
 
 from scripts import ROOT
 from scripts.clients import environment, in_tensorflow_1
-from scripts.clients.in_tensorflow_1 import SIGNATURES, Call
+from scripts.clients.in_tensorflow_1 import Call
 from trainer.base.errors import UserError
 from trainer.serving.golden import Golden, npz
 from trainer.serving.signatures import DEFAULT
@@ -50,7 +50,7 @@ def onnx(python: str, export_dir: str, golden: Dict[str, Golden]) -> Results:
         convert = ['convert', '--saved-model', export_dir, '--tag', 'serve', '--opset', '18']
         commands = [
             convert + ['--signature_def', name, '--output', f'{folder}/{name}.onnx']
-            for name in SIGNATURES
+            for name in golden
         ]
         environment.run([python, '-c', program.format(commands)], 'tf2onnx')
         return verify(python, export_dir, golden, '--runtime=onnx', '--onnx=' + folder)

@@ -18,8 +18,13 @@ from scripts.clients import kserve_model
 from trainer.serving import signatures, verify_export
 from trainer.serving.signatures import DEFAULT
 
-SIGNATURES = (DEFAULT,) + signatures.NAMES
 Call = Callable[[Dict[str, Any]], Dict[str, np.ndarray]]
+
+
+def signatures_of(export_dir: str) -> List[str]:
+    """Returns the names of the signatures of an export, in their order."""
+    known = input_types(export_dir)
+    return [name for name in (DEFAULT, *signatures.NAMES) if name in known]
 
 
 def raw_session(export_dir: str) -> Dict[str, Call]:
@@ -32,7 +37,8 @@ def contrib_predictor(export_dir: str) -> Dict[str, Call]:
     with contextlib.redirect_stderr(io.StringIO()):  # Notices of importing tf.contrib.
         from tensorflow.contrib import predictor
     return {
-        name: predictor.from_saved_model(export_dir, signature_def_key=name) for name in SIGNATURES
+        name: predictor.from_saved_model(export_dir, signature_def_key=name)
+        for name in signatures_of(export_dir)
     }
 
 
@@ -58,7 +64,7 @@ def saved_model_cli(export_dir: str) -> Dict[str, Call]:
                 for path in glob.glob(os.path.join(answers, '*.npy'))
             }
 
-    return {name: functools.partial(call, name) for name in SIGNATURES}
+    return {name: functools.partial(call, name) for name in signatures_of(export_dir)}
 
 
 def grpc(export_dir: str) -> Dict[str, Call]:

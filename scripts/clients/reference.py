@@ -5,7 +5,7 @@ from typing import Dict, Iterable
 import numpy as np
 import tensorflow as tf
 
-from trainer.base import image_files
+from trainer.base import image_files, scaling
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
 from trainer.monitoring import picture_files
@@ -13,14 +13,16 @@ from trainer.serving import thresholds
 from trainer.serving.golden import Golden
 from trainer.serving.signatures import DEFAULT
 from trainer.serving.thresholds import ValidationImages
-from trainer.settings import memory
+from trainer.settings import memory, wording
 from trainer.settings.table import HParams
 from trainer.training import run
 
 
 def images_of(data: PreparedDataset, params: HParams, count: int = 20) -> np.ndarray:
-    """Returns the first test images, uint8 `[n, rows, columns, channels]`."""
+    """Returns the first test images, uint8 `[n, rows, columns, channels]`, or windows in units."""
     images = inputs.first_images(data, 'test', count, params.binarization)
+    if params.is_series:
+        return scaling.in_units(images, params.scaling)
     return np.rint(255 * images).astype(np.uint8).reshape((-1,) + params.image_shape)
 
 
@@ -43,18 +45,25 @@ def answers(
     """Returns inputs and outputs of every signature, by PREDICT and the decoder.
 
     Args:
-      images: uint8 `[n, rows, columns, channels]`.
+      images: uint8 `[n, rows, columns, channels]`; of a series windows in their units.
       validation: what scores are quantiles among.
     """
-    scaled = (images / 255).astype(np.float32)
+    scaled = images if params.is_series else (images / 255).astype(np.float32)
     by_row = scaled.reshape([-1, params.rows, params.row_features])
+    by_row = scaling.standardised(by_row, params.scaling)
     outputs = predicted([by_row], checkpoint_path, params)
+    outputs['reconstruction'] = scaling.in_units(outputs['reconstruction'], params.scaling)
+    for name in ('nats', 'excess'):
+        outputs[name + '_by_reading'] = outputs[name + '_by_pixel']
     of_validation = predicted(validation.batches(), checkpoint_path, params)['negative_elbo']
     quantile = thresholds.quantiles(outputs['negative_elbo'], of_validation)
 
     def decoded(latents: np.ndarray) -> Dict[str, np.ndarray]:
         images = picture_files.decode(latents, checkpoint_path, params)
-        return {'images': images.reshape([-1] + params.served_shape)}
+        images = scaling.in_units(images.reshape([-1] + params.served_shape), params.scaling)
+        return {examples: images}
+
+    examples = wording.examples(params)
 
     with tf.Graph().as_default(), tf.Session() as session:
         noise = session.run(tf.random.stateless_normal([5, params.latent_size], [11, 0]))
@@ -64,19 +73,19 @@ def answers(
     mean = outputs['mean'][:, np.newaxis]
     share = np.linspace(0, 1, steps).reshape([steps, 1]).astype(np.float32)
     between = (1 - share) * mean[:-1] + share * mean[1:]
-    path = decoded(between.reshape([-1, params.latent_size]))['images']
-    shown = {'images': scaled.reshape([-1] + params.served_shape)}
-    files = {'image_bytes': np.array(image_files.encode_png(images), object)}
+    path = decoded(between.reshape([-1, params.latent_size]))[examples]
+    shown = {examples: scaled.reshape([-1] + params.served_shape)}
 
     def some(*names: str, **more: np.ndarray) -> Dict[str, np.ndarray]:
         return {**{name: outputs[name] for name in names}, **more}
 
     losses = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
     reconstructed = some(*losses, 'mean', 'scale', 'reconstruction')
-    explained = some('nats_by_pixel', 'excess_by_pixel', 'reconstruction_loss', 'reconstruction')
+    by = 'reading' if params.is_series else 'pixel'
+    explained = some(f'nats_by_{by}', f'excess_by_{by}', 'reconstruction_loss', 'reconstruction')
     scored = some(*losses, quantile=quantile.astype(np.float32))
     interpolations = path.reshape([-1, steps] + params.served_shape)
-    return {
+    golden = {
         DEFAULT: Golden(shown, reconstructed),
         'reconstruct': Golden(shown, reconstructed),
         'encode': Golden(shown, some('mean', 'scale')),
@@ -85,12 +94,15 @@ def answers(
         'generate_at_temperature': Golden(
             dict(drawn, temperature=np.float32(0.5)), decoded(0.5 * noise)
         ),
-        'reconstruct_png': Golden(files, reconstructed),
         'interpolate': Golden(
             dict(shown, steps=np.int32(steps)), {'interpolations': interpolations}
         ),
         'score': Golden(shown, scored),
-        'score_png': Golden(files, scored),
         'explain': Golden(shown, explained),
-        'explain_png': Golden(files, dict(explained, images=shown['images'])),
     }
+    if not params.is_series:
+        files = {'image_bytes': np.array(image_files.encode_png(images), object)}
+        golden['reconstruct_png'] = Golden(files, reconstructed)
+        golden['score_png'] = Golden(files, scored)
+        golden['explain_png'] = Golden(files, dict(explained, images=shown['images']))
+    return golden

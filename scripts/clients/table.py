@@ -4,7 +4,7 @@ from typing import Any, Dict, List
 
 from scripts.clients import in_other_runtimes, in_tensorflow_1
 from scripts.clients.in_other_runtimes import Results
-from scripts.clients.in_tensorflow_1 import SIGNATURES, Call
+from scripts.clients.in_tensorflow_1 import Call
 from trainer.serving import verify_export
 from trainer.serving.golden import Golden
 from trainer.serving.signatures import DEFAULT
@@ -81,12 +81,13 @@ def verdict(client: str, signature: str, result: Dict[str, Any]) -> str:
 
 def markdown(results: Dict[str, Results]) -> str:
     """Returns the results by client: clients down, signatures across, reasons below."""
-    lines = ['| client | {} |'.format(' | '.join('`{}`'.format(name) for name in SIGNATURES))]
-    lines.append('|---' * (1 + len(SIGNATURES)) + '|')
+    names = list(next(iter(results.values())))
+    lines = ['| client | {} |'.format(' | '.join('`{}`'.format(name) for name in names))]
+    lines.append('|---' * (1 + len(names)) + '|')
     reasons: List[str] = []
     for client, by_name in results.items():
         cells = []
-        for name in SIGNATURES:
+        for name in names:
             cell = verdict(client, name, by_name[name])
             if cell != 'ok':
                 if cell not in reasons:

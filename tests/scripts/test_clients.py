@@ -18,7 +18,6 @@ from tests.support.paths import ROOT
 from trainer.base import image_files
 from trainer.base.errors import UserError
 from trainer.serving import client
-from trainer.serving.signatures import DEFAULT
 
 pytestmark = pytest.mark.slow
 
@@ -38,8 +37,20 @@ def model(tmp_path_factory):
     return serving_models.write_export(tmp_path_factory.mktemp('model'), (28, 28, 1))
 
 
-def test_other_runtimes_answer_as_predict_and_the_decoder_do(python, model, tmp_path):
-    _, checkpoint_path, params = model
+# Long and odd: a loop over rows, and sides that are cropped. A series has no signatures of files.
+@pytest.mark.parametrize(
+    'settings, not_possible',
+    [
+        ({'image_shape': (28, 28, 1)}, 11),
+        ({'image_shape': (70, 13, 3)}, 11),
+        ({**serving_models.SERIES, 'image_shape': (28, 1, 2)}, 5),
+    ],
+    ids=['mnist', 'long-and-odd', 'series'],
+)
+def test_other_runtimes_answer_as_predict_and_the_decoder_do(
+    python, settings, not_possible, tmp_path
+):
+    checkpoint_path, params = serving_models.write_model(tmp_path / 'model', **settings)
     images = serving_models.pixels_of(params, 6)
     validation = serving_models.validation_of(params)
     golden = reference.answers(images, validation, checkpoint_path, params)
@@ -49,25 +60,10 @@ def test_other_runtimes_answer_as_predict_and_the_decoder_do(python, model, tmp_
     text = table.markdown(results)
     assert 'FAILED' not in text, text
     # Random draws and image files in ONNX Runtime and OpenVINO; interpolate in OpenVINO.
-    assert text.count('not possible') == 11
+    assert text.count('not possible') == not_possible
     for by_name in results.values():
         for name in ('serving_default', 'encode', 'decode', 'score', 'explain'):
             assert by_name[name]['difference'] < 1e-4
-
-
-def test_other_runtimes_loop_over_many_rows_and_crop_odd_sides(python, tmp_path, monkeypatch):
-    export_dir, checkpoint_path, params = serving_models.write_export(tmp_path, (70, 13, 3))
-    images = serving_models.pixels_of(params, 6)
-    validation = serving_models.validation_of(params)
-    golden = {DEFAULT: reference.answers(images, validation, checkpoint_path, params)[DEFAULT]}
-    monkeypatch.setattr(in_other_runtimes, 'SIGNATURES', list(golden))
-    for results in (
-        in_other_runtimes.verify(python, export_dir, golden, '--runtime=tensorflow2'),
-        in_other_runtimes.openvino(python, {DEFAULT: export_dir}, golden),
-        in_other_runtimes.onnx(python, export_dir, golden),
-    ):
-        assert 'error' not in results[DEFAULT]
-        assert results[DEFAULT]['difference'] < 1e-4
 
 
 LITE = """

@@ -5,13 +5,19 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from trainer.base import scaling
 from trainer.model import vae
 from trainer.serving import saved_model
 from trainer.serving.thresholds import ValidationImages
 from trainer.settings import storage
 from trainer.settings.table import HParams
 
-GREY, COLOUR = (8, 12, 1), (8, 4, 3)
+GREY, COLOUR, WINDOW = (8, 12, 1), (8, 4, 3), (9, 1, 2)
+# Settings of a model of a series.
+SERIES = {
+    'image_shape': WINDOW, 'likelihood': 'normal_by_column', 'dataset': '', 'source': 'r.csv',
+    'source_digest': 'x', 'scaling': (('heat', 20.0, 3.0), ('load', -5.0, 0.25)),
+}  # fmt: skip
 NUM_VALIDATION = 120
 
 
@@ -54,13 +60,16 @@ def write_export(folder, image_shape=GREY, **settings):
 
 
 def validation_of(params, count=NUM_VALIDATION):
-    """Random images that stand for the validation split."""
+    """Random images that stand for the validation split; windows of a series lie in stretches."""
 
     def batches():
         images = images_of(params, count).reshape([count, params.rows, params.row_features])
-        return iter(np.array_split(images, 3))
+        return iter(np.array_split(scaling.standardised(images, params.scaling), 3))
 
-    return ValidationImages(count, 2 * count, batches)
+    starts = None
+    if params.is_series:
+        starts = np.arange(count) + 100 * (np.arange(count) // 50)
+    return ValidationImages(count, 2 * count, batches, starts)
 
 
 def pixels_of(params, count):
@@ -72,6 +81,9 @@ def pixels_of(params, count):
 
 
 def images_of(params, count):
-    """The same as clients send them, float32."""
+    """The same as clients send them, float32; of a series, windows in their units."""
+    if params.is_series:
+        windows = np.random.RandomState(count).standard_normal([count, *params.served_shape])
+        return scaling.in_units(windows.astype(np.float32), params.scaling)
     images = (pixels_of(params, count) / 255).astype(np.float32)
     return images.reshape([count] + params.served_shape)
