@@ -53,6 +53,7 @@ class CsvTable:
     Attributes:
       column_names: of the readings.
       time_name, label_name: of those columns, '' for none (and for an index without a name).
+      estimated_rows: about how many rows there are, by the size of the file.
       left_out: the names of all other columns: of texts, or of more than one time.
 
     Raises:
@@ -75,6 +76,7 @@ class CsvTable:
         self.column_names = tuple(self._names[number] for number in self._columns)
         self.time_name = '' if self._time is None else self._names[self._time]
         self.label_name = options.label_column
+        self.estimated_rows = csv_format.estimated_rows(path)
         self.left_out = tuple(name for i, name in enumerate(self._names) if i not in used)
 
     def blocks(self, rows_at_once: int = 10_000, allow_missing: bool = False) -> Iterator[Block]:

@@ -99,14 +99,17 @@ class Series(OwnSource):
         stretches: Dict[str, List[int]] = {split: [] for split in SPLITS}
         paths = {split: os.path.join(folder, f'{split}.float32') for split in SPLITS}
         rows = os.path.join(folder, 'rows')
-        progress = ImageProgress(len(self._files), 0, 'file')
-        for number, file in enumerate(self._files):
-            count = self._write_rows(file, rows)
+        tables = [(file, self._table(file)) for file in self._files]
+        left_out = [*map(errors.printable, tables[0][1].left_out)]
+        if left_out:
+            say(f'{self.flag}: left out the columns {errors.some(left_out, _SHOWN)}.')
+        progress = _Progress(self.name, sum(opened.estimated_rows for _, opened in tables))
+        for file, opened in tables:
+            count = _write_rows(opened, rows, progress)
             for split, first, after in self._parts(file.path, count):
                 if after - first >= self.preparation.window:
                     _append(rows, paths[split], first, after, len(self._names))
                     stretches[split].append(after - first)
-            progress.show(number + 1, 'reading ' + self.name, 1, 'files')
         progress.close()
         os.unlink(rows)
         if csv_files(self.path)[0] != self._files:
@@ -124,10 +127,7 @@ class Series(OwnSource):
 
     def _checked_names(self) -> Tuple[str, ...]:
         """The columns of the first file; refuses another file with others."""
-        first = self._table(self._files[0])
-        names, left_out = first.column_names, [*map(errors.printable, first.left_out)]
-        if left_out:
-            say(f'{self.flag}: left out the columns {errors.some(left_out, _SHOWN)}.')
+        names = self._table(self._files[0]).column_names
         for file in self._files[1:]:
             others = self._table(file).column_names
             if others != names:
@@ -144,14 +144,6 @@ class Series(OwnSource):
                 'name some by --columns.'
             )
         return tuple(map(errors.printable, names))
-
-    def _write_rows(self, file: File, path: str) -> int:
-        count = 0
-        with open(path, 'wb') as f:
-            for block in self._table(file).blocks():
-                f.write(block.readings.astype('<f4').tobytes())
-                count += len(block.readings)
-        return count
 
     def _parts(self, path: str, count: int) -> Iterator[Tuple[str, int, int]]:
         """Yields (split, first row, row after the last) of the parts of a file of so many rows."""
@@ -193,6 +185,32 @@ def is_series(path: str) -> bool:
     if not os.path.isdir(path):
         return path.lower().endswith(ENDING)
     return not files_below.holds(path, image_files.ENDINGS) and files_below.holds(path, (ENDING,))
+
+
+class _Progress:
+    """Shows how many rows have been read, of about how many."""
+
+    def __init__(self, name: str, total: int):
+        self._text, self._total, self._done = 'reading ' + name, total, 0
+        self._shown = ImageProgress(total, 0, 'row')
+
+    def add(self, count: int) -> None:
+        self._done += count
+        self._shown.show(min(self._done, self._total - 1), self._text, 1, 'rows')
+
+    def close(self) -> None:
+        self._shown.close()
+
+
+def _write_rows(table: CsvTable, path: str, progress: _Progress) -> int:
+    """Writes the readings of a file as float32; returns the number of its rows."""
+    count = 0
+    with open(path, 'wb') as f:
+        for block in table.blocks():
+            f.write(block.readings.astype('<f4').tobytes())
+            count += len(block.readings)
+            progress.add(len(block.readings))
+    return count
 
 
 def _append(source: str, target: str, first: int, after: int, columns: int) -> None:
