@@ -87,3 +87,36 @@ def test_an_array_of_floats(tmp_path):
     export = glob.glob(os.path.join(model_dir, 'export', 'final', '*'))[0]
     verify = os.path.join(export, 'assets.extra', 'verify_export.py')
     subprocess.run([sys.executable, verify], check=True, cwd=str(tmp_path))
+
+
+def test_a_series(tmp_path):
+    """Its run is killed, its file moved and then removed; of other rows nothing is trained."""
+    source, model_dir = str(tmp_path / 'pump 1.csv'), str(tmp_path / 'run')
+    time = np.arange(1500)
+    readings = np.stack([20 + 3 * np.sin(time / 4), 1e3 + np.cos(time / 9)], axis=1)
+    np.savetxt(source, readings, '%.4f', ',', header='heat,pressure', comments='')
+    flags = [*TINY, f'--model_dir={model_dir}', f'--data_dir={tmp_path}/data', '--window=9']
+    kill_after_a_checkpoint(start('trainer.task', f'--source={source}', *flags), model_dir)
+    os.rename(source, source[:-4] + ' moved.csv')
+    source = source[:-4] + ' moved.csv'
+    _, errors = finish(start('trainer.task', f'--source={source}', *flags))
+    assert 'going to step 40 on pump-1-moved (standardised readings)' in errors
+    assert 'reading' not in errors.replace('standardised readings', '')
+    results, params = recorded(model_dir), storage.load(model_dir)
+    assert results['global_step'] == 40 and results['thresholds']['rows']['images'] == 125
+    assert params.image_shape == (9, 1, 2) and params.likelihood == 'normal_by_column'
+    assert [name for name, _, _ in params.scaling] == ['heat', 'pressure']
+
+    other = str(tmp_path / 'other.csv')
+    np.savetxt(other, readings + 1, '%.4f', ',', header='heat,pressure', comments='')
+    for given in ([f'--source={other}', *flags], [f'--source={source}', *flags, '--stride=2']):
+        _, errors = finish(start('trainer.task', *given), 1)
+        assert 'holds a run with other settings' in errors.split('\n')[-2]
+
+    os.unlink(source)
+    for program in ('evaluate', 'generate', 'export'):
+        more = {'evaluate': ['--importance_samples=2'], 'generate': ['--mode=reconstruct']}
+        finish(start(f'trainer.{program}', f'--model_dir={model_dir}', *more.get(program, [])))
+    for export in glob.glob(os.path.join(model_dir, 'export', 'final', '*')):
+        verify = os.path.join(export, 'assets.extra', 'verify_export.py')
+        assert subprocess.run([sys.executable, verify]).returncode == 0
