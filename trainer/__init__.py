@@ -3,7 +3,7 @@
 The programs (`python -m trainer.NAME`) lie here, what they do in the packages beside them:
 
     settings    of a run, one frozen table        data         images, prepared and read
-    model       the network, its priors           checkpoints  which are whole, which is best
+    model       the network, its priors           checkpoints  which is whole, which is best
     training    the run, its loss and its steps   serving      exports and their signatures
     evaluation  the likelihood of images          scoring      what is unusual, and where
     monitoring  TensorBoard and pictures          cluster      several processes, clouds

@@ -47,7 +47,9 @@ def check_consistent(params: HParams) -> None:
       UserError: names the two settings, and why.
     """
     check_images(params)
-    _refuse(_contradictions(params))
+    # What the data decides is no contradiction.
+    decided = with_data(params, params.image_shape, params.scaling, params.source_digest)
+    _refuse(_contradictions(decided))
 
 
 def parsed_size(text: str) -> Optional[Tuple[int, int]]:
