@@ -16,8 +16,9 @@ from typing import List
 from absl import flags
 
 from trainer.base import image_files, path_flags, program
-from trainer.scoring import score_report, scores
-from trainer.scoring.scores import Request
+from trainer.scoring import request as request_of
+from trainer.scoring import score_report, scores, series_scores
+from trainer.scoring.request import Request
 from trainer.serving import thresholds
 from trainer.settings import command_line
 
@@ -77,7 +78,9 @@ def main(argv: List[str]) -> None:
     del argv
     values = flags.FLAGS
     given = {name: getattr(values, name) for name in Request._fields}
-    scores.run(Request(**{name: value for name, value in given.items() if value}))
+    request = Request(**{name: value for name, value in given.items() if value})
+    request_of.check(request)
+    (series_scores if series_scores.is_wanted(request) else scores).run(request)
 
 
 if __name__ == '__main__':

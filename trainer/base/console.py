@@ -69,10 +69,14 @@ class Pace:
 
 
 class ImageProgress:
-    """Shows how many images of an evaluation are done, what came out so far, and the time left."""
+    """Shows how many images of an evaluation are done, what came out so far, and the time left.
+
+    Attributes:
+      total: how many there are, which may change where it is an estimate.
+    """
 
     def __init__(self, total: int, done: int, noun: str = 'image'):
-        self._total, self._noun = total, noun
+        self.total, self._noun = total, noun
         self._shown_at = time.perf_counter()
         self._pace = Pace(done, self._shown_at)
         self._bar = progress_bar(noun, total, done)
@@ -81,17 +85,17 @@ class ImageProgress:
         """Shows, if it is time to, `text` and the rate of a `unit` of which an image is `each`."""
         now = time.perf_counter()
         interval = 0.5 if self._bar is not None else SECONDS_BETWEEN_LINES
-        if now - self._shown_at < interval and done < self._total:
+        if now - self._shown_at < interval and done < self.total:
             return
         self._shown_at = now
         seconds = self._pace.seconds_each(done, now)
-        rate, left = each / max(seconds, 1e-9), duration((self._total - done) * seconds)
+        rate, left = each / max(seconds, 1e-9), duration((self.total - done) * seconds)
         text = f'{text}, {rate:,.0f} {unit}/s, {left} left'
         if self._bar is not None:
-            self._bar.n = done
+            self._bar.n, self._bar.total = done, self.total
             self._bar.set_description_str(text)
             return
-        say(f'{self._noun} {done:,}/{self._total:,}: {text}')
+        say(f'{self._noun} {done:,}/{self.total:,}: {text}')
 
     def close(self) -> None:
         """Leaves the bar as it is and goes on below it."""

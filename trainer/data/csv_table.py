@@ -54,6 +54,7 @@ class CsvTable:
       column_names: of the readings.
       time_name, label_name: of those columns, '' for none (and for an index without a name).
       estimated_rows: about how many rows there are, by the size of the file.
+      has_times: whether there is a time column.
       left_out: the names of all other columns: of texts, or of more than one time.
 
     Raises:
@@ -74,6 +75,7 @@ class CsvTable:
         used = {*self._columns, self._label, self._time}
         self._check_unique([self._names[number] for number in used if number is not None])
         self.column_names = tuple(self._names[number] for number in self._columns)
+        self.has_times = self._time is not None
         self.time_name = '' if self._time is None else self._names[self._time]
         self.label_name = options.label_column
         self.estimated_rows = csv_format.estimated_rows(path)

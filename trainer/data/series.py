@@ -191,12 +191,13 @@ class _Progress:
     """Shows how many rows have been read, of about how many."""
 
     def __init__(self, name: str, total: int):
-        self._text, self._total, self._done = 'reading ' + name, total, 0
+        self._text, self._done = 'reading ' + name, 0
         self._shown = ImageProgress(total, 0, 'row')
 
     def add(self, count: int) -> None:
         self._done += count
-        self._shown.show(min(self._done, self._total - 1), self._text, 1, 'rows')
+        self._shown.total = max(self._shown.total, self._done + 1)
+        self._shown.show(self._done, self._text, 1, 'rows')
 
     def close(self) -> None:
         self._shown.close()

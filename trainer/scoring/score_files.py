@@ -4,29 +4,25 @@ import contextlib
 import csv
 import io
 import os
-import re
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import numpy as np
 
 from trainer.base import files, image_files
+from trainer.scoring import csv_output, file_names
+from trainer.scoring.csv_output import shortest
 from trainer.serving.client import Answer
 from trainer.serving.thresholds import Judge
 from trainer.settings.wording import LOSSES
 
 SCORES, RESULTS = 'scores.csv', 'results.json'
-# A file's name has 255 bytes on most file systems.
-_LONGEST_NAME = 180
 
 
 class ScoresFile:
-    """A table of scores that is written line by line: RFC 4180 below one line of comment."""
+    """A table of scores that is written line by line."""
 
-    def __init__(self, text: '_Utf8', comment: str, judge: Judge):
-        self._judge, self._losses = judge, (judge.score, *LOSSES[1:])
-        text.write(f'# {comment}\r\n')
-        self._rows = csv.writer(text)
-        self._rows.writerow(['id', *self._losses, 'quantile', 'is_unusual'])
+    def __init__(self, rows: Any, judge: Judge):
+        self._rows, self._judge, self._losses = rows, judge, losses_of(judge)
 
     def add(self, answer: Answer) -> None:
         """Writes the line of an image; none of one without scores."""
@@ -39,26 +35,17 @@ class ScoresFile:
             self._rows.writerow([answer.id, *values])
 
 
-def shortest(value: Any) -> str:
-    """Returns the shortest decimals that give a number's float32 again."""
-    return str(np.float32(value))
-
-
-class _Utf8:
-    """What `csv` writes to."""
-
-    def __init__(self, write: Callable[[bytes], Any]):
-        self._write = write
-
-    def write(self, text: str) -> None:
-        self._write(text.encode('utf-8'))
+def losses_of(judge: Judge) -> List[str]:
+    """Returns the names of the score and of the losses that it is of."""
+    return [judge.score, *LOSSES[1:]]
 
 
 @contextlib.contextmanager
 def scores_file(folder: str, comment: str, judge: Judge) -> Iterator[ScoresFile]:
     """Opens `scores.csv` in a folder, which appears whole at the end, as `files.replacing` does."""
-    with files.replacing(os.path.join(folder, SCORES)) as write:
-        yield ScoresFile(_Utf8(write), comment, judge)
+    heads = ['id', *losses_of(judge), 'quantile', 'is_unusual']
+    with csv_output.table(os.path.join(folder, SCORES), comment, heads) as rows:
+        yield ScoresFile(rows, judge)
 
 
 def save_results(
@@ -72,7 +59,7 @@ def save_results(
       answers: to files; the ids are their paths.
       explanations: the pictures of explanations by the id of the image, where there are some.
     """
-    names = told_apart(stem_of_file(answer.id) for answer in answers)
+    names = file_names.told_apart(file_names.stem_of_file(answer.id) for answer in answers)
     targets = [os.path.join(folder, f'{name}-reconstruction.png') for name in names]
     _write_images([(target, one) for target, one in zip(targets, answers) if one.outputs])
     results = []
@@ -98,31 +85,6 @@ def _write_images(answers: Sequence[Any]) -> None:
         encoded = image_files.encode_png(np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8))
         for (target, _), content in zip(answers, encoded):
             files.write_output(target, content)
-
-
-def told_apart(stems: Iterable[str]) -> List[str]:
-    """Returns a name for each of `stems`; a number tells those of one name apart."""
-    names: List[str] = []
-    taken = set()
-    for stem in stems:
-        name, number = stem, 1
-        while name.lower() in taken:  # Some file systems take capitals for small letters.
-            number += 1
-            name = f'{stem}-{number}'
-        taken.add(name.lower())
-        names.append(name)
-    return names
-
-
-def stem_of_file(path: str) -> str:
-    """Returns what names that are made of a file's begin with."""
-    return os.path.splitext(os.path.basename(path))[0]
-
-
-def stem_of_id(image_id: str) -> str:
-    """Returns what names that are made of an image's id begin with, folders and all."""
-    name = re.sub(r'[^\w.() -]', '_', os.path.splitext(image_id)[0])
-    return name.encode('utf-8')[-_LONGEST_NAME:].decode('utf-8', 'ignore')
 
 
 class Latents:
@@ -157,7 +119,7 @@ class Latents:
             np.savez(content, mean=np.array(self._mean), scale=np.array(self._scale), **arrays)
             return files.write_output(path, content.getvalue())
         with files.replacing(path) as write:
-            rows = csv.writer(_Utf8(write))
+            rows = csv.writer(csv_output.Utf8(write))
             size = len(self._mean[0]) if self._mean else 0
             named = [f'{name}_{n}' for name in ('mean', 'scale') for n in range(size)]
             rows.writerow([*columns, *named])

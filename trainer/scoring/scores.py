@@ -21,15 +21,16 @@ from typing import (
 
 import numpy as np
 
-from trainer.base import cores, files
+from trainer.base import cores
 from trainer.base.console import ImageProgress, say
 from trainer.base.errors import UserError
 from trainer.checkpoints import chosen
 from trainer.data import new_images, prepare
 from trainer.data.new_images import Array, NewImages
 from trainer.evaluation.scores import BOUND
-from trainer.scoring import explanation, model_input, score_files, score_report
+from trainer.scoring import explanation, file_names, model_input, score_files, score_report
 from trainer.scoring.bounds import Bounds
+from trainer.scoring.request import Request
 from trainer.scoring.score_files import Latents
 from trainer.scoring.score_report import Seen
 from trainer.serving import client, saved_model, thresholds
@@ -38,23 +39,6 @@ from trainer.serving.thresholds import Judge, Threshold
 from trainer.settings.table import HParams
 
 _EXPLANATION = '-explanation.png'
-
-
-class Request(NamedTuple):
-    """What is wanted: the flags of `trainer.predict`, which documents them; empty if not given."""
-
-    images: str = ''
-    source: str = ''
-    export_dir: str = ''
-    url: str = ''
-    model_dir: str = ''
-    checkpoint: str = ''
-    data_dir: str = ''
-    samples: int = 0
-    threshold: str = ''
-    output: str = ''
-    explain: bool = False
-    latents: str = ''
 
 
 class _Model(NamedTuple):
@@ -73,7 +57,6 @@ def run(request: Request) -> None:
       UserError: what is wanted does not go together, the model does not answer, or images have no
         scores; those of the others are written first.
     """
-    _check(request)
     images = (
         new_images.listed(request.images)
         if request.images
@@ -107,36 +90,6 @@ def run(request: Request) -> None:
     if failure:
         raise failure
     seen.name_the_bad('--images' if request.images else f'--source={request.source}')
-
-
-def _check(request: Request) -> None:
-    """Refuses flags that do not go together, or name what cannot be written."""
-    if bool(request.images) == bool(request.source):
-        raise UserError('either --images or --source says which images; give one of them.')
-    if [bool(request.export_dir), bool(request.url), bool(request.model_dir)].count(True) != 1:
-        raise UserError(
-            '--export_dir, --url or, for --samples, --model_dir says where the model is; give one '
-            'of them.'
-        )
-    if bool(request.samples) != bool(request.model_dir):
-        raise UserError(
-            '--samples and --model_dir go together, as an export gives no samples: give both, or '
-            '--export_dir or --url alone.'
-        )
-    if (request.checkpoint or request.data_dir) and not request.model_dir:
-        raise UserError('--checkpoint and --data_dir are of a --model_dir: leave them away.')
-    if request.samples and (request.explain or request.latents):
-        raise UserError('--explain and --latents do not go with --samples: leave that away.')
-    if request.explain and not request.output:
-        raise UserError('--explain needs --output=FOLDER for its pictures.')
-    if request.latents and not request.latents.endswith(('.npz', '.csv')):
-        raise UserError(f'--latents={request.latents} must end in .npz or .csv.')
-    if request.threshold:
-        thresholds.parsed(request.threshold)
-    if request.output:
-        files.check_folder('--output', request.output)
-    if request.latents:
-        files.check_output('--latents', request.latents)
 
 
 def _threshold(text: str, num_validation: Optional[int]) -> Optional[Threshold]:
@@ -191,6 +144,8 @@ def _preparation(images: Array, settings: Dict[str, Any]) -> Tuple[model_input.P
 def _sampled(request: Request, images: NewImages) -> _Model:
     """The model of a run, whose scores are importance-weighted bounds."""
     params = chosen.trained_model(request.model_dir, request.data_dir)
+    if params.is_series:
+        raise UserError('--samples are of images, and the model takes readings: leave it away.')
     checkpoint_path = chosen.find_checkpoint(request.model_dir, request.checkpoint or 'last')
     decode: Optional[Ask] = None
     if isinstance(images, Array):
@@ -275,8 +230,8 @@ def _write_explanations(
 ) -> Dict[str, str]:
     """Draws some images' explanations; returns the paths of the pictures by the images' ids."""
     answers = list(client.answers(images, explain, numbers))
-    stem = score_files.stem_of_file if request.images else score_files.stem_of_id
-    names = score_files.told_apart(stem(answer.id) for answer in answers)
+    stem = file_names.stem_of_file if request.images else file_names.stem_of_id
+    names = file_names.told_apart(stem(answer.id) for answer in answers)
     paths = [os.path.join(request.output, name + _EXPLANATION) for name in names]
     good = [(path, answer) for path, answer in zip(paths, answers) if answer.outputs]
     explanation.write([path for path, _ in good], [answer.outputs or {} for _, answer in good])

@@ -1,8 +1,20 @@
 """What a model says of images, by a server or by an export in this process."""
 
 import base64
+import io
 import os
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import numpy as np
 import requests
@@ -12,7 +24,7 @@ from trainer.base import files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
 from trainer.base.image_files import NewImage
-from trainer.serving.thresholds import Outputs
+from trainer.serving.thresholds import ROW_SCORES_NAME, Outputs
 from trainer.settings.wording import LOSSES
 
 BATCH = 100
@@ -29,8 +41,13 @@ _OUTPUTS: Dict[str, Dict[str, int]] = {
     'explain_png': {**_EXPLANATIONS, 'images': 3},
     'encode': {'mean': 2, 'scale': 2},
 }
+# Of a series.
+_OF_READINGS = {'nats_by_reading': 3, 'excess_by_reading': 3}
 # Those that came with thresholds.
 _NEWER = ('score', 'score_png', 'explain', 'explain_png')
+
+# What reading another server's answer ends in.
+_NO_ANSWER = (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError)
 
 # Images as a signature takes them, encoded files or arrays.
 Contents = Sequence[Any]
@@ -50,6 +67,12 @@ class Answer(NamedTuple):
     id: str
     outputs: Optional[Outputs] = None  # By name, without the axis of examples.
     error: Optional[str] = None  # Why there are no outputs, a sentence.
+
+
+def _outputs(signature: str, known: Iterable[str]) -> Dict[str, int]:
+    """What is wanted of a signature that has outputs of these names."""
+    is_of_series = signature == 'explain' and _OF_READINGS.keys() <= set(known)
+    return _OF_READINGS if is_of_series else _OUTPUTS[signature]
 
 
 def _missing(place: str, signature: str) -> NoSignature:
@@ -77,7 +100,37 @@ def predict_by_rest(contents: Contents, signature: str, url: str) -> Outputs:
         else content.tolist()
         for content in contents
     ]
-    body = {'signature_name': signature, 'instances': instances}
+    answer = _posted({'instances': instances}, signature, url)
+    try:
+        rows = answer['predictions']
+        wanted = _outputs(signature, rows[0])
+        outputs = {name: np.array([row[name] for row in rows], np.float32) for name in wanted}
+        ranks = [outputs[name].ndim - minimum for name, minimum in wanted.items()]
+        if len(rows) != len(contents) or min(ranks) < 0:
+            raise ValueError('other shapes')
+    except _NO_ANSWER as error:
+        raise _other_answer(url, error) from error
+    return outputs
+
+
+def shape_by_rest(url: str) -> Tuple[int, ...]:
+    """Returns the shape of what a model on a server takes, by one that it generates.
+
+    Raises UserError as `predict_by_rest`.
+    """
+    answer = _posted({'inputs': {'count': 1, 'seed': 1}}, 'generate', url)
+    try:
+        found = answer['outputs']
+        if isinstance(found, dict):
+            (found,) = found.values()
+        return np.array(found, np.float32).shape[1:]
+    except _NO_ANSWER as error:
+        raise _other_answer(url, error) from error
+
+
+def _posted(body: Dict[str, Any], signature: str, url: str) -> Any:
+    """What a server answers to a request of one signature, if that is no error."""
+    body = dict(body, signature_name=signature)
     try:
         response = requests.post(url.rstrip('/') + ':predict', json=body, timeout=_TIMEOUT_SECONDS)
         answer = response.json()
@@ -91,19 +144,14 @@ def predict_by_rest(contents: Contents, signature: str, url: str) -> Outputs:
         if 'signature' in reason.lower() and signature in reason:
             raise _missing(f'the model at --url={url}', signature)
         raise Refused(f'--url={url} answered: {reason}')
-    try:
-        rows = answer['predictions']
-        wanted = _OUTPUTS[signature]
-        outputs = {name: np.array([row[name] for row in rows], np.float32) for name in wanted}
-        ranks = [outputs[name].ndim - minimum for name, minimum in wanted.items()]
-        if len(rows) != len(contents) or min(ranks) < 0:
-            raise ValueError('other shapes')
-    except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(
-            f'--url={url} does not answer as an export of this trainer does '
-            f'({type(error).__name__}: {first_line(error)}).'
-        ) from error
-    return outputs
+    return answer
+
+
+def _other_answer(url: str, error: Exception) -> UserError:
+    return UserError(
+        f'--url={url} does not answer as an export of this trainer does '
+        f'({type(error).__name__}: {first_line(error)}).'
+    )
 
 
 class Export:
@@ -127,24 +175,27 @@ class Export:
                 'export, as runs/mnist-z32/export/final/<timestamp>.'
             ) from error
 
-    def predict(self, contents: Contents, signature: str) -> Outputs:
-        """Returns the outputs of a signature for encoded images, or arrays.
+    def predict(self, contents: Contents, *signatures: str) -> Outputs:
+        """Returns the outputs of signatures for encoded images, or arrays: computed together.
 
         Raises UserError where there is no such signature; Refused where it takes no such images.
         """
-        if signature not in self._signatures:
-            raise _missing(self._flag, signature)
-        ends = self._signatures[signature]
-        tensors = {name: info.name for name, info in ends.outputs.items()}
-        (fed,) = ends.inputs.values()
+        as_fed = contents if isinstance(contents, np.ndarray) else list(contents)
+        wanted, fed = {}, {}
+        for name in signatures:
+            if name not in self._signatures:
+                raise _missing(self._flag, name)
+            ends = self._signatures[name]
+            fed.update({info.name: as_fed for info in ends.inputs.values()})
+            for output in _outputs(name, ends.outputs):
+                if output not in ends.outputs:
+                    raise UserError(
+                        f'{self._flag} is none of this trainer: its signature {name} has no '
+                        f'output {output!r}.'
+                    )
+                wanted[output] = ends.outputs[output].name
         try:
-            wanted = {name: tensors[name] for name in _OUTPUTS[signature]}
-            return self._session.run(wanted, {fed.name: list(contents)})
-        except KeyError as error:
-            raise UserError(
-                f'{self._flag} is none of this trainer: its signature {signature} has no output '
-                f'{error}.'
-            ) from error
+            return self._session.run(wanted, fed)
         except tf.errors.InvalidArgumentError as error:
             raise Refused(first_line(error.message)) from error
 
@@ -260,3 +311,19 @@ def _answer(image: NewImage, outputs: Outputs) -> Answer:
 def settings(export_dir: str) -> Dict[str, Any]:
     """Returns what an export says of the images that it takes; {} of one that says nothing."""
     return files.read_json(os.path.join(export_dir, 'assets.extra', 'settings.json')) or {}
+
+
+def row_scores(export_dir: str) -> Optional[np.ndarray]:
+    """Returns the scores of the validation rows, float32 `[rows]`, sorted; None without them."""
+    path = os.path.join(export_dir, 'assets.extra', ROW_SCORES_NAME)
+    if not tf.gfile.Exists(path):
+        return None
+    try:
+        with tf.gfile.GFile(path, 'rb') as f:
+            scores = np.load(io.BytesIO(f.read()))
+        return np.sort(scores.reshape(-1).astype(np.float32))
+    except (ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            f'{path} cannot be read ({first_line(error)}): export the model again, by '
+            'python -m trainer.export --model_dir=FOLDER.'
+        ) from error

@@ -28,7 +28,7 @@ from trainer.base.errors import UserError
 
 FILE_NAME = 'thresholds.json'
 _SCORES_NAME = 'validation_scores.npy'
-_ROW_SCORES_NAME = 'validation_row_scores.npy'
+ROW_SCORES_NAME = 'validation_row_scores.npy'
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 0.995, 0.999)
 DEFAULT = 0.99
 SCORE = 'negative_elbo'
@@ -117,7 +117,7 @@ class Judge:
 
 def write(folder: str, scored: Scored) -> None:
     """Writes the thresholds, and the scores that they are of, to `assets.extra` of an export."""
-    for name, scores in ((_SCORES_NAME, scored.scores), (_ROW_SCORES_NAME, scored.rows)):
+    for name, scores in ((_SCORES_NAME, scored.scores), (ROW_SCORES_NAME, scored.rows)):
         if scores is not None:
             content = io.BytesIO()
             np.save(content, scores)
