@@ -1,14 +1,20 @@
-"""Scores new images with a model: negative ELBOs, quantiles, which images are unusual, and where.
+"""Scores new images or readings with a model: negative ELBOs, quantiles, what is unusual and where.
 
     ./scripts/predict --source=folder --export_dir=runs/mnist-z32/export/final/<timestamp> \\
         --output=predicted --explain
     ./scripts/predict --images=a.png,b.png --url=http://localhost:8501/v1/models/vae
+    ./scripts/predict --source=readings.csv --output=predicted \\
+        --export_dir=runs/readings-z32/export/final/<timestamp>
 
-`--output` gets scores.csv. Of --images it gets reconstructions and results.json too, and a line an
-image is printed; of a --source a summary is. Files go to the model as they are, BMP and GIF as
-PNG: a model of binary images takes levels of 128 and more as 1; transparent pixels are refused, or
-put on white where the model is of a source of your own; EXIF orientation is not read. An image
-without scores is named at the end, the code is then 1, and the others are kept.
+Of images `--output` gets scores.csv. Of --images it gets reconstructions and results.json too, and
+a line an image is printed; of a --source a summary is. Files go to the model as they are, BMP and
+GIF as PNG: a model of binary images takes levels of 128 and more as 1; transparent pixels are
+refused, or put on white where the model is of a source of your own; EXIF orientation is not read.
+An image without scores is named at the end, the code is then 1, and the others are kept.
+
+Of CSV files of readings `--output` gets windows.csv, rows.csv where windows start one row apart,
+and a picture, series.png. The columns are taken by the names that the model knows. A file that
+cannot be scored is named at the end, the code is then 1, and the other files are kept.
 """
 
 from typing import List
@@ -36,7 +42,8 @@ def define_flags() -> None:
         'source',
         None,
         'In place of --images, many: a folder of image files in any depth, or a .npy or .npz file '
-        'of uint8, or of floats in [0, 1]; of a .npz x_test, or its one array.',
+        'of uint8, or of floats in [0, 1]; of a .npz x_test, or its one array. Of a model of '
+        'readings a .csv file, or a folder of them.',
     )
     path_flags.define('export_dir', None, 'Folder of an export.')
     flags.DEFINE_string('url', None, 'Model on a server, as http://localhost:8501/v1/models/vae.')
@@ -56,13 +63,15 @@ def define_flags() -> None:
         'threshold',
         None,
         'What is unusual: a quantile of the validation scores from 0.5 to 0.999, or a score in '
-        f'nats, as 120 or 0.7nats. Default: {thresholds.DEFAULT}.',
+        'nats, as 120 or 0.7nats; of readings one of a row, where rows have scores. Default: '
+        f'{thresholds.DEFAULT}.',
     )
     path_flags.define(
         'output',
         None,
         'Folder for scores.csv; of --images for results.json and <name>-reconstruction.png too; a '
-        'number tells images of one name apart, and results.json says whose each is.',
+        'number tells images of one name apart, and results.json says whose each is. Of readings '
+        'for windows.csv, rows.csv and series.png.',
     )
     flags.DEFINE_bool(
         'explain',

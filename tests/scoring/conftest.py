@@ -11,7 +11,7 @@ import tensorflow as tf
 from scripts.clients import in_tensorflow_1, kserve_model
 from tests.support import serving_models
 from trainer import predict
-from trainer.scoring import scores
+from trainer.scoring import scores, series_scores
 from trainer.serving.client import Export
 
 
@@ -22,9 +22,27 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def url(model):
-    """A stand-in for TensorFlow Serving: its JSON, answered by the export in this process."""
-    calls, types = in_tensorflow_1.raw_session(model[0]), in_tensorflow_1.input_types(model[0])
+def server_of():
+    """Starts a stand-in for TensorFlow Serving: its JSON, answered by an export in this process."""
+    servers = []
+
+    def start(export_dir):
+        server = _server(export_dir)
+        servers.append(server)
+        return 'http://127.0.0.1:{}/v1/models/vae'.format(server.server_address[1])
+
+    yield start
+    for server in servers:
+        server.shutdown()
+
+
+@pytest.fixture(scope='module')
+def url(model, server_of):
+    return server_of(model[0])
+
+
+def _server(export_dir):
+    calls, types = in_tensorflow_1.raw_session(export_dir), in_tensorflow_1.input_types(export_dir)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -49,8 +67,7 @@ def url(model):
 
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield 'http://127.0.0.1:{}/v1/models/vae'.format(server.server_address[1])
-    server.shutdown()
+    return server
 
 
 class Values:
@@ -77,7 +94,8 @@ def ask(monkeypatch, loaded):
     """Runs the program in this process."""
 
     def run_main(*arguments, **values):
-        monkeypatch.setattr(scores, 'Export', loaded)
+        for module in (scores, series_scores):
+            monkeypatch.setattr(module, 'Export', loaded)
         monkeypatch.setattr(predict.flags, 'FLAGS', Values(*arguments, **values))
         predict.main([])
 

@@ -54,8 +54,8 @@ def run(request: Request) -> None:
     """Scores images and prints; saves where `output` and `latents` say.
 
     Raises:
-      UserError: what is wanted does not go together, the model does not answer, or images have no
-        scores; those of the others are written first.
+      UserError: the model does not answer, or images have no scores; those of the others are
+        written first.
     """
     images = (
         new_images.listed(request.images)

@@ -19,7 +19,7 @@ _INCHES_WIDE, _INCHES_OF_COLUMN, _INCHES_OF_SCORE, _INCHES_ELSE = 11.0, 0.8, 1.2
 _SCALED_BY_LOGARITHM = 20  # Scores so many times the threshold would hide all others.
 
 
-class _Envelope:
+class Envelope:
     """The least and the highest of numbers in bins of rows, which grow with their number.
 
     Attributes:
@@ -65,8 +65,8 @@ class FilePlot:
         columns = len(model.columns)
         bins = max(_FEWEST_BINS, min(_MOST_BINS, _NUMBERS // columns) // 2 * 2)
         self._model, self.file = model, file
-        self._readings, self._scores = _Envelope(columns, bins), _Envelope(1, _MOST_BINS)
-        self._unusual = _Envelope(1, _MOST_BINS)
+        self._readings, self._scores = Envelope(columns, bins), Envelope(1, _MOST_BINS)
+        self._unusual = Envelope(1, _MOST_BINS)
         self._excess, self._excess_of_unusual = np.zeros([2, columns])
         self._times: List[str] = []  # Of the first and the last row.
 

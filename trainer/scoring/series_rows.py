@@ -14,7 +14,8 @@ from trainer.data.csv_table import Block
 from trainer.serving import thresholds
 from trainer.serving.thresholds import Outputs, Threshold
 
-_NUMBERS_AT_ONCE = 1 << 20
+# Of a window's rows with their columns, or what the network makes of each.
+_NUMBERS_AT_ONCE, _OF_NETWORK = 1 << 22, 64
 
 
 class Judge(NamedTuple):
@@ -123,7 +124,7 @@ Part = Union[Readings, OfWindows, OfRows]
 
 def at_once(window: int, columns: int, most: int) -> int:
     """Returns how many windows are asked about at once, so that memory is bounded."""
-    return max(1, min(most, _NUMBERS_AT_ONCE // (window * columns)))
+    return max(1, min(most, _NUMBERS_AT_ONCE // (window * max(columns, _OF_NETWORK))))
 
 
 def scored(blocks: Iterable[Block], model: Model) -> Iterator[Part]:

@@ -17,12 +17,12 @@ from trainer.scoring.request import Request
 from trainer.scoring.series_files import Tables
 from trainer.scoring.series_plot import Plots
 from trainer.scoring.series_report import OfFile, Seen
-from trainer.scoring.series_rows import Judge, Model, Readings
+from trainer.scoring.series_rows import Judge, Model, OfWindows, Readings
 from trainer.serving import client, thresholds
 from trainer.serving.client import Export, Outputs, Refused
 from trainer.serving.thresholds import Threshold
 
-_MOST_AT_ONCE = 500
+_MOST_AT_ONCE = 1000
 
 
 class _NoAnswer(UserError):
@@ -56,11 +56,17 @@ def is_wanted(request: Request) -> bool:
         return True
     if not request.source or not series.is_series(request.source):
         return False
-    if settings or request.samples:
+    if request.samples:
         raise UserError(
-            f'--source={request.source} holds readings, '
-            + ('and --samples are of images: leave that away.' if request.samples else '')
-            + ('and the model takes images: give such.' if settings else '')
+            f'--source={request.source} holds readings, and --samples are of images: leave that '
+            'away.'
+        )
+    if request.export_dir:
+        if not settings:  # Of an old export, or of none.
+            Export(request.export_dir)
+        raise UserError(
+            f'--source={request.source} holds readings, and the model in '
+            f'--export_dir={request.export_dir} takes images: give such.'
         )
     return True
 
@@ -234,7 +240,9 @@ def _checked(ask: Callable[[np.ndarray], Outputs]) -> Callable[[np.ndarray], Out
 
 def _score(files: List[_File], model: Model, tables: Tables, seen: Seen, plots: Plots) -> None:
     """Scores all files; raises _NoAnswer where the model does not answer."""
-    progress = ImageProgress(sum(file.table.estimated_rows for file in files if file.table), 0, 'row')
+    progress = ImageProgress(
+        sum(file.table.estimated_rows for file in files if file.table), 0, 'row'
+    )
     with contextlib.closing(progress):
         for file in files:
             try:
@@ -271,7 +279,8 @@ def _score_file(
             incomplete += int(np.isnan(part.readings).any(axis=1).sum())
         for stretch in found.add(part):
             plot.mark(stretch)
-        show(count, found.rows.unusual)
+        if isinstance(part, OfWindows):
+            show(int(part.starts[-1]) + 1, found.rows.unusual)
     for stretch in found.end(count):
         plot.mark(stretch)
     if count < model.window:
