@@ -34,7 +34,7 @@ def test_grid_lays_images_out_row_by_row_and_fills_up_with_black():
     expected = np.zeros([4, 6])
     expected[:2, 3:] = 0.5
     expected[2:, :3] = 1
-    grid, png = evaluate([pictures.grid(picture), tf.image.decode_png(pictures.png(picture))])
+    grid, png = evaluate([pictures.grid(picture), tf.image.decode_png(pictures.png(picture, TINY))])
     np.testing.assert_array_equal(grid[:, :, 0], expected)
     np.testing.assert_array_equal(png[:, :, 0], np.rint(255 * expected).astype(np.uint8))
 

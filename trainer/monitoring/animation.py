@@ -2,6 +2,7 @@
 
 import io
 import os
+from typing import Any
 
 from trainer.base import files
 from trainer.base.errors import UserError
@@ -32,7 +33,7 @@ def animate(path: str, model_dir: str, mode: str, write: Write = files.write_byt
     try:
         # Pillow 9.5 has known flaws in its readers of other formats.
         pngs = [Image.open(io.BytesIO(frames[step]), formats=['PNG']) for step in sorted(frames)]
-        decoded = [png.convert('P') for png in pngs]
+        decoded = [_with_palette(png) for png in pngs]
     except Exception as error:  # Pillow has no one class for all that may be wrong with a file.
         raise UserError(
             f'--model_dir={model_dir}: a picture in the event files of {folder} is broken '
@@ -43,3 +44,12 @@ def animate(path: str, model_dir: str, mode: str, write: Write = files.write_byt
     durations = [_FRAME] * len(others) + [_LAST_FRAME]
     first.save(content, 'GIF', save_all=True, append_images=others, duration=durations, loop=0)
     return write(path, content.getvalue())
+
+
+def _with_palette(png: Any) -> Any:
+    """Returns an image of Pillow's in 256 colours: of a colour image those that it has most."""
+    from PIL import Image
+
+    if png.mode == 'L':
+        return png.convert('P')
+    return png.convert('RGB').convert('P', palette=Image.ADAPTIVE, dither=Image.NONE)

@@ -37,7 +37,8 @@ def decode(latents: np.ndarray, checkpoint_path: str, params: HParams) -> np.nda
       latents: float32 `[n, latent_size]`.
 
     Returns:
-      The pixels' means, float32 `[n, rows, columns, channels]` in [0, 1].
+      The pixels' means, float32 `[n, rows, columns, channels]` in [0, 1]; of a series standardised
+      readings' means.
     """
     build = functools.partial(vae.expected_images, params=params)
     return _in_batches(build, [latents], checkpoint_path, params)
@@ -46,11 +47,11 @@ def decode(latents: np.ndarray, checkpoint_path: str, params: HParams) -> np.nda
 def draw_from_prior(
     count: int, seed: int, checkpoint_path: str, params: HParams, as_levels: bool = False
 ) -> np.ndarray:
-    """Decodes `count` draws from the prior; returns as `decode` does, or uint8 levels."""
+    """Decodes `count` draws from the prior; returns as `decode` does, or `pictures.levels`."""
 
     def build(noise: tf.Tensor, choice: tf.Tensor) -> tf.Tensor:
         images = vae.expected_images(vae.prior(params).sample(noise, choice), params)
-        return pictures.levels(images) if as_levels else images
+        return pictures.levels(images, params) if as_levels else images
 
     noise = pictures.prior_noise(count, seed, params)
     return _in_batches(build, list(noise), checkpoint_path, params)
@@ -86,8 +87,8 @@ def write_new_images(
     """Draws `count` images from the prior into one PNG grid; returns its path."""
     images = draw_from_prior(count, seed, checkpoint_path, params, as_levels=True)
     with tf.Graph().as_default(), tf.Session() as session:
-        placeholder = tf.placeholder(tf.uint8, (None,) + params.image_shape)
-        png = pictures.png(Picture(placeholder, pictures.square_columns(count)))
+        placeholder = tf.placeholder(tf.uint8, (None,) + pictures.tile_shape(params))
+        png = pictures.png(Picture(placeholder, pictures.square_columns(count)), params)
         return write(path, session.run(png, {placeholder: images}))
 
 
@@ -102,14 +103,14 @@ def write_pictures(
 
     Args:
       paths: the file of each picture, by its name in `pictures.of_validation`.
-      images: float32 `[n, rows, features]` in [0, 1].
+      images: float32 `[n, rows, features]`, as the model sees them.
     """
     with tf.Graph().as_default():
         placeholder = tf.placeholder(tf.float32, [None, params.rows, params.row_features])
         mean = vae.encode(placeholder, params).point()
         decode_tensor = functools.partial(vae.images_of_pictures, params=params)
         of_name = pictures.of_validation(placeholder, mean, decode_tensor, params)
-        pngs = {name: pictures.png(of_name[name]) for name in paths}
+        pngs = {name: pictures.png(of_name[name], params) for name in paths}
         with tf.Session() as session:
             weights.restore(session, checkpoint_path)
             contents = session.run(pngs, {placeholder: images})

@@ -2,7 +2,8 @@
 
 Each is a `Picture`: images to be laid out row by row. All decode the means of posteriors or fixed
 draws, never fresh noise, so that two pictures of a run differ by its weights alone. `images` are
-float32 `[n, rows, features]` in [0, 1]; `mean`, of their posteriors, is float32 `[n, latent_size]`.
+float32 `[n, rows, features]` in [0, 1], or windows of standardised readings, which are shown as
+`lines`; `mean`, of their posteriors, is float32 `[n, latent_size]`.
 """
 
 from typing import Callable, Dict, NamedTuple, Tuple
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.model.priors import Prior
+from trainer.monitoring import lines
 from trainer.settings.table import HParams
 
 PRIOR_SAMPLES = 100
@@ -21,12 +23,14 @@ STEPS = 11  # In a row of those.
 # Latents between -3 and 3 hold all but 0.3% of N(0, 1).
 _TRAVERSED = np.linspace(-3.0, 3.0, STEPS, dtype=np.float32)
 
+_GOLDEN_RATIO = (np.sqrt(5.0) - 1.0) / 2.0  # Its multiples, modulo 1, lie evenly and far apart.
+
 # Maps latents, float32 `[n, latent_size]`, to expected images `[n, rows, columns, channels]`.
 Decode = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Picture(NamedTuple):
-    """`[n, rows, columns, channels]`, float32 in [0, 1] or uint8; how many stand in a row."""
+    """`[n, rows, columns, channels]`, float32 as of a decoder or uint8; how many stand in a row."""
 
     images: tf.Tensor
     columns: int
@@ -52,10 +56,17 @@ def square_columns(count: int) -> int:
 
 
 def reconstructions(images: tf.Tensor, mean: tf.Tensor, decode: Decode, params: HParams) -> Picture:
-    """Rows of ten images, each above that of their reconstructions; no incomplete last row."""
+    """Rows of ten images, each above that of their reconstructions; no incomplete last row.
+
+    Windows, which are taken evenly from those given, lie behind their reconstructions on one tile.
+    """
     columns = tf.minimum(10, tf.shape(images)[0])
     count = tf.minimum(RECONSTRUCTIONS, tf.shape(images)[0])
     count -= tf.floormod(count, columns)
+    if params.is_series:
+        chosen = tf.range(count) * tf.shape(images)[0] // count
+        images, mean = tf.gather(images, chosen), tf.gather(mean, chosen)
+        return Picture(lines.drawn_over(images, decode(mean)), columns)
     shape = [-1, columns] + list(params.image_shape)
     originals = tf.reshape(images[:count], shape)
     decoded = tf.reshape(decode(mean[:count]), shape)
@@ -66,9 +77,14 @@ def reconstructions(images: tf.Tensor, mean: tf.Tensor, decode: Decode, params: 
 def interpolations(mean: tf.Tensor, decode: Decode, params: HParams) -> Picture:
     """From one image to another in a row, along the line between the means of their posteriors.
 
-    The first and the second image make the first row, and so on.
+    The first and the second image make the first row, and so on. Windows that follow one another
+    are nearly the same: the ends of a row are windows far apart, by no multiple of any period.
     """
     pairs = tf.minimum(ROWS, tf.shape(mean)[0] // 2)
+    if params.is_series:
+        places = (np.arange(2 * ROWS) * _GOLDEN_RATIO % 1.0).astype(np.float32)
+        places *= tf.cast(tf.shape(mean)[0], tf.float32)
+        mean = tf.gather(mean, tf.cast(places, tf.int32))
     ends = tf.reshape(mean[: 2 * pairs], [-1, 2, 1, params.latent_size])
     share = tf.constant(np.linspace(0.0, 1.0, STEPS, dtype=np.float32)[:, np.newaxis])
     line = ends[:, 0] * (1.0 - share) + ends[:, 1] * share
@@ -129,37 +145,46 @@ def summaries(
         )
         for name, picture in pictures.items():
             # As bytes: TF would stretch the contrast of floats, by the brightest pixel of each.
-            tf.summary.image(name, _levels(picture)[tf.newaxis], max_outputs=1)
+            tf.summary.image(name, _levels(picture, params)[tf.newaxis], max_outputs=1)
 
 
-def grid(picture: Picture) -> tf.Tensor:
-    """Lays the images out row by row; an incomplete last row is filled up with black.
+def grid(picture: Picture, filling: int = 0) -> tf.Tensor:
+    """Lays the images out row by row; an incomplete last row is filled up, with black if not said.
 
     Returns `[grid_rows * rows, grid_columns * columns, channels]` of the type of the images.
     """
     count = tf.shape(picture.images)[0]
     height, width, channels = picture.images.shape.as_list()[1:]
     missing = tf.floormod(-count, picture.columns)
-    tiles = tf.pad(picture.images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+    paddings = [[0, missing], [0, 0], [0, 0], [0, 0]]
+    tiles = tf.pad(picture.images, paddings, constant_values=filling)
     rows = (count + missing) // picture.columns
     tiles = tf.reshape(tiles, [rows, picture.columns, height, width, channels])
     tiles = tf.transpose(tiles, [0, 2, 1, 3, 4])
     return tf.reshape(tiles, [rows * height, picture.columns * width, channels])
 
 
-def png(picture: Picture) -> tf.Tensor:
+def png(picture: Picture, params: HParams) -> tf.Tensor:
     """Returns a picture as the content of a PNG file, a string scalar."""
-    return tf.image.encode_png(_levels(picture))
+    return tf.image.encode_png(_levels(picture, params))
 
 
-def _levels(picture: Picture) -> tf.Tensor:
+def _levels(picture: Picture, params: HParams) -> tf.Tensor:
     """The grid as uint8."""
     images = picture.images
     if images.dtype != tf.uint8:
-        images = levels(images)
-    return grid(Picture(images, picture.columns))
+        images = levels(images, params)
+    filling = lines.BETWEEN if params.is_series else 0
+    return grid(Picture(images, picture.columns), filling)
 
 
-def levels(images: tf.Tensor) -> tf.Tensor:
-    """Returns images in [0, 1] as uint8, which takes a quarter of the memory."""
+def tile_shape(params: HParams) -> Tuple[int, int, int]:
+    """Returns rows, columns and channels of what `levels` makes of an image."""
+    return (*lines.size(params.rows), 3) if params.is_series else params.image_shape
+
+
+def levels(images: tf.Tensor, params: HParams) -> tf.Tensor:
+    """Returns images in [0, 1] as uint8, a quarter of their memory; windows as tiles of lines."""
+    if params.is_series:
+        return lines.drawn(images)
     return tf.cast(tf.round(tf.clip_by_value(images, 0.0, 1.0) * 255.0), tf.uint8)

@@ -19,9 +19,9 @@ from trainer.checkpoints import weights
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
 from trainer.model import vae
-from trainer.monitoring import pictures
+from trainer.monitoring import lines, pictures
 from trainer.monitoring.pictures import Picture
-from trainer.settings import memory
+from trainer.settings import memory, wording
 from trainer.settings.table import HParams
 
 FOLDER = 'projector'
@@ -39,14 +39,14 @@ def write(
 ) -> str:
     """Writes embedding, sprite, metadata and configuration; returns their folder.
 
-    Of the first 5,000 validation images, or as many as fit into the sprite.
+    Of the first 5,000 validation images or windows, or as many as fit into the sprite.
 
     Args:
       read_labels: returns the labels of so many of the first validation images, None where there
         are none; only the metadata has them.
     """
     folder = os.path.join(params.model_dir, FOLDER)
-    per_side = max(1, _SPRITE_SIDE // max(params.image_shape[:2]))
+    per_side = max(1, _SPRITE_SIDE // max(_tile_shape(params)[:2]))
     count = min(_MOST_POINTS, data.num_examples['validation'], per_side**2)
     means, sprite = _embed(checkpoint_path, data, count, params)
     files.write_bytes(os.path.join(folder, 'sprite.png'), sprite)
@@ -57,7 +57,8 @@ def write(
     if not tf.gfile.Glob(os.path.join(folder, 'events.out.tfevents.*')):
         # TensorBoard looks for configurations where there are event files.
         with tf.summary.FileWriter(folder) as events:
-            text = 'Posterior means of the first {:,} validation images.'.format(count)
+            noun = wording.examples(params)
+            text = 'Posterior means of the first {:,} validation {}.'.format(count, noun)
             events.add_summary(text_summary.pb('projector', text))
     # For the run itself TensorBoard offers the weights of Estimator's checkpoint; this comes first.
     # It is read from a table, because a configuration names checkpoints by absolute paths only.
@@ -74,9 +75,15 @@ def _configure(folder: str, path: str, params: HParams, **embedding: str) -> Non
     metadata_path = os.path.join(path, 'metadata.tsv')
     entry = config.embeddings.add(tensor_name=_NAME, metadata_path=metadata_path, **embedding)
     entry.sprite.image_path = os.path.join(path, 'sprite.png')
-    entry.sprite.single_image_dim.extend([params.image_shape[1], params.image_shape[0]])
+    height, width, _ = _tile_shape(params)
+    entry.sprite.single_image_dim.extend([width, height])
     content = text_format.MessageToString(config).encode()
     files.write_bytes(os.path.join(folder, 'projector_config.pbtxt'), content)
+
+
+def _tile_shape(params: HParams) -> Tuple[int, int, int]:
+    """Rows, columns and channels of an image in the sprite; windows are drawn small."""
+    return (*lines.THUMBNAIL, 3) if params.is_series else params.image_shape
 
 
 def _embed(
@@ -88,16 +95,19 @@ def _embed(
         dataset = inputs.eval_input_fn(data, 'validation', batch, params.binarization, count)
         images = dataset.make_one_shot_iterator().get_next()['images']
         mean = vae.encode(images, params).point()
-        levels = pictures.levels(images)
-        all_images = tf.placeholder(tf.uint8, (None,) + params.image_shape)
-        sprite = pictures.png(Picture(all_images, pictures.square_columns(count)))
+        if params.is_series:
+            levels = lines.drawn(images, lines.THUMBNAIL)
+        else:
+            levels = pictures.levels(images, params)
+        all_images = tf.placeholder(tf.uint8, (None,) + _tile_shape(params))
+        sprite = pictures.png(Picture(all_images, pictures.square_columns(count)), params)
         parts = []
         with tf.Session() as session:
             weights.restore(session, checkpoint_path)
             for _ in range(-(-count // batch)):
                 parts.append(session.run([levels, mean]))
             pixels, means = [np.concatenate(part) for part in zip(*parts)]
-            shape = (count,) + params.image_shape
+            shape = (count,) + _tile_shape(params)
             return means, session.run(sprite, {all_images: pixels.reshape(shape)})
 
 
