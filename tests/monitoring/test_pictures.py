@@ -11,7 +11,7 @@ from trainer.model import vae
 from trainer.model.priors import StandardNormal
 from trainer.monitoring import pictures
 from trainer.monitoring.pictures import Picture
-from trainer.settings import table
+from trainer.settings import memory
 from trainer.settings.table import HParams
 
 pytestmark = pytest.mark.usefixtures('own_graph')
@@ -108,7 +108,7 @@ def test_prior_samples_are_fixed_by_the_seed():
 def test_large_images_are_decoded_one_after_the_other_and_the_same(monkeypatch):
     latents = tf.constant(np.random.RandomState(0).randn(5, 4).astype(np.float32))
     at_once = vae.images_of_pictures(latents, TINY)
-    monkeypatch.setattr(table, '_NUMBERS_AT_ONCE', 10**5)
+    monkeypatch.setattr(memory, '_NUMBERS_AT_ONCE', 10**5)
     in_turn = vae.images_of_pictures(latents, TINY)
     at_once, in_turn = evaluate([at_once, in_turn])
     assert in_turn.shape == (5, 8, 12, 1)
