@@ -31,9 +31,9 @@ _COLOURS = np.array(
 
 
 class _Layer(NamedTuple):
-    """Windows that are drawn alike."""
+    """A window and how it is drawn."""
 
-    windows: tf.Tensor  # float32 `[n, rows, columns]`
+    window: tf.Tensor  # float32 `[rows, columns]`, of one tile.
     colours: np.ndarray  # Of each column, float32 `[columns, 3]`.
     thickness: float  # In pixels.
 
@@ -78,7 +78,7 @@ def _tiles(windows: Sequence[tf.Tensor], tile_size: Tuple[int, int]) -> tf.Tenso
         levels = tf.pad(levels, [[0, _GAP], [0, _GAP], [0, 0]], constant_values=BETWEEN)
         return tf.cast(tf.round(levels), tf.uint8)
 
-    # One after the other: hundreds at once would need much memory, and save little time.
+    # One after the other: hundreds at once would need much memory, and save no time.
     tiles = tf.map_fn(tile, shown, tf.uint8, parallel_iterations=1, back_prop=False)
     return tf.ensure_shape(tiles, [None, height, width, 3])
 
@@ -111,7 +111,7 @@ def _covered(layer: _Layer, height: int, width: int) -> tf.Tensor:
     In a column of pixels a line reaches from its lowest value there to its highest, so that it is
     connected where it jumps, and shows the extremes of a window of more rows than pixels.
     """
-    values = _values_by_pixel(layer.windows, width)  # [width, places, columns]
+    values = _values_by_pixel(layer.window, width)  # [width, places, columns]
     is_seen = tf.reduce_all(tf.is_finite(values), axis=1)
     values = tf.clip_by_value(values, -_LIMIT, _LIMIT)
     # At the limits a line still lies within the tile as a whole.
