@@ -10,7 +10,7 @@ from trainer.base import errors, files
 from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.checkpoints import listing, weights
-from trainer.settings import storage
+from trainer.settings import storage, wording
 from trainer.settings.table import PRIORS, HParams
 
 # The settings that decide which weights there are, and their shapes; beside them the images' shape,
@@ -56,7 +56,8 @@ def _differences(params: HParams, other: HParams) -> List[str]:
     is_known = params.source_digest or not params.source
     if is_known and params.image_shape != other.image_shape:
         new, old = (' x '.join(map(str, each.image_shape)) for each in (params, other))
-        differences.append(f'images of {params.data_flag} are {new} (there {old})')
+        noun = wording.examples(params)
+        differences.append(f'{noun} of {params.data_flag} are {new} (there {old})')
     return differences
 
 

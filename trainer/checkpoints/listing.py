@@ -17,6 +17,7 @@ from trainer.base import errors, files
 from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.checkpoints import weights
+from trainer.settings import wording
 from trainer.settings.table import HParams
 
 STATE_FILE = 'checkpoint'
@@ -213,7 +214,7 @@ def how_to_go_on(params: HParams, images_are_bad: bool = False) -> str:
         f'(now {params.max_gradient_norm:g})'
     )
     if images_are_bad:
-        remedy = f'once the images of {params.data_flag} are mended'
+        remedy = f'once the {wording.examples(params)} of {params.data_flag} are mended'
     if path is None:
         return 'there is no checkpoint to go on from: start again, {}'.format(remedy)
     return f'the last good checkpoint is {path}: the same command goes on from it, best {remedy}'

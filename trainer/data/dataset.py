@@ -66,6 +66,11 @@ class ImageSource(abc.ABC):
     def name(self) -> str:
         """What people call it."""
 
+    @property
+    def preparing(self) -> str:
+        """What `write_splits` does, in words."""
+        return 'decoding its images'
+
     @abc.abstractmethod
     def facts(self) -> DatasetFacts:
         """What is known before the preparation; raises UserError where it is of no use."""

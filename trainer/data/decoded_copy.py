@@ -30,7 +30,7 @@ def write(source: ImageSource, folder: str) -> Dict[str, Any]:
 
     Raises UserError where they are broken, or a split is missing or empty.
     """
-    say(f'{source.name}: decoding its images once.')
+    say(f'{source.name}: {source.preparing} once.')
     os.mkdir(folder)
     written = source.write_splits(folder)
     facts = source.facts()

@@ -93,6 +93,10 @@ class Series(OwnSource):
     def scaling(self) -> Scaling:
         return tuple((name, 0.0, 1.0) for name in self._names)
 
+    @property
+    def preparing(self) -> str:
+        return 'reading its rows'
+
     def write_splits(self, folder: str) -> Written:
         """Writes the rows of each split, in the units of the readings."""
         files_below.tell_left_out(self.path, self._left_out, 'CSV file')

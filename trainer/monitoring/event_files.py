@@ -26,26 +26,29 @@ _BOUND = {
     'elbo/negative_importance_weighted_bound': 'minus log of the mean importance weight over the '
     'samples of each posterior (Burda et al. 2016)',
 }
-_OTHERS = {
-    'latents/active_units': (
-        'Latent dimensions whose posterior mean varies over the validation images by more than '
-        f'{bounds.ACTIVE_VARIANCE} (Burda et al. 2016).'
-    ),
-    'latents/posterior_scale': 'Mean standard deviation of q(z | x) over dimensions and examples.',
-}
 
 
 def descriptions(params: HParams) -> Dict[str, str]:
     """Returns what the scalars are, by tag."""
     losses = {
         tag: (
-            f'Nats per example, {wording.data_convention(params)}, summed over pixels and latent '
-            f'dimensions; {text}. log p(x) is {wording.log_likelihood(params)}. '
+            f'Nats per example, {wording.data_convention(params)}, summed over '
+            f'{wording.values(params)} and latent dimensions; {text}. '
+            f'log p(x) is {wording.log_likelihood(params)}. '
             'Training: mean over a batch; validation: over the split.'
         )
         for tag, text in _BOUND.items()
     }
-    return {**losses, **_OTHERS, **_IN_TRAINING_ONLY}
+    latents = {
+        'latents/active_units': (
+            'Latent dimensions whose posterior mean varies over the validation '
+            f'{wording.examples(params)} by more than {bounds.ACTIVE_VARIANCE} (Burda et al. 2016).'
+        ),
+        'latents/posterior_scale': (
+            'Mean standard deviation of q(z | x) over dimensions and examples.'
+        ),
+    }
+    return {**losses, **latents, **_IN_TRAINING_ONLY}
 
 
 def describe(writer: tf.summary.FileWriter, by_tag: Dict[str, str]) -> None:

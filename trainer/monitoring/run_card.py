@@ -20,6 +20,7 @@ from trainer.settings.table import HParams
 
 _RESUMED_AT = 'resumed_at_'
 _SPLITS = ('train', 'validation', 'test')
+_COLUMNS_SHOWN = 50
 
 
 def describe_run(
@@ -101,18 +102,17 @@ def _experiment(settings: Dict[str, Any], metric_names: Sequence[str]) -> Any:
 
 
 def _texts(params: HParams, data: PreparedDataset) -> Dict[str, str]:
-    rows, columns, channels = params.image_shape
     model = {
         **vae.description(params),
-        'loss': 'nats per example, summed over pixels and latent dimensions',
+        'loss': f'nats per example, summed over {wording.values(params)} and latent dimensions',
         'log p(x)': wording.log_likelihood(params),
     }
     dataset = {
         'dataset': data.name,
         'version': data.version,
-        **{split: f'{count:,} images' for split, count in data.num_examples.items()},
+        **{split: f'{count:,} {data.noun}' for split, count in data.num_examples.items()},
         'convention': wording.data_convention(params),
-        'image': f'{rows} x {columns} pixels, {channels} channel(s)',
+        **_example(data),
     }
     versions = dict(storage.versions(), **{'git commit': _git_commit() or 'not a git checkout'})
     command = ' '.join(shlex.quote(argument) for argument in sys.argv[1:])
@@ -125,9 +125,24 @@ def _texts(params: HParams, data: PreparedDataset) -> Dict[str, str]:
     }
 
 
+def _example(data: PreparedDataset) -> Dict[str, str]:
+    """What an image is; of a window also what its columns are."""
+    rows, columns, channels = data.image_shape
+    if data.windows is None:
+        return {'image': f'{rows} x {columns} pixels, {channels} channel(s)'}
+    stride = data.windows.stride
+    every = 'every row' if stride == 1 else f'every {stride:,} rows'
+    facts = {'window': f'{rows:,} rows of {channels:,} columns, one {every}'}
+    for name, mean, deviation in data.scaling[:_COLUMNS_SHOWN]:
+        facts[f'column {name}'] = f'mean {mean:.6g}, standard deviation {deviation:.6g}'
+    left = channels - _COLUMNS_SHOWN
+    return dict(facts, **{'further columns': f'{left:,}'} if left > 0 else {})
+
+
 def _table(values: Dict[str, Any]) -> str:
-    """A markdown table of two columns."""
-    lines = ['| {} | {} |'.format(name, value) for name, value in values.items()]
+    """A markdown table of two columns; a bar in a text, as in a column's name, ends no cell."""
+    pairs = [[str(text).replace('|', r'\|') for text in pair] for pair in values.items()]
+    lines = ['| {} | {} |'.format(*pair) for pair in pairs]
     return '\n'.join(['| | |', '|---|---|'] + lines)
 
 

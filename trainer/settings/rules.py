@@ -169,9 +169,10 @@ def check_settings(params: HParams, num_examples: Optional[Dict[str, int]]) -> N
       UserError: names the settings, and why.
     """
     train = num_examples['train'] if num_examples else params.batch_size
+    noun = 'windows' if params.is_series else 'images'
     if params.batch_size > train:
         raise UserError(
-            f'--batch_size={params.batch_size} must be at most {train:,}, the training images of '
+            f'--batch_size={params.batch_size} must be at most {train:,}, the training {noun} of '
             f'{params.data_name}.'
         )
     check_consistent(params)
@@ -184,5 +185,5 @@ def check_settings(params: HParams, num_examples: Optional[Dict[str, int]]) -> N
     if num_examples and params.prior == 'vamp' and params.prior_components > train:
         raise UserError(
             f'--prior_components={params.prior_components} must be at most {train:,}, the '
-            f'training images of {params.data_name}: pseudo-inputs start from them.'
+            f'training {noun} of {params.data_name}: pseudo-inputs start from them.'
         )

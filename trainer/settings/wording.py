@@ -14,6 +14,11 @@ def examples(params: HParams) -> str:
     return 'windows' if params.is_series else 'images'
 
 
+def values(params: HParams) -> str:
+    """What one of these consists of."""
+    return 'readings' if params.is_series else 'pixels'
+
+
 def data_convention(params: HParams) -> str:
     """Names the data that every number of the run is of: those of others cannot be compared."""
     if params.is_series:

@@ -28,11 +28,12 @@ def draw(
     def path(name: str) -> str:
         return os.path.join(params.model_dir, name)
 
-    say('Drawing {} new images.'.format(params.num_images))
+    noun = wording.examples(params)
+    say(f'Drawing {params.num_images} new {noun}.')
     drawn: Dict[str, str] = {}
     new_images = path(picture_files.NEW_IMAGES)
     with optional.part(new_images):
-        drawn['new images'] = picture_files.write_new_images(
+        drawn[f'new {noun}'] = picture_files.write_new_images(
             new_images, params.num_images, params.seed, checkpoint_path, params
         )
     names = ['reconstructions', 'interpolations', 'traversals']

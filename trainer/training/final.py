@@ -41,7 +41,7 @@ def evaluation(
         count, in_split = counts[split], data.num_examples[split]
         is_part = count < in_split
         which = f'{count:,} of the {in_split:,}' if is_part else 'the'
-        say(f'Evaluating the {name} model on {which} {split} images.')
+        say(f'Evaluating the {name} model on {which} {split} {data.noun}.')
         estimator, name = by_split[split], '{}_{}'.format(name, split)
         # Before TF makes one, and puts the graph into it.
         event_files.open_event_file(estimator.eval_dir(name))

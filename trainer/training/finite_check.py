@@ -75,11 +75,14 @@ def count_not_finite(variables: Sequence[tf.Variable]) -> List[tf.Tensor]:
     return counts
 
 
-def explain(error: tf.errors.OpError, way_on: Callable[[bool], str]) -> None:
+def explain(
+    error: tf.errors.OpError, way_on: Callable[[bool], str], values: str = 'pixels'
+) -> None:
     """Raises the failure of `checked_norm` as a UserError; does nothing with other errors.
 
     Args:
       way_on: says how to go on, told whether the images are bad.
+      values: what these consist of.
     """
     _, mark, rest = error.message.partition('[{}]'.format(_MARK))
     if not mark:
@@ -89,18 +92,21 @@ def explain(error: tf.errors.OpError, way_on: Callable[[bool], str]) -> None:
     raise UserError(
         'step {step:,.0f} was stopped before it changed the weights: {cause} (negative ELBO '
         '{negative_elbo:.6g} = reconstruction loss {reconstruction_loss:.6g} + KL divergence '
-        '{kl_divergence:.6g} nats; norm of the gradients {gradient_norm:.3g}; finite pixels from '
+        '{kl_divergence:.6g} nats; norm of the gradients {gradient_norm:.3g}; finite {values} from '
         '{minimum:.3g} to {maximum:.3g}, mean {mean:.3g}); {way_on}.'.format(
-            cause=_cause(found), way_on=way_on(found['bad_pixels'] > 0), **found
+            cause=_cause(found, values),
+            way_on=way_on(found['bad_pixels'] > 0),
+            values=values,
+            **found,
         )
     ) from error
 
 
-def _cause(found: Dict[str, float]) -> str:
+def _cause(found: Dict[str, float], values: str) -> str:
     """The first thing that went wrong; all that is computed from it is not finite either."""
     if found['bad_pixels']:
-        text = '{bad_pixels:,.0f} of the {pixels:,.0f} pixels of its batch are not finite'
-        return text.format(**found)
+        text = '{bad_pixels:,.0f} of the {pixels:,.0f} {values} of its batch are not finite'
+        return text.format(values=values, **found)
     if found['bad_weights']:
         return '{bad_weights:,.0f} of the weights are not finite any more'.format(**found)
     if not np.isfinite(found['negative_elbo']):

@@ -24,11 +24,13 @@ FILE_NAME = 'results.json'
 
 def units(params: HParams) -> str:
     """Says what the losses of a run are."""
-    samples = f'{params.samples_evaluated} posterior sample(s) per image'
+    noun = wording.examples(params)
+    samples = f'{params.samples_evaluated} posterior sample(s) per {noun[:-1]}'
     if params.objective == 'elbo':
         samples += ', 1 in the train split'
     return (
-        'nats per example, summed over pixels and latents, mean over the images of a split; '
+        f'nats per example, summed over {wording.values(params)} and latents, mean over the '
+        f'{noun} of a split; '
         f'{wording.data_convention(params)}; log p(x) is {wording.log_likelihood(params)}; '
         f'{samples}'
     )
@@ -103,7 +105,7 @@ def warning(record: Dict[str, Any], params: HParams) -> str:
     )
 
 
-def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
+def show(record: Dict[str, Any], artifacts: Dict[str, str], noun: str = 'images') -> None:
     """Prints the closing table to stdout."""
     print('\n{}; log p(x) is {}'.format(record['convention'], record['log_likelihood']))
     header = 'nats per example   negative ELBO = reconstruction + KL'
@@ -113,7 +115,7 @@ def show(record: Dict[str, Any], artifacts: Dict[str, str]) -> None:
     rows = {split: wording.terms_text(record[split]) for split in SPLITS}
     evaluated, in_split = record['images_evaluated']['train'], record['images_in_split']['train']
     if evaluated < in_split:
-        rows['train'] += f'  ({evaluated:,} of {in_split:,} images)'
+        rows['train'] += f'  ({evaluated:,} of {in_split:,} {noun})'
     best = record.get('best')
     if best and best['global_step'] != record['global_step']:
         rows['test, best model'] = (

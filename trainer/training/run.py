@@ -20,7 +20,7 @@ from trainer.data.dataset import PreparedDataset
 from trainer.monitoring import event_files, run_card
 from trainer.serving import plain_weights, saved_model, thresholds
 from trainer.serving.thresholds import ValidationImages
-from trainer.settings import memory, rules, storage
+from trainer.settings import memory, rules, storage, wording
 from trainer.settings.table import HParams
 from trainer.training import (
     announcements,
@@ -104,7 +104,8 @@ def _run_locked(params: HParams, task: Task, report: Report) -> Dict[str, Any]:
     try:
         train_and_evaluate(make_estimator(params, task), data, params, progress, task, report)
     except tf.errors.InvalidArgumentError as error:
-        finite_check.explain(error, functools.partial(listing.how_to_go_on, params))
+        way_on = functools.partial(listing.how_to_go_on, params)
+        finite_check.explain(error, way_on, wording.values(params))
         raise
     finally:
         progress.close()
@@ -298,7 +299,7 @@ def _final_work(
     record = results.collect(measured, progress, checkpoint_path, params)
     paths['results'] = results.save(record, params)
     paths.update(artifacts.draw(data, checkpoint_path, record, params))
-    results.show(record, paths)
+    results.show(record, paths, data.noun)
     diverged = results.warning(record, params)
     if diverged:
         print('\n' + diverged)
