@@ -236,7 +236,7 @@ def test_the_table_names_the_scale_of_the_bits_of_densities(likelihood, scales):
     rows = np.ones(4, importance_sampling.row_type(TINY.latent_size))
     binarization = 'none' if scales else 'dynamic'
     params = dataclasses.replace(TINY, likelihood=likelihood, binarization=binarization)
-    names = ('checkpoint', 'split', 'dataset', 'convention', 'log_likelihood')
+    names = ('checkpoint', 'split', 'examples', 'dataset', 'convention', 'log_likelihood')
     facts = dict(dict.fromkeys(names, 'x'), global_step=1, seed=1, importance_samples=2)
     facts.update(num_images=4, images_in_split=4, latent_size=TINY.latent_size)
     table = report.table(dict(facts, **report.summarize(rows, params)))
@@ -431,7 +431,7 @@ def results(run, tmp_path_factory):
 def test_the_results_say_what_they_are_of(results):
     record = files.read_json(results)
     expected = {
-        'checkpoint': 'model.ckpt-4', 'global_step': 4, 'dataset': 'mnist', 'split': 'test',
+        'checkpoint': 'model.ckpt-4', 'global_step': 4, 'dataset': 'mnist', 'split': 'test', 'examples': 'images',
         'convention': 'dynamic binarisation', 'num_images': 30, 'images_in_split': 30,
         'log_likelihood': 'a log-probability of binary images', 'importance_samples': 7,
         'seed': 1, 'latent_size': 3, 'likelihood': 'bernoulli', 'prior': 'standard_normal',

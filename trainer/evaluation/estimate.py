@@ -58,6 +58,7 @@ def describe(
         'dataset_version': data.version,
         'dataset_sha256': verified.sha256(data.files[split]),
         'split': split,
+        'examples': data.noun,
         'convention': wording.data_convention(params),
         'log_likelihood': wording.log_likelihood(params),
         'num_images': num_images,

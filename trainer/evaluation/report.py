@@ -79,9 +79,9 @@ _LABELS = {
 def title(facts: Dict[str, Any]) -> str:
     """Says what is evaluated, on what and how."""
     if facts['num_images'] < facts['images_in_split']:
-        images = 'a SUBSET, the first {num_images:,} of {images_in_split:,} {split} images'
+        images = 'a SUBSET, the first {num_images:,} of {images_in_split:,} {split} {examples}'
     else:
-        images = 'the {num_images:,} {split} images'
+        images = 'the {num_images:,} {split} {examples}'
     return (
         '{checkpoint} (step {global_step:,}) on '
         + images
@@ -100,7 +100,9 @@ def table(record: Dict[str, Any]) -> str:
         title(record),
         'log p(x) is {}'.format(record['log_likelihood']),
         '',
-        '{:<{}} {:>12} {:>15}'.format('nats per image', width, 'mean', 'standard error'),
+        '{:<{}} {:>12} {:>15}'.format(
+            'nats per ' + record['examples'][:-1], width, 'mean', 'standard error'
+        ),
     ]
     for name in names:
         digits = 4 if name.startswith('bits_per_dimension') else 2
