@@ -1,5 +1,6 @@
 """CSV files as a source: which rows become windows of which split, and how they are scaled."""
 
+import json
 import os
 
 import numpy as np
@@ -177,6 +178,29 @@ def test_images_beside_a_table_stay_images(tmp_path):
     assert own.prepared(folder, tmp_path / 'data').windows is None
     with pytest.raises(UserError, match='--window: of CSV files, and .* holds image files'):
         own.prepared(folder, tmp_path / 'data', window=5)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'windows': {'stride': 0, 'stretches': {'train': [200], 'validation': [20], 'test': [20]}}},
+        {'windows': {'stride': 1, 'stretches': {'train': [199], 'validation': [20], 'test': [20]}}},
+        {'windows': {'stride': 1, 'stretches': {'train': [200]}}},
+        {'windows': 3},
+        {'scaling': [['up', 1.0, 2.0]]},
+        {'scaling': [['up', 1.0, 2.0], ['down', None, 1.0]]},
+    ],
+)
+def test_a_copy_whose_record_is_damaged_is_made_anew(changes, tmp_path, capsys):
+    path = write_csv(tmp_path / 'r.csv', readings_of(240))
+    prepared = own.prepared(path, tmp_path / 'data', window=5)
+    sidecar = os.path.join(prepared.folder, 'decoded.json')
+    with open(sidecar) as f:
+        record = json.load(f)
+    with open(sidecar, 'w') as f:
+        json.dump({**record, **changes}, f)
+    again = own.prepared(path, tmp_path / 'data', window=5)
+    assert again == prepared and 'anew' in capsys.readouterr().err
 
 
 SERIES = {'dataset': '', 'source': 'r.csv', 'scaling': (('a', 0.0, 1.0),), 'image_shape': (5, 1, 1)}

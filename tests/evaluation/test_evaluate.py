@@ -431,7 +431,8 @@ def results(run, tmp_path_factory):
 def test_the_results_say_what_they_are_of(results):
     record = files.read_json(results)
     expected = {
-        'checkpoint': 'model.ckpt-4', 'global_step': 4, 'dataset': 'mnist', 'split': 'test', 'examples': 'images',
+        'checkpoint': 'model.ckpt-4', 'global_step': 4, 'dataset': 'mnist', 'split': 'test',
+        'examples': 'images',
         'convention': 'dynamic binarisation', 'num_images': 30, 'images_in_split': 30,
         'log_likelihood': 'a log-probability of binary images', 'importance_samples': 7,
         'seed': 1, 'latent_size': 3, 'likelihood': 'bernoulli', 'prior': 'standard_normal',

@@ -3,6 +3,7 @@
 import os
 from typing import Any, Dict, Optional, Tuple
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.base import files
@@ -81,8 +82,7 @@ def load(
         paths = _paths(folder, dtype)
         prepared = PreparedDataset(
             facts['name'], facts['version'], (rows, columns, channels), dict(paths), counts, dtype,
-            facts.get('digest', ''), folder, _scaling(facts),
-            Windows(**facts['windows']) if 'windows' in facts else None,
+            facts.get('digest', ''), folder, *_series(facts, shape),
         )  # fmt: skip
         found = (prepared.name, prepared.version, prepared.image_shape)
         wanted = expected and (expected.name, expected.version, expected.image_shape)
@@ -100,8 +100,20 @@ def load(
     return prepared, ''
 
 
-def _scaling(facts: Dict[str, Any]) -> Scaling:
-    return tuple((name, float(mean), float(by)) for name, mean, by in facts.get('scaling', ()))
+def _series(facts: Dict[str, Any], shape: Tuple[int, ...]) -> Tuple[Scaling, Optional[Windows]]:
+    """What a sidecar says of a series; raises ValueError, TypeError or KeyError for nonsense."""
+    if 'windows' not in facts:
+        return (), None
+    scaling = tuple((name, float(mean), float(by)) for name, mean, by in facts['scaling'])
+    windows = Windows(**facts['windows'])
+    lengths = [length for split in SPLITS for length in windows.stretches[split]]
+    if not all(type(number) is int and number > 0 for number in [windows.stride, *lengths]):
+        raise ValueError('a length is no whole number above 0')
+    counts = {split: len(windows.starts(split, shape[0])) for split in SPLITS}
+    is_whole = all(np.isfinite(mean) and 0 < by < np.inf for _, mean, by in scaling)
+    if counts != facts['num_examples'] or len(scaling) != shape[2] or not is_whole:
+        raise ValueError('its windows are not those of its files')
+    return scaling, windows
 
 
 def load_written(folder: str, expected: Optional[DatasetFacts] = None) -> PreparedDataset:
