@@ -69,7 +69,7 @@ class Bench:
         if not os.path.exists(os.path.join(model_dir, results.FILE_NAME)):
             settings = [f'--source={self.data(name)}', f'--label_column={series_data.LABEL}']
             settings += [f'--window={series_data.SETS[name].window}', f'--seed={seed}']
-            settings += [f'--max_steps={self._values.max_steps}']
+            settings += [f'--max_steps={self._values.max_steps}', '--save_summary_steps=0']
             _python('-m', 'trainer.task', f'--model_dir={model_dir}', *settings)
         return model_dir
 
@@ -122,23 +122,25 @@ def best_export(model_dir):
 
 def columns(path):
     """Returns the names of the columns of a file of rows; none where it is not there."""
-    if not os.path.exists(path):
-        return []
-    with open(path, newline='') as f:
-        return next(csv.reader(f))
+    return _table(path).fieldnames if os.path.exists(path) else []
 
 
 def column(path, name):
     """Returns a column of a file of rows as `[n]`, in their order, for each `file`."""
     found = {}
-    with open(path, newline='') as f:
-        for row in csv.DictReader(f):
-            numbered = found.setdefault(os.path.basename(row['file']), {})
-            numbered[int(row['row'])] = float(row[name])
+    for row in _table(path):
+        numbered = found.setdefault(os.path.basename(row['file']), {})
+        numbered[int(row['row'])] = float(row[name])
     return {
         key: np.array([numbered[number] for number in range(len(numbered))])
         for key, numbered in found.items()
     }
+
+
+def _table(path):
+    with open(path, newline='') as f:
+        # What the scores are is said in lines of its own.
+        return csv.DictReader([line for line in f if not line.startswith('#')])
 
 
 def measured(bench, name, seeds):

@@ -193,7 +193,7 @@ class Trainer:
             files.write_json(os.path.join(given['model_dir'], 'results.json'), {})
             return
         os.makedirs(given['output'])
-        lines = ['file,row,time,score,quantile,is_unusual,value']
+        lines = ['# nats', 'file,row,time,score,quantile,is_unusual,value']
         for name in series_baselines.names_in(given['source']):
             count = len(series_baselines.read(os.path.join(given['source'], name))[0])
             # In another order than that of the rows.
@@ -239,6 +239,7 @@ def test_each_method_is_measured_and_nothing_is_done_twice(values, tmp_path, cap
         assert task == {
             'model_dir': f'{tmp_path}/runs/pressure-1000-3', 'source': f'{tmp_path}/data/pressure',
             'label_column': 'label', 'window': '28', 'seed': '3', 'max_steps': '1000',
+            'save_summary_steps': '0',
         }  # fmt: skip
         for split, (name, given) in zip(series.SPLITS, scored):
             assert name == 'trainer.predict'
