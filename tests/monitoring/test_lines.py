@@ -1,7 +1,7 @@
 """Windows as lines: what a tile of known values shows, and that a run's pictures are made of such.
 
-The tile of most tests is 7 pixels high and 5 wide beside its gap. With lines 1.4 pixels thick a
-deviation is 0.8 pixels there, and 0 lies at 3.5 from the top.
+The strip of most tests is 7 pixels high and 5 wide. With lines 1.4 pixels thick a deviation is 0.8
+pixels there, and 0 lies at 3.5 from the top.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from tests.support import tiny
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset, Windows
 from trainer.monitoring import animation, curves, lines, picture_files, pictures, run_card
+from trainer.monitoring.lines import Tile
 from trainer.monitoring.pictures import Picture
 from trainer.training.model_fn import model_fn
 
@@ -21,11 +22,11 @@ BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 NAN = np.nan
 
 
-def drawn(*windows, tile_size=(10, 8)):
+def drawn(*windows, strips=1):
     """The tiles of windows `[rows, columns]`."""
     tensor = tf.constant(np.array(windows, np.float32))
     with tf.Session() as session:
-        return session.run(lines.drawn(tensor, tile_size)).astype(int)
+        return session.run(lines.drawn(tensor, Tile(7, 5, strips))).astype(int)
 
 
 def covered(*windows):
@@ -81,16 +82,24 @@ def test_what_is_not_finite_leaves_a_gap():
     assert (nothing == 0).all()
 
 
-def test_columns_have_colours_which_mix_where_they_meet():
+def test_each_column_has_a_colour_and_a_strip():
+    (tile,) = drawn([[1.25, -1.25]], strips=2)
+    assert tile.shape == (7 + 1 + 7 + 3, 5 + 3, 3)
+    assert tile[2, 1].tolist() == list(BLUE) and tile[8 + 4, 1].tolist() == list(ORANGE)
+    assert (tile[[3, 8 + 3], 1, 1] > 127).all() and (tile[[0, 6, 8, 14], 1] == 236).all()
+    # The gaps to other strips and tiles.
+    assert (tile[7] == 255).all() and (tile[15:] == 255).all() and (tile[:, 5:] == 255).all()
+
+
+def test_colours_mix_where_columns_of_one_strip_meet():
     apart, together = drawn([[1.25, -1.25]], [[1.25, 1.25]])
     assert apart[2, 1].tolist() == list(BLUE) and apart[4, 1].tolist() == list(ORANGE)
     assert together[2, 1].tolist() == [143, 123, 97]
-    assert (apart[7:] == 255).all() and (apart[:, 5:] == 255).all()  # The gap to other tiles.
 
 
 def test_columns_beyond_the_eighth_are_left_out():
     values = np.random.RandomState(0).randn(6, 11)
-    np.testing.assert_array_equal(drawn(values), drawn(values[:, :8]))
+    np.testing.assert_array_equal(drawn(values, strips=8), drawn(values[:, :8], strips=8))
 
 
 def test_an_original_lies_behind_as_a_broad_pale_line():
@@ -109,10 +118,14 @@ def test_an_original_lies_behind_as_a_broad_pale_line():
 
 
 @pytest.mark.parametrize(
-    ('rows', 'expected'), [(1, (64, 64)), (28, (64, 64)), (50, (64, 100)), (8192, (64, 256))]
-)
-def test_tiles_of_longer_windows_are_wider(rows, expected):
-    assert lines.size(rows) == expected
+    ('rows', 'columns', 'expected'),
+    [
+        (1, 1, (64, 64)), (28, 1, (64, 64)), (50, 1, (64, 100)), (8192, 1, (64, 256)),
+        (28, 2, (66, 64)), (28, 8, (258, 64)), (28, 9999, (258, 64)),
+    ],
+)  # fmt: skip
+def test_tiles_of_longer_windows_are_wider_and_of_more_columns_higher(rows, columns, expected):
+    assert lines.tile(rows, columns).shape == (*expected, 3)
 
 
 COUNTS = {'train': 60, 'validation': 40, 'test': 10}
@@ -167,11 +180,11 @@ def decoded(pngs):
 
 
 SIZES = {
-    'reconstructions': (4 * 128, 10 * 128),  # 40 windows, each behind its reconstruction.
-    'interpolations': (10 * 64, 11 * 64),
-    'traversals': (2 * 64, 11 * 64),
-    'prior_samples': (10 * 64, 10 * 64),
-    'latent_manifold': (20 * 64, 20 * 64),
+    'reconstructions': (4 * 98, 10 * 128),  # 40 windows, each behind its reconstruction.
+    'interpolations': (10 * 66, 11 * 64),
+    'traversals': (2 * 66, 11 * 64),
+    'prior_samples': (10 * 66, 10 * 64),
+    'latent_manifold': (20 * 66, 20 * 64),
 }
 
 
@@ -237,7 +250,7 @@ def test_what_is_missing_in_a_grid_of_windows_is_white(run):
     with tf.Session() as session:
         png = session.run(pictures.png(Picture(tf.zeros([3, 8, 1, 2]), 2), run))
     (picture,) = decoded([png])
-    assert picture.shape == (128, 128, 3) and (picture[64:, 64:] == 255).all()
+    assert picture.shape == (132, 128, 3) and (picture[66:, 64:] == 255).all()
 
 
 def test_the_cards_of_a_series_speak_of_windows_and_columns(series, tmp_path):

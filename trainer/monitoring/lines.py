@@ -1,23 +1,25 @@
-"""Windows of a series as lines, one a column, on tiles of one scale: their pictures' images.
+"""Windows of a series as lines: the images of its pictures.
 
-A tile shows standardised values from -3.5 to 3.5, the same in every picture of a run: what lies
-beyond runs along its edge. A faint line marks 0, the mean of each column in training.
+A window is a tile. Each of its columns has a strip of that, or all share one. Every strip, in every
+picture of a run, shows standardised values from -3.5 to 3.5: what lies beyond runs along its edge.
+A faint line marks 0, the mean of the column in training.
 """
 
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow as tf
 
-# Columns beyond these are not drawn: more lines would hide one another.
+# Columns beyond these are not drawn.
 MOST_COLUMNS = 8
-# Level of what lies between the tiles, and in place of those that a picture lacks.
+# Level of what lies between tiles and strips, and in place of tiles that a picture lacks.
 BETWEEN = 255
-# Sides of the tiles of a sprite, in pixels.
-THUMBNAIL = (32, 32)
 _LIMIT = 3.5  # Deviations; all but 0.05% of N(0, 1).
-_HEIGHT, _NARROWEST, _WIDEST = 64, 64, 256
-_GAP = 3  # Pixels of each side: an even side leaves a middle row, that of 0.
+_NARROWEST, _WIDEST = 64, 256
+# Rows of pixels of a strip: of a tile's only one, and of several. Odd, as the middle one marks 0.
+_STRIP, _STRIPS = 61, 31
+_LARGE_STRIP, _LARGE_STRIPS = 125, 47
+_GAP = 3  # Pixels to the next tile; to the next strip it is one.
 _PAPER, _ZERO = 236.0, 215.0
 _THICKNESS, _THICKNESS_BEHIND = 1.4, 3.5
 _SHARE_BEHIND = 0.4  # Of a colour in a line behind another, the rest is paper.
@@ -30,107 +32,119 @@ _COLOURS = np.array(
 )  # fmt: skip
 
 
-class _Layer(NamedTuple):
-    """A window and how it is drawn."""
+class Tile(NamedTuple):
+    """How a tile is laid out, in pixels."""
 
-    window: tf.Tensor  # float32 `[rows, columns]`, of one tile.
-    colours: np.ndarray  # Of each column, float32 `[columns, 3]`.
-    thickness: float  # In pixels.
+    strip: int  # Rows of a strip.
+    width: int
+    strips: int  # 1 where all columns share one.
+
+    @property
+    def shape(self) -> Tuple[int, int, int]:
+        """Height, width and channels, with the gap to the next tile at the bottom and the right."""
+        return self.strips * (self.strip + 1) - 1 + _GAP, self.width + _GAP, 3
 
 
-def size(rows: int) -> Tuple[int, int]:
-    """Returns height and width of the tile of a window of so many rows, in pixels."""
-    return _HEIGHT, min(max(2 * rows, _NARROWEST), _WIDEST)
+# For sprites: 32 x 32.
+THUMBNAIL = Tile(strip=29, width=29, strips=1)
 
 
-def drawn(windows: tf.Tensor, tile_size: Optional[Tuple[int, int]] = None) -> tf.Tensor:
+def tile(rows: int, columns: int) -> Tile:
+    """Returns the tile of a window of so many rows and columns."""
+    width = min(max(2 * rows, _NARROWEST), _WIDEST) - _GAP
+    strips = min(columns, MOST_COLUMNS)
+    return Tile(_STRIP if strips == 1 else _STRIPS, width, strips)
+
+
+def drawn(windows: tf.Tensor, on: Optional[Tile] = None) -> tf.Tensor:
     """Draws windows, one a tile; a value that is not finite leaves a gap in its line.
 
     Args:
       windows: standardised values, float32 `[n, rows, 1, columns]` or `[n, rows, columns]`, all but
         n static; the first columns are drawn.
-      tile_size: height and width in pixels; by default those of `size`.
+      on: by default what `tile` returns.
 
     Returns:
-      uint8 `[n, height, width, 3]`, with the gap to the next tile at the bottom and at the right.
+      uint8 `[n, height, width, 3]`, the shape of a tile.
     """
-    return _tiles([windows], tile_size or size(windows.shape[1].value))
+    return _tiles([windows], on or tile(windows.shape[1].value, windows.shape[-1].value))
 
 
 def drawn_over(originals: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
     """As `drawn` of windows, on larger tiles; their originals lie behind, as broad pale lines."""
-    height, width = size(windows.shape[1].value)
-    return _tiles([originals, windows], (2 * height, min(2 * width, _WIDEST)))
+    _, width, strips = tile(windows.shape[1].value, windows.shape[-1].value)
+    width = min(2 * (width + _GAP), _WIDEST) - _GAP
+    strip = _LARGE_STRIP if strips == 1 else _LARGE_STRIPS
+    return _tiles([originals, windows], Tile(strip, width, strips))
 
 
-def _tiles(windows: Sequence[tf.Tensor], tile_size: Tuple[int, int]) -> tf.Tensor:
+def _tiles(windows: Sequence[tf.Tensor], on: Tile) -> tf.Tensor:
     """Draws windows above those of the same number before them."""
-    height, width = tile_size
-    paper = np.full([height - _GAP, width - _GAP, 3], _PAPER, np.float32)
-    paper[(height - _GAP) // 2] = _ZERO
     rows, columns = windows[0].shape[1].value, windows[0].shape[-1].value
     shown = [tf.reshape(each, [-1, rows, columns])[:, :, :MOST_COLUMNS] for each in windows]
+    paper = np.full([on.strips, on.strip, on.width, 3], _PAPER, np.float32)
+    paper[:, on.strip // 2] = _ZERO
 
-    def tile(one: Sequence[tf.Tensor]) -> tf.Tensor:
+    def drawn_tile(one: Sequence[tf.Tensor]) -> tf.Tensor:
         levels = tf.constant(paper)
-        for layer in _layers(one):
-            levels = _over(levels, layer)
-        levels = tf.pad(levels, [[0, _GAP], [0, _GAP], [0, 0]], constant_values=BETWEEN)
+        *behind, window = one
+        for original in behind:
+            levels = _over(levels, original, _THICKNESS_BEHIND, _SHARE_BEHIND)
+        levels = _over(levels, window, _THICKNESS)
+        levels = tf.pad(levels, [[0, 0], [0, 1], [0, _GAP], [0, 0]], constant_values=BETWEEN)
+        levels = tf.reshape(levels, [-1, on.width + _GAP, 3])
+        levels = tf.pad(levels, [[0, _GAP - 1], [0, 0], [0, 0]], constant_values=BETWEEN)
         return tf.cast(tf.round(levels), tf.uint8)
 
     # One after the other: hundreds at once would need much memory, and save no time.
-    tiles = tf.map_fn(tile, shown, tf.uint8, parallel_iterations=1, back_prop=False)
-    return tf.ensure_shape(tiles, [None, height, width, 3])
+    tiles = tf.map_fn(drawn_tile, shown, tf.uint8, parallel_iterations=1, back_prop=False)
+    return tf.ensure_shape(tiles, [None, *on.shape])
 
 
-def _layers(windows: Sequence[tf.Tensor]) -> List[_Layer]:
-    """What is drawn on a tile, the last above the others: the window, behind it its original."""
-    *behind, window = windows
-    colours = _COLOURS[: window.shape[1].value]
-    pale = _PAPER + _SHARE_BEHIND * (colours - _PAPER)
-    layers = [_Layer(each, pale, _THICKNESS_BEHIND) for each in behind]
-    return layers + [_Layer(window, colours, _THICKNESS)]
-
-
-def _over(levels: tf.Tensor, layer: _Layer) -> tf.Tensor:
-    """Draws a layer of one window `[rows, columns]` on float32 levels `[height, width, 3]`.
+def _over(levels: tf.Tensor, window: tf.Tensor, thickness: float, share: float = 1.0) -> tf.Tensor:
+    """Draws a window `[rows, columns]` on float32 levels `[strips, strip, width, 3]` of a tile.
 
     Where lines meet, their colours mix: none hides another.
     """
-    height, width = levels.shape.as_list()[:2]
-    covered = _covered(layer, height, width)
-    mixed = tf.tensordot(covered, tf.constant(layer.colours), 1)
-    mixed /= tf.maximum(tf.reduce_sum(covered, axis=2, keepdims=True), 1e-6)
-    alpha = 1.0 - tf.reduce_prod(1.0 - covered, axis=2, keepdims=True)
+    strips, strip, width, _ = levels.shape.as_list()
+    columns = window.shape[1].value
+    colours = _PAPER + share * (_COLOURS[:columns] - _PAPER)
+    colours = colours.reshape([strips, -1, 1, 1, 3])
+    covered = _covered(window, strip, width, thickness)
+    covered = tf.reshape(covered, [strips, columns // strips, strip, width, 1])
+    mixed = tf.reduce_sum(covered * colours, axis=1)
+    mixed /= tf.maximum(tf.reduce_sum(covered, axis=1), 1e-6)
+    alpha = 1.0 - tf.reduce_prod(1.0 - covered, axis=1)
     return levels + alpha * (mixed - levels)
 
 
-def _covered(layer: _Layer, height: int, width: int) -> tf.Tensor:
-    """How much of each pixel each line covers, float32 `[height, width, columns]`.
+def _covered(window: tf.Tensor, height: int, width: int, thickness: float) -> tf.Tensor:
+    """How much of each pixel each line covers, float32 `[columns, height, width]`.
 
     In a column of pixels a line reaches from its lowest value there to its highest, so that it is
     connected where it jumps, and shows the extremes of a window of more rows than pixels.
     """
-    values = _values_by_pixel(layer.window, width)  # [width, places, columns]
-    is_seen = tf.reduce_all(tf.is_finite(values), axis=1)
+    values = _values_by_pixel(tf.transpose(window), width)  # [columns, width, places]
+    is_seen = tf.reduce_all(tf.is_finite(values), axis=2)[:, tf.newaxis]
     values = tf.clip_by_value(values, -_LIMIT, _LIMIT)
-    # At the limits a line still lies within the tile as a whole.
-    per_unit = (height - layer.thickness) / (2.0 * _LIMIT)
-    top = height / 2.0 - per_unit * tf.reduce_max(values, axis=1) - layer.thickness / 2.0
-    bottom = height / 2.0 - per_unit * tf.reduce_min(values, axis=1) + layer.thickness / 2.0
-    above = np.arange(height, dtype=np.float32)[:, np.newaxis, np.newaxis]
+    # At the limits a line still lies within the strip as a whole.
+    per_unit = (height - thickness) / (2.0 * _LIMIT)
+    highest, lowest = tf.reduce_max(values, axis=2), tf.reduce_min(values, axis=2)
+    top = (height - thickness) / 2.0 - per_unit * highest[:, tf.newaxis]
+    bottom = (height + thickness) / 2.0 - per_unit * lowest[:, tf.newaxis]
+    above = np.arange(height, dtype=np.float32)[:, np.newaxis]
     covered = tf.minimum(bottom, above + 1.0) - tf.maximum(top, above)
     covered = tf.clip_by_value(covered, 0.0, 1.0)
     is_seen = tf.broadcast_to(is_seen, tf.shape(covered))
     return tf.where(is_seen, covered, tf.zeros_like(covered))
 
 
-def _values_by_pixel(window: tf.Tensor, width: int) -> tf.Tensor:
-    """The values of lines `[rows, columns]` at both ends of each pixel and at the rows within it.
+def _values_by_pixel(lines: tf.Tensor, width: int) -> tf.Tensor:
+    """The values of lines `[columns, rows]` at both ends of each pixel and at the rows within it.
 
-    Returns float32 `[width, places, columns]`; between rows the lines are straight.
+    Returns float32 `[columns, width, places]`; between rows the lines are straight.
     """
-    last = window.shape[0].value - 1
+    last = lines.shape[1].value - 1
     edges = np.arange(width + 1) * last / width
     within = [np.arange(np.ceil(low), np.floor(high) + 1) for low, high in zip(edges, edges[1:])]
     most = max(map(len, within))
@@ -142,5 +156,6 @@ def _values_by_pixel(window: tf.Tensor, width: int) -> tf.Tensor:
         ]
     )
     before, after = np.floor(places).astype(int), np.ceil(places).astype(int)
-    share = (places - before).astype(np.float32)[:, :, np.newaxis]
-    return tf.gather(window, before) * (1.0 - share) + tf.gather(window, after) * share
+    share = (places - before).astype(np.float32)
+    at_rows = [tf.gather(lines, rows, axis=1) for rows in (before, after)]
+    return at_rows[0] * (1.0 - share) + at_rows[1] * share

@@ -180,7 +180,9 @@ def _levels(picture: Picture, params: HParams) -> tf.Tensor:
 
 def tile_shape(params: HParams) -> Tuple[int, int, int]:
     """Returns rows, columns and channels of what `levels` makes of an image."""
-    return (*lines.size(params.rows), 3) if params.is_series else params.image_shape
+    if params.is_series:
+        return lines.tile(params.rows, params.row_features).shape
+    return params.image_shape
 
 
 def levels(images: tf.Tensor, params: HParams) -> tf.Tensor:

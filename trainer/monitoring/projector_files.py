@@ -83,7 +83,7 @@ def _configure(folder: str, path: str, params: HParams, **embedding: str) -> Non
 
 def _tile_shape(params: HParams) -> Tuple[int, int, int]:
     """Rows, columns and channels of an image in the sprite; windows are drawn small."""
-    return (*lines.THUMBNAIL, 3) if params.is_series else params.image_shape
+    return lines.THUMBNAIL.shape if params.is_series else params.image_shape
 
 
 def _embed(
