@@ -1,7 +1,8 @@
-"""Estimates the log-likelihood of a trained model, or how well it tells other images from its own.
+"""Estimates the log-likelihood of a trained model, or how well it tells what is not like its own.
 
     python -m trainer.evaluate --model_dir=runs/mnist-z32 --split=test --importance_samples=5000
     python -m trainer.evaluate --model_dir=runs/mnist-z32 --against=fashion_mnist,photos,noise.npy
+    python -m trainer.evaluate --model_dir=runs/readings-z32 --against=test.csv --label_column=fault
 
 An interrupted estimate of the log-likelihood goes on where it stopped when the same command is
 given again: what is known of the images so far lies in `<output>.partial`.
@@ -18,7 +19,7 @@ from trainer.base.errors import UserError
 from trainer.checkpoints import chosen
 from trainer.data import image_sets, prepare
 from trainer.data.dataset import SPLITS, ImageSet, PreparedDataset
-from trainer.evaluation import against, estimate, importance_sampling, report
+from trainer.evaluation import against, estimate, importance_sampling, labelled, report
 from trainer.evaluation.scores import Checkpoint
 from trainer.settings import command_line, storage
 from trainer.settings.table import HParams
@@ -26,7 +27,7 @@ from trainer.settings.table import HParams
 
 def define_flags() -> None:
     """Defines the flags."""
-    command_line.define_flags_of_run(['data_dir', 'idx_dir'])
+    command_line.define_flags_of_run(['data_dir', 'idx_dir', 'label_column'])
     flags.adopt_module_key_flags(command_line)
     flags.DEFINE_enum('split', 'test', list(SPLITS), 'Images to evaluate on.')
     flags.DEFINE_integer(
@@ -54,7 +55,8 @@ def define_flags() -> None:
         '',
         'Other images, several with commas between them: names of TensorFlow Datasets (their test '
         'splits), folders of images, .npy or .npz files. Evaluates how well scores tell them from '
-        'those of --split, in place of log p(x).',
+        'those of --split, in place of log p(x). Of a run on readings labelled .csv files, or '
+        'folders of them: how well scores tell the rows that --label_column calls unusual.',
         several=True,
     )
     path_flags.define(
@@ -74,8 +76,8 @@ def define_flags() -> None:
         'output',
         '',
         'JSON file of the results. Default: evaluation_SPLIT_SAMPLES.json or, with --against, '
-        'detection_SPLIT.json in model_dir, with the seed, the checkpoint and the number of images '
-        'in its name where they are not the default.',
+        'detection_SPLIT.json in model_dir, of readings detection_rows.json, with the seed, the '
+        'checkpoint and the number of images in its name where they are not the default.',
     )
     flags.DEFINE_integer(
         'num_threads',
@@ -100,7 +102,13 @@ def main(argv: List[str]) -> None:
         )
     params = storage.trained(values.model_dir)
     model = Checkpoint(chosen.find_checkpoint(values.model_dir, values.checkpoint), params)
-    table, output = (_detection if values.against else _log_likelihood)(model)
+    measure = _labelled if params.is_series else _detection
+    if values.label_column and not (values.against and params.is_series):
+        raise UserError(
+            f'--label_column={values.label_column} goes with --against=FILE.csv of a run on '
+            'readings: leave it away.'
+        )
+    table, output = (measure if values.against else _log_likelihood)(model)
     shown = '{}\n\n{}'.format(table, output)
     if files.is_stream(output):  # Nothing else goes where the results went.
         say(shown)
@@ -157,6 +165,39 @@ def _detection(model: Checkpoint) -> Tuple[str, str]:
     write = files.write_output if values.output else files.write_bytes
     write(output, files.json_bytes(record))
     return against.table(record), output
+
+
+def _labelled(model: Checkpoint) -> Tuple[str, str]:
+    """Measures how well scores tell rows that labels call unusual, as `_detection` does."""
+    values, params = flags.FLAGS, model.params
+    of_images = ('split', 'importance_samples', 'num_images', 'background_model_dir')
+    given = [f'--{name}' for name in of_images if flags.FLAGS[name].present]
+    if given:
+        raise UserError(
+            f'{" and ".join(given)}: of images, and --model_dir={values.model_dir} is a run on '
+            'readings: with --against leave that away.'
+        )
+    if params.stride != 1:
+        raise UserError(
+            f'--model_dir={values.model_dir} has --stride={params.stride}, by which rows have no '
+            'scores: train with --stride=1.'
+        )
+    label_column = labelled.label_column_of(model, values.label_column)
+    sets = {path: labelled.opened(path, model, label_column) for path in values.against.split(',')}
+    data = _data(params)
+    count = data.num_examples['validation']
+    facts = estimate.describe(data, 'validation', count, 0, values.seed, model.path, params)
+    facts['importance_samples'] = None
+    record = dict(
+        labelled.compare(model, data, sets, values.seed),
+        **facts,
+        label_column=label_column,
+        versions=storage.versions(),
+    )
+    output = _output(labelled.default_name(values.seed, values.checkpoint))
+    write = files.write_output if values.output else files.write_bytes
+    write(output, files.json_bytes(record))
+    return labelled.text_table(record), output
 
 
 def _set(name: str, params: HParams, most: int) -> ImageSet:

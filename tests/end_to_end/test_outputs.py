@@ -36,7 +36,7 @@ def write(request, model_dir, tmp_path_factory, monkeypatch):
     values = types.SimpleNamespace(
         model_dir=model_dir, data_dir='', idx_dir='', seed=1, num_images=2, mode='prior',
         animate=False, split='test', importance_samples=2, checkpoint='last', num_threads=1,
-        against='', background_model_dir='',
+        against='', background_model_dir='', label_column='',
     )  # fmt: skip
     monkeypatch.setattr(flags, 'FLAGS', values)
     program, start = {'generate': (generate, b'\x89PNG'), 'evaluate': (evaluate, b'{\n')}[

@@ -62,6 +62,36 @@ def detection(
     )
 
 
+def detection_of_units(
+    usual: np.ndarray,
+    unusual: np.ndarray,
+    usual_units: np.ndarray,
+    unusual_units: np.ndarray,
+    resamples: int = RESAMPLES,
+    seed: int = 1,
+) -> Detection:
+    """As `detection`, where what is of one unit is drawn together, as neighbours depend.
+
+    Args:
+      usual_units, unusual_units: the number of the unit of each score.
+    """
+    distinct, places = np.unique(np.concatenate([usual, unusual]), return_inverse=True)
+    both = np.split(places, [len(usual)])
+    areas = np.stack(_areas(*(_counted(part[np.newaxis], len(distinct)) for part in both)))[:, 0]
+    units = [np.unique(part, return_inverse=True)[1] for part in (usual_units, unusual_units)]
+    randoms = [np.random.RandomState([seed, number]) for number in range(2)]
+    found = np.zeros([resamples, 2])
+    for resample in range(resamples):
+        counts = []
+        for part, unit, random in zip(both, units, randoms):
+            number = unit.max() + 1
+            times = np.bincount(random.randint(number, size=number), minlength=number)
+            counts.append(np.bincount(part, times[unit], len(distinct))[np.newaxis])
+        found[resample] = np.stack(_areas(*counts))[:, 0]
+    errors = found.std(axis=0, ddof=1)
+    return Detection(*map(float, (areas[0], errors[0], areas[1], errors[1])))
+
+
 def _counted(places: np.ndarray, distinct: int) -> np.ndarray:
     """float64 `[k, distinct]`: how often each of 0 .. distinct - 1 is in a row of `[k, n]`."""
     rows = len(places)

@@ -4,13 +4,12 @@ Windows start at the rows 0, stride, 2 strides and so on of a file; one that hol
 is left out. Of windows that start one row apart, rows get the mean over those that cover them.
 """
 
-from typing import Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 
-from trainer.base import row_means
-from trainer.base.row_means import RowMeans
 from trainer.data.csv_table import Block
+from trainer.data.windows import Cutter, Means
 from trainer.serving import thresholds
 from trainer.serving.thresholds import Outputs, Threshold
 
@@ -44,8 +43,8 @@ class Judge(NamedTuple):
         """Returns bool `[n]`, False of scores that are NaN; None where nothing tells."""
         if self.threshold is None or (quantiles is None and self.threshold.is_quantile):
             return None
-        found = self.threshold.is_exceeded(scores, quantiles)
-        return np.logical_and(found, ~np.isnan(scores))
+        with np.errstate(invalid='ignore'):  # NaN exceeds nothing.
+            return self.threshold.is_exceeded(scores, quantiles)
 
 
 class Model(NamedTuple):
@@ -129,7 +128,7 @@ def at_once(window: int, columns: int, most: int) -> int:
 
 def scored(blocks: Iterable[Block], model: Model) -> Iterator[Part]:
     """Yields what a model says of a file, parts of each kind in the order of its rows."""
-    cutter, means, done = _Cutter(model.window, model.stride), _Means(), 0
+    cutter, means, done = Cutter(model.window, model.stride), Means(), 0
     times: Optional[_Times] = None
 
     def judged(rows: Iterable[Tuple[int, np.ndarray]]) -> Iterator[OfRows]:
@@ -203,66 +202,6 @@ def _of_rows(first: int, values: np.ndarray, times: Optional['_Times'], model: M
         model.rows.are_unusual(scores, quantiles),
         None if times is None else [times.of(row) for row in range(first, first + len(values))],
     )
-
-
-class _Cutter:
-    """Cuts windows out of the rows of a file.
-
-    Attributes:
-      end: how many rows there have been.
-    """
-
-    def __init__(self, window: int, stride: int):
-        self._window, self._stride = window, stride
-        self._rows: Any = None  # From the first one on that windows to come may cover.
-        self._first = self._next = self.end = 0
-
-    def add(self, readings: np.ndarray) -> np.ndarray:
-        """Takes in the next rows; returns where the windows start that end in them."""
-        self._rows = readings if self._rows is None else np.concatenate([self._rows, readings])
-        self.end += len(readings)
-        missing = np.cumsum(np.append(0, np.isnan(self._rows).any(axis=1)))
-        first, after = -(-self._next // self._stride) * self._stride, self.end - self._window + 1
-        starts = np.arange(first, after, self._stride)
-        self._next = max(self._next, after)
-        at = starts - self._first
-        return starts[missing[at + self._window] == missing[at]]
-
-    def windows(self, starts: np.ndarray) -> np.ndarray:
-        """Returns the windows that start there, float32 `[n, window, columns]`."""
-        return self._rows[(starts - self._first)[:, np.newaxis] + np.arange(self._window)]
-
-    def forget(self) -> int:
-        """Lets go of rows at which no later window starts; returns the first of the others."""
-        self._rows = self._rows[self._next - self._first :]
-        self._first = self._next
-        return self._next
-
-
-class _Means:
-    """Means over windows, which go on where they start one row apart.
-
-    Attributes:
-      goes_on: whether rows are held that the next window may cover.
-    """
-
-    def __init__(self) -> None:
-        self._means, self._next = RowMeans(), 0
-        self.goes_on = False
-
-    def add(self, starts: np.ndarray, values: np.ndarray) -> Iterator[Tuple[int, np.ndarray]]:
-        """Takes in windows; yields first row and values of rows that no later one covers."""
-        for run in row_means.runs(starts):
-            first, last = int(starts[run][0]), int(starts[run][-1])
-            yield from self.ended(first)
-            yield first, self._means.add(values[run])
-            self._next, self.goes_on = last + 1, True
-
-    def ended(self, first: int) -> Iterator[Tuple[int, np.ndarray]]:
-        """Yields the rows that are held, where no later window starts before the row `first`."""
-        if self.goes_on and self._next < first:
-            self.goes_on = False
-            yield self._next, self._means.rest()
 
 
 class _Times:

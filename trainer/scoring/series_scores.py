@@ -10,7 +10,7 @@ import numpy as np
 from trainer.base import errors
 from trainer.base.console import ImageProgress, say
 from trainer.base.errors import UserError
-from trainer.data import csv_format, csv_table, files_below, own_images, series
+from trainer.data import new_series, series
 from trainer.data.csv_table import CsvTable
 from trainer.scoring import series_rows
 from trainer.scoring.request import Request
@@ -79,7 +79,7 @@ def run(request: Request) -> None:
         scores; those of the others are written first.
     """
     _check(request)
-    files = _found(request.source)
+    files = new_series.files_of(request.source)
     model = _exported(request) if request.export_dir else _served(request, files)
     tables = list(_opened(files, request.source, model.columns, _missing(request)))
     seen, written = Seen(model), []  # type: Seen, List[str]
@@ -118,40 +118,16 @@ def _check(request: Request) -> None:
             raise UserError(f'{flag} is of images, and of series {instead}: leave it away.')
 
 
-def _found(source: str) -> List[Tuple[str, str]]:
-    """Names and paths of the CSV files of a source."""
-    own_images.check_path(source, (series.ENDING,))
-    if not os.path.isdir(source):
-        return [('', source)]
-    found, left_out = files_below.listing(source, (series.ENDING,))
-    if not found:
-        raise UserError(
-            f'--source={source} holds no file that ends in {series.ENDING}, and the model takes '
-            'readings: give such.'
-        )
-    files_below.tell_left_out(source, left_out, 'CSV file')
-    return [(file.path, os.path.join(source, file.path)) for file in found]
-
-
 def _opened(
     files: List[Tuple[str, str]], source: str, columns: Tuple[str, ...], missing: str
 ) -> Iterator[_File]:
     for name, path in files:
-        below = f'/{errors.printable(name)}' if name else ''
-        flag, table, error = f'--source={source}'.rstrip('/') + below, None, ''
+        flag, table, error = new_series.flag_of(source, name), None, ''
         try:
-            table = _table(path, flag, columns, missing)
+            table = new_series.table_of(path, flag, columns, missing)
         except UserError as problem:
             error = str(problem)
         yield _File(errors.as_text(name), flag, table, error)
-
-
-def _table(path: str, flag: str, columns: Tuple[str, ...], missing: str) -> CsvTable:
-    """The columns of a model in a file; of what else is there the time alone is looked at."""
-    # Settings hold names as they can be printed.
-    known = {errors.printable(name): name for name in csv_format.head(path, flag).names}
-    wanted = tuple(known.get(name, name) for name in columns)
-    return CsvTable(path, flag, csv_table.Options(columns=wanted, missing=missing))
 
 
 def _missing(request: Request) -> str:
@@ -203,11 +179,12 @@ def _exported(request: Request) -> Model:
 def _served(request: Request, files: List[Tuple[str, str]]) -> Model:
     """A model on a server, which tells of its windows neither the columns' names nor the stride."""
     shape = client.shape_by_rest(request.url)
-    columns = _table(files[0][1], f'--source={request.source}', (), 'refuse').column_names
+    flag = f'--source={request.source}'
+    columns = new_series.table_of(files[0][1], flag, (), 'refuse').column_names
     if len(shape) != 2 or shape[1] != len(columns):
         takes = f'windows of {shape[1]} columns' if len(shape) == 2 else 'none of readings'
         raise UserError(
-            f'--source={request.source} has the columns {errors.some(list(columns), 20)}, and the '
+            f'{flag} has the columns {errors.some(list(columns), 20)}, and the '
             f'model at --url={request.url} takes {takes}: give a file with those of its training '
             'alone, in their order.'
         )
@@ -284,7 +261,10 @@ def _score_file(
     for stretch in found.end(count):
         plot.mark(stretch)
     if count < model.window:
-        say(f'{file.flag} has {count:,} rows, and a window {model.window}: it has no scores.')
+        say(
+            f'{file.flag} has fewer rows ({count:,}) than a window ({model.window:,}): none has a '
+            'score.'
+        )
     if incomplete:
         say(
             f'{file.flag}: {incomplete:,} of {count:,} rows lack a value: no window covers them '
