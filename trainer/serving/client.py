@@ -20,7 +20,7 @@ import numpy as np
 import requests
 import tensorflow as tf
 
-from trainer.base import files
+from trainer.base import errors, files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
 from trainer.base.image_files import NewImage
@@ -310,7 +310,14 @@ def _answer(image: NewImage, outputs: Outputs) -> Answer:
 
 def settings(export_dir: str) -> Dict[str, Any]:
     """Returns what an export says of the images that it takes; {} of one that says nothing."""
-    return files.read_json(os.path.join(export_dir, 'assets.extra', 'settings.json')) or {}
+    path = os.path.join(export_dir, 'assets.extra', 'settings.json')
+    try:
+        return files.read_json(path) or {}
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f'--export_dir={export_dir} cannot be read ({errors.reason(error)}): give the folder '
+            'of an export, as runs/mnist-z32/export/final/<timestamp>.'
+        ) from error
 
 
 def row_scores(export_dir: str) -> Optional[np.ndarray]:
