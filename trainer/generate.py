@@ -23,7 +23,7 @@ def define_flags() -> None:
         list(picture_files.NAMES),
         'prior: new images. reconstruct: validation images above their reconstructions, windows '
         'behind them. interpolate: from one validation image to another. traverse: the most active '
-        'latent dimensions, one a row, from -3 to 3. manifold: the plane of a model with 2 latents.',
+        'latent dimensions, one a row, from -3 to 3. manifold: the plane of two latents.',
     )
     flags.DEFINE_bool(
         'animate',
