@@ -12,7 +12,7 @@ from trainer.data import prepare
 from trainer.serving import exports, saved_model, signatures
 from trainer.serving.saved_model import Options
 from trainer.serving.thresholds import ValidationImages
-from trainer.settings import command_line, storage
+from trainer.settings import command_line, storage, wording
 from trainer.settings.table import HParams
 from trainer.training import run
 
@@ -75,7 +75,8 @@ def _validation_images(params: HParams) -> Optional[ValidationImages]:
     except UserError as error:
         if values.signature in signatures.WITH_SCORES:
             raise
-        say(f'{error} The export goes without thresholds, which need the validation images.')
+        noun = wording.examples(params)
+        say(f'{error} The export goes without thresholds, which need the validation {noun}.')
         return None
 
 

@@ -5,6 +5,7 @@ pixels there, and 0 lies at 3.5 from the top.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -13,10 +14,18 @@ import tensorflow as tf
 from tests.support import tiny
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset, Windows
-from trainer.monitoring import animation, curves, lines, picture_files, pictures, run_card
+from trainer.model import vae
+from trainer.monitoring import (
+    animation,
+    curves,
+    lines,
+    picture_files,
+    pictures,
+    projector_files,
+    run_card,
+)
 from trainer.monitoring.lines import Tile
 from trainer.monitoring.pictures import Picture
-from trainer.training.model_fn import model_fn
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 NAN = np.nan
@@ -152,7 +161,7 @@ def series(tmp_path_factory):
 def params_in(folder):
     return dataclasses.replace(
         tiny.params_in(folder, max_steps=2, warmup_steps=0, save_checkpoints_steps=1),
-        image_shape=(8, 1, 2), scaling=SCALING, likelihood='normal_by_column',
+        image_shape=(8, 1, 2), scaling=SCALING, likelihood='normal_by_column', latent_size=3,
         save_summary_steps=1, window=8,
     )  # fmt: skip
 
@@ -164,8 +173,10 @@ def run(tmp_path_factory, series):
     with tf.Graph().as_default(), tf.Session() as session:
         tf.train.get_or_create_global_step()
         batches = inputs.eval_input_fn(series, 'validation', 100, 'none')
-        features = batches.make_one_shot_iterator().get_next()
-        model_fn(features, None, tf.estimator.ModeKeys.EVAL, params)
+        images = batches.make_one_shot_iterator().get_next()['images']
+        mean, prior = vae.encode(images, params).point(), vae.prior(params)
+        decode = functools.partial(vae.images_of_pictures, params=params)
+        pictures.summaries(images, mean, prior, decode, params)
         session.run(tf.global_variables_initializer())
         summary = session.run(tf.summary.merge_all())
         with tf.summary.FileWriter(params.model_dir + '/eval_validation') as writer:
@@ -182,9 +193,8 @@ def decoded(pngs):
 SIZES = {
     'reconstructions': (4 * 98, 10 * 128),  # 40 windows, each behind its reconstruction.
     'interpolations': (10 * 66, 11 * 64),
-    'traversals': (2 * 66, 11 * 64),
+    'traversals': (3 * 66, 11 * 64),
     'prior_samples': (10 * 66, 10 * 64),
-    'latent_manifold': (20 * 66, 20 * 64),
 }
 
 
@@ -201,6 +211,7 @@ def test_an_evaluation_of_a_series_shows_its_pictures(run):
         assert (picture == 236).mean() > 0.5 and (picture < 200).mean() > 0.005, name
 
 
+@pytest.mark.slow
 def test_the_pictures_as_files_are_those_of_the_evaluation(run, series, tmp_path):
     checkpoint, path = tf.train.latest_checkpoint(run.model_dir), str(tmp_path / 'a.png')
     picture_files.write_new_images(path, pictures.PRIOR_SAMPLES, run.seed, checkpoint, run)
@@ -220,6 +231,21 @@ def test_a_film_of_a_series_has_the_colours_of_its_pictures(run, tmp_path):
     assert np.abs(film[0] - shown).mean() < 1
 
 
+def test_the_sprite_of_a_series_has_small_tiles_of_one_strip(run, series):
+    checkpoint = tf.train.latest_checkpoint(run.model_dir)
+    folder = projector_files.write(checkpoint, series, lambda count: None, run)
+    (sprite,) = decoded([tf.gfile.Open(folder + '/sprite.png', 'rb').read()])
+    # 40 windows: 7 in a row, the last two tiles are missing.
+    assert sprite.shape == (6 * 32, 7 * 32, 3)
+    assert (sprite[5 * 32 :, 5 * 32 :] == 255).all()
+    with tf.Session() as session:
+        images = inputs.first_images(series, 'validation', 9, 'none')
+        (ninth,) = session.run(lines.drawn(tf.constant(images[8:]), lines.THUMBNAIL))
+    np.testing.assert_array_equal(sprite[32:64, 32:64], ninth)
+    with tf.gfile.Open(folder + '/projector_config.pbtxt') as config:
+        assert config.read().count('single_image_dim: 32\n') == 2
+
+
 @pytest.mark.slow
 def test_the_event_files_of_a_training_hold_the_pictures_of_each_evaluation(series, tmp_path):
     params = params_in(tmp_path)
@@ -229,7 +255,7 @@ def test_the_event_files_of_a_training_hold_the_pictures_of_each_evaluation(seri
 
 
 def test_reconstructions_and_interpolations_are_of_windows_all_over_those_given(run):
-    mean = np.stack([np.arange(1000.0), np.zeros(1000)], axis=1).astype(np.float32)
+    mean = np.repeat(np.arange(1000.0, dtype=np.float32)[:, np.newaxis], 3, axis=1)
     given = []
 
     def decode(latents):
@@ -241,7 +267,7 @@ def test_reconstructions_and_interpolations_are_of_windows_all_over_those_given(
     with tf.Session() as session:
         reconstructed, interpolated = session.run(given)
     assert reconstructed[:, 0].tolist() == list(range(0, 1000, 20))
-    ends = interpolated.reshape(10, 11, 2)[:, [0, -1], 0]
+    ends = interpolated.reshape(10, 11, 3)[:, [0, -1], 0]
     assert (np.abs(ends[:, 0] - ends[:, 1]) > 300).all()
     assert len(set(np.ravel(ends // 100))) == 10
 
