@@ -182,7 +182,8 @@ def check_settings(params: HParams, num_examples: Optional[Dict[str, int]]) -> N
             f'--beta_warmup_steps={params.beta_warmup_steps} must be at most '
             f'--max_steps={params.max_steps}.'
         )
-    if num_examples and params.prior == 'vamp' and params.prior_components > train:
+    starts_from_images = table.PRIORS[params.prior].starts_from_images
+    if num_examples and starts_from_images and params.prior_components > train:
         raise UserError(
             f'--prior_components={params.prior_components} must be at most {train:,}, the '
             f'training {noun} of {params.data_name}: pseudo-inputs start from them.'

@@ -41,13 +41,14 @@ class PriorFacts(NamedTuple):
     # bits need.
     has_closed_kl: bool
     has_components: bool  # Whether it is a mixture, all of it held in memory for each sample.
+    starts_from_images: bool = False  # Whether its weights start from training images.
 
 
 # The values of --prior; the classes of `model/priors.py` have these names as `kind`.
 PRIORS: Dict[str, PriorFacts] = {
     'standard_normal': PriorFacts(has_closed_kl=True, has_components=False),
     'mixture': PriorFacts(has_closed_kl=False, has_components=True),
-    'vamp': PriorFacts(has_closed_kl=False, has_components=True),
+    'vamp': PriorFacts(has_closed_kl=False, has_components=True, starts_from_images=True),
 }
 
 
@@ -146,8 +147,7 @@ class HParams:
     )
     likelihood: str = _setting(
         'bernoulli',
-        'Distribution of a pixel given the latents; of readings in CSV files normal_by_column, '
-        'which is their default.',
+        'Distribution of a pixel given the latents. Readings have normal_by_column.',
         choices=LIKELIHOODS,
     )
     normal_scale: float = _setting(

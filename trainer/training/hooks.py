@@ -19,7 +19,7 @@ from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
 from trainer.model import priors
 from trainer.monitoring import event_files
-from trainer.settings.table import HParams
+from trainer.settings.table import PRIORS, HParams
 from trainer.training import finite_check
 from trainer.training.progress import TrainingProgress
 
@@ -44,7 +44,7 @@ def in_order(
     hooks: List[tf.train.SessionRunHook] = []
     if task.is_leader:
         hooks.append(FitsHook(params.model_dir))  # Before a session restores a checkpoint.
-        if params.prior == 'vamp' and not params.init_checkpoint:
+        if PRIORS[params.prior].starts_from_images and not params.init_checkpoint:
             hooks.append(PseudoInputsHook(data, params))  # Before the weights of step 0 are saved.
         # Before all that works between steps: that is no part of the steps that these two see.
         hooks += [FinishStepHook(), ProgressHook(progress, params)]
