@@ -51,7 +51,8 @@ def test_other_runtimes_answer_as_predict_and_the_decoder_do(
     python, settings, not_possible, tmp_path
 ):
     checkpoint_path, params = serving_models.write_model(tmp_path / 'model', **settings)
-    images = serving_models.pixels_of(params, 6)
+    make = serving_models.images_of if params.is_series else serving_models.pixels_of
+    images = make(params, 6)
     validation = serving_models.validation_of(params)
     golden = reference.answers(images, validation, checkpoint_path, params)
     of_exports = dataclasses.replace(params, model_dir=str(tmp_path))
