@@ -240,6 +240,8 @@ def _lines(record: Dict[str, Any]) -> Iterator[str]:
         'Precision, recall and F1 are at the {quantile} quantile of {validation_rows:,} validation '
         'rows.'.format(**record)
     )
+    if record['validation_rows'] < row_detection.FEWEST_VALIDATION_ROWS:
+        yield f'There is none of fewer than {row_detection.FEWEST_VALIDATION_ROWS}.'
     yield 'adj. F1 counts a stretch as found whole where one row is: random scores do well by it.'
     for row in record['against']:
         yield ''

@@ -11,7 +11,7 @@ from trainer.evaluation import detection
 NAMES = ('row', 'negative_elbo', 'kl_divergence')
 QUANTILE = 0.99
 # Fewer say next to nothing of where that is.
-_FEWEST_VALIDATION_ROWS = 500
+FEWEST_VALIDATION_ROWS = 500
 
 
 class Labelled(NamedTuple):
@@ -82,7 +82,7 @@ def measured(rows: Labelled, of_validation: np.ndarray, seed: int) -> Dict[str, 
 def threshold(of_validation: np.ndarray) -> Optional[float]:
     """Returns the score of rank ceil(q (n + 1)) of n; None where too few tell."""
     count = len(of_validation)
-    if count < _FEWEST_VALIDATION_ROWS:
+    if count < FEWEST_VALIDATION_ROWS:
         return None
     return float(np.sort(of_validation)[math.ceil(QUANTILE * (count + 1) - 1e-6) - 1])
 

@@ -135,7 +135,7 @@ class FilePlot:
         is_unusual = np.append(np.append(False, found[::2] == 1), False)
         edges = np.flatnonzero(np.diff(is_unusual.astype(int))) * self._unusual.size - 0.5
         for first, last in edges.reshape(-1, 2):
-            axes.axvspan(first, last, color='tab:red', alpha=0.2, linewidth=0)
+            axes.axvspan(first, last, color='tab:red', alpha=0.2, linewidth=0.7)
 
     def _limit(self) -> Optional[float]:
         """The score from which on rows are unusual, where it is known."""

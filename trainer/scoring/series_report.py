@@ -124,7 +124,9 @@ class Counts:
 
     def text(self, what: str, judge: Judge, is_judged: bool) -> str:
         without = self.count - self.scored
-        text = f'{self.count:,} {what}' + (f', {without:,} without a score' if without else '')
+        text = f'{self.count:,} {what if self.count != 1 else what[:-1]}' + (
+            f', {without:,} without a score' if without else ''
+        )
         if judge.threshold is None or not is_judged:
             return text
         share, expected = f'{self.unusual / max(self.scored, 1):.2%}', ''
@@ -134,7 +136,21 @@ class Counts:
         return f'{text}, {self.unusual:,} unusual ({share}{expected}): {judge.threshold}'
 
 
-class Seen:
+class _Both:
+    """Counts of the rows and of the windows of one file or of all."""
+
+    def __init__(self, model: Model):
+        self._model = model
+        self.rows, self.windows = Counts(), Counts()
+        self.judges = [False, False]  # Whether some windows, some rows, are judged.
+
+    @property
+    def unusual(self) -> int:
+        """How many rows are unusual, or windows where rows have no scores."""
+        return (self.rows if self._model.scores_rows else self.windows).unusual
+
+
+class Seen(_Both):
     """What is told at the end of all files.
 
     Attributes:
@@ -142,9 +158,7 @@ class Seen:
     """
 
     def __init__(self, model: Model):
-        self._model = model
-        self.rows, self.windows = Counts(), Counts()
-        self.judges = [False, False]  # Whether some windows, some rows, are judged.
+        super().__init__(model)
         self.errors: List[str] = []
         # The strangest, with the least strange of them first; of equal ones the last.
         self._strangest: List[Tuple[float, int, Stretch]] = []
@@ -205,13 +219,12 @@ class Seen:
             )
 
 
-class OfFile:
+class OfFile(_Both):
     """What is known of a file while its rows come."""
 
     def __init__(self, model: Model, file: str):
+        super().__init__(model)
         self._stretches = Stretches(model, file)
-        self.rows, self.windows = Counts(), Counts()
-        self.judges = [False, False]
         self.strangest: List[Tuple[float, int, Stretch]] = []
         self._count = 0
 

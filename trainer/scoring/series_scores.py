@@ -138,9 +138,9 @@ def _missing(request: Request) -> str:
 def _threshold(text: str, judged: str, count: Optional[int]) -> Optional[Threshold]:
     """What `--threshold` says; by default None, and a word, where too few scores tell."""
     if text:
-        return thresholds.parsed(text, count)
+        return thresholds.parsed(text, count, judged)
     try:
-        return thresholds.parsed(str(thresholds.DEFAULT), count)
+        return thresholds.parsed(str(thresholds.DEFAULT), count, judged)
     except UserError as error:
         say(f'{error} Until then no {judged} is said to be unusual.')
         return None
@@ -238,7 +238,7 @@ def _score(files: List[_File], model: Model, tables: Tables, seen: Seen, plots: 
 
 
 def _show(progress: ImageProgress, seen: Seen, rows: int, unusual: int) -> None:
-    done, unusual = seen.rows.count + rows, seen.rows.unusual + unusual
+    done, unusual = seen.rows.count + rows, seen.unusual + unusual
     progress.total = max(progress.total, done + 1)
     progress.show(done, f'{unusual:,} unusual', 1, 'rows')
 
@@ -257,7 +257,7 @@ def _score_file(
         for stretch in found.add(part):
             plot.mark(stretch)
         if isinstance(part, OfWindows):
-            show(int(part.starts[-1]) + 1, found.rows.unusual)
+            show(int(part.starts[-1]) + 1, found.unusual)
     for stretch in found.end(count):
         plot.mark(stretch)
     if count < model.window:

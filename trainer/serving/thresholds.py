@@ -142,11 +142,12 @@ def sentence(of_run: Optional[Dict[str, Any]]) -> str:
     ).format(**dict({'example': 'image'}, **(of_run or {}), **known[-1]))
 
 
-def parsed(text: str, num_validation: Optional[int] = None) -> Threshold:
+def parsed(text: str, num_validation: Optional[int] = None, example: str = 'image') -> Threshold:
     """Reads `--threshold`: between 0 and 1 a quantile, else nats, as any number with `nats` is.
 
     Args:
       num_validation: the number of validation scores, where it is known.
+      example: what has a score: 'image', 'window' or 'row'.
 
     Raises:
       UserError: it is no number, or a quantile that so many scores do not tell.
@@ -173,7 +174,7 @@ def parsed(text: str, num_validation: Optional[int] = None) -> Threshold:
     if num_validation is not None and value > _highest(num_validation):
         raise UserError(
             f'--threshold={text} is more than {num_validation:,} validation scores tell: '
-            f'{_reason(num_validation)}. Give a lower one, or a score in nats.'
+            f'{_reason(num_validation, example)}. Give a lower one, or a score in nats.'
         )
     return Threshold(value, True)
 
