@@ -16,7 +16,7 @@ _NAMED = 100  # Files without scores.
 
 
 class Stretches:
-    """The unusual stretches of one file: of rows where these are judged, else of windows.
+    """The unusual stretches of one file: of rows, but of windows where these alone are judged.
 
     Attributes:
       highest: what is strangest, unusual or not.
@@ -53,7 +53,9 @@ class Stretches:
         told = judge.threshold is not None and not (
             judge.of_validation is None and judge.threshold.is_quantile
         )
-        return not (self._model.scores_rows and told)
+        return not self._model.scores_rows or (
+            not told and self._model.windows.threshold is not None
+        )
 
     def _facts(self, part: Part) -> Optional['_Facts']:
         if isinstance(part, OfRows) and not self._by_windows:
