@@ -163,7 +163,7 @@ def largest_difference(call, example):
 # A first value that no image, window or latent vector has, and words of TensorFlow's message.
 BAD_VALUES = {
     'images': (2.0, 'images must hold'),
-    'windows': (np.nan, 'windows must hold'),
+    'windows': (np.nan, 'finite'),
     'latents': (np.inf, 'finite'),
 }
 
