@@ -149,11 +149,10 @@ def measured(bench, name, seeds):
 
     def figures(scores_of):
         validation, test = map(scores_of, SPLITS)
-        return series_figures.figures(
-            np.concatenate(list(validation.values())),
-            [test[key] for key in labels],
-            list(labels.values()),
-        )
+        files_of = [test[key] for key in labels], list(labels.values())
+        found = series_figures.figures(np.concatenate(list(validation.values())), *files_of)
+        kinds = map(series_data.kind_of, labels)
+        return dict(found, auroc_by_kind=series_figures.by_kind(*files_of, kinds))
 
     def of_others(method):
         return figures(lambda split: bench.by_others(name, split, method))
@@ -202,6 +201,27 @@ def line(*cells):
     return '| {} |'.format(' | '.join(cells))
 
 
+def show_kinds(record):
+    """Prints the AUROC of each kind of unusual recordings, of the sets that have kinds."""
+    names = [name for name, row in record['sets'].items() if kinds_of(row)]
+    if names:
+        print('\n' + line('AUROC of one kind', 'unusual', *METHODS.values()))
+        print('|---' * (2 + len(METHODS)) + '|')
+    for name in names:
+        methods = record['sets'][name]['methods']
+        for kind in kinds_of(record['sets'][name]):
+            of_kind = {
+                method: [{'auroc': run['auroc_by_kind'][kind]} for run in runs]
+                for method, runs in methods.items()
+            }
+            cells = [cell(of_kind[method], 'auroc') for method in METHODS]
+            print(line(series_data.SETS[name].title, kind, *cells))
+
+
+def kinds_of(row):
+    return list(row['methods']['vae'][0]['auroc_by_kind'])
+
+
 def show(record):
     """Prints the table, and where the VAE loses."""
     print(
@@ -215,6 +235,7 @@ def show(record):
         for method, runs in row['methods'].items():
             cells = [cell(runs, key) for key in FIGURES]
             print(line(title if method == 'vae' else '', METHODS[method], *cells))
+    show_kinds(record)
     print()
     for name, row in record['sets'].items():
         said = behind(row['methods'])

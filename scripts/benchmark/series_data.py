@@ -157,6 +157,11 @@ def recordings(archive, member):
     return found
 
 
+def kind_of(file_name):
+    """Returns the class of a recording to be scored by the name of its file; '' for other files."""
+    return os.path.splitext(file_name)[0].partition('-')[2]
+
+
 def _one_class(name, usual):
     """Reads a set of which one class is trained on; the recordings of the others are unusual."""
 

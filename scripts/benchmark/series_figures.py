@@ -68,3 +68,22 @@ def figures(validation, test, labels):
         'flagged_usual': float(flagged[all_labels == 0].mean()),
         'flagged_unusual': float(flagged[all_labels == 1].mean()),
     }
+
+
+def by_kind(test, labels, kinds):
+    """Returns the AUROC of the unusual rows of each kind alone, against all usual rows.
+
+    Args:
+      test, labels: as above.
+      kinds: what each file is a recording of, '' where it is of nothing that has a name.
+    """
+    usual = np.concatenate([scores[found == 0] for scores, found in zip(test, labels)])
+    unusual = {}
+    for scores, found, kind in zip(test, labels, kinds):
+        if kind and found.any():
+            unusual.setdefault(kind, []).append(scores[found == 1])
+    areas = {}
+    for kind in sorted(unusual):
+        both = np.concatenate([usual, *unusual[kind]])
+        areas[kind] = auroc(both, np.arange(len(both)) >= len(usual))
+    return areas

@@ -68,6 +68,15 @@ def test_figures_are_of_a_threshold_that_validation_gives():
     }
 
 
+def test_each_kind_of_recordings_is_measured_against_all_usual_rows():
+    test = [np.array(scores) for scores in ([1.0, 3.0], [2.0], [0.0], [4.0, 5.0])]
+    labels = [np.array(each) for each in ([0, 0], [1], [1], [1, 0])]
+    found = series_figures.by_kind(test, labels, ['walk', 'run', 'stand', 'run'])
+    # Against 1, 3 and 5: of 2 and 4 together three pairs of six are in order, of 0 none.
+    assert found == {'run': pytest.approx(3 / 6), 'stand': 0.0}
+    assert series_figures.by_kind(test, labels, [''] * 4) == {}
+
+
 # Other methods.
 
 
@@ -151,6 +160,8 @@ def test_recordings_of_other_classes_are_unusual_as_a_whole(tmp_path):
         'test/000-Running.csv', 'test/001-Walking.csv',
         *(f'train/{number:03}.csv' for number in range(5)), 'validation/000.csv',
     ]  # fmt: skip
+    assert series_data.kind_of('000-Running.csv') == 'Running'
+    assert series_data.kind_of('test.csv') == ''
     assert found['train/004.csv'] == [head, '4.0,3.0,0', '2.0,4.0,0']
     assert found['validation/000.csv'] == [head, '5.0,3.0,0', '2.0,4.0,0']
     assert found['test/000-Running.csv'] == [head, '1.0,3.0,1', '2.0,4.0,1']
@@ -271,6 +282,22 @@ def test_each_method_is_measured_and_nothing_is_done_twice(values, tmp_path, cap
 
 def runs(auroc, f1):
     return [dict(dict.fromkeys(series.FIGURES, 0.5), auroc=auroc, f1=f1)]
+
+
+def test_kinds_have_a_table_where_there_are_some(capsys):
+    methods = {
+        name: [{'auroc_by_kind': {'Running': area}}]
+        for name, area in zip(series.METHODS, (0.9, 0.8, 0.7, 0.6))
+    }
+    without = {'methods': {'vae': [{'auroc_by_kind': {}}]}}
+    series.show_kinds({'sets': {'pressure': without, 'walking': {'methods': methods}}})
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        '| AUROC of one kind | unusual | this VAE | isolation forest | PCA | squared reading |',
+        '|---|---|---|---|---|---|',
+        '| BasicMotions, usual: walking | Running | 0.900 | 0.800 | 0.700 | 0.600 |',
+    ]
+    series.show_kinds({'sets': {'pressure': without}})
+    assert capsys.readouterr().out == ''
 
 
 def test_it_is_said_where_the_vae_loses():
