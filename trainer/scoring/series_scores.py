@@ -102,7 +102,8 @@ def run(request: Request) -> None:
     written += plots.write()
     # All files before what is printed, whose reader may be gone.
     seen.show()
-    print(*written, sep='\n')
+    if written:
+        print(*written, sep='\n')
     if failure:
         raise failure
     seen.name_the_bad(f'--source={request.source}', len(files))
