@@ -327,7 +327,7 @@ def row_scores(export_dir: str) -> Optional[np.ndarray]:
         return None
     try:
         with tf.gfile.GFile(path, 'rb') as f:
-            scores = np.load(io.BytesIO(f.read()))
+            scores = np.load(io.BytesIO(f.read()), allow_pickle=False)
         return np.sort(scores.reshape(-1).astype(np.float32))
     except (ValueError, tf.errors.OpError) as error:
         raise UserError(
