@@ -14,6 +14,7 @@ from tests.support import own, serving_models
 from tests.support.paths import OLD_EXPORT
 from trainer.base import figures, files
 from trainer.base.errors import UserError
+from trainer.serving import client
 from trainer.serving.thresholds import SCORE
 
 WINDOW, COUNT, MISSING = serving_models.WINDOW[0], 60, 20
@@ -220,6 +221,30 @@ def test_a_picture_that_cannot_be_made_keeps_no_table_back(
     ask(source=source, export_dir=series[0], output=tmp_path / 'out', threshold='0.9')
     assert sorted(os.listdir(str(tmp_path / 'out'))) == ['rows.csv', 'windows.csv']
     assert 'series.png could not be made (RuntimeError: no fonts)' in capsys.readouterr().err
+
+
+def test_files_that_were_scored_before_the_model_was_gone_are_kept(
+    series, readings, tmp_path, ask, monkeypatch
+):
+    folder, out, predict = tmp_path / 'machines', tmp_path / 'out', client.Export.predict
+    for name in ('a.csv', 'b.csv', 'c.csv'):
+        write(folder / name, readings)
+    asked = []
+
+    def predict_twice(*arguments):
+        asked.append(arguments)
+        if len(asked) > 2:
+            raise UserError('gone')
+        return predict(*arguments)
+
+    monkeypatch.setattr(client.Export, 'predict', predict_twice)
+    with pytest.raises(UserError, match='gone'):
+        ask(source=folder, export_dir=series[0], output=out, threshold='0.9')
+    _, rows = read(out / 'rows.csv')
+    assert [row['file'] for row in rows] == ['a.csv'] * COUNT + ['b.csv'] * COUNT
+    with pytest.raises(UserError, match='gone'):
+        ask(source=folder / 'c.csv', export_dir=series[0], output=tmp_path / 'one', threshold='0.9')
+    assert not os.listdir(str(tmp_path / 'one'))
 
 
 @pytest.mark.parametrize('count', [1, WINDOW])
