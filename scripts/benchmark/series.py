@@ -9,6 +9,7 @@ of its own.
 """
 
 import csv
+import functools
 import os
 import shlex
 import shutil
@@ -30,12 +31,14 @@ from trainer.training import results
 PACKAGES = ['scikit-learn==1.9.1']
 # A method's runs, one a seed, have its name and the seed's number.
 METHODS = {
-    'vae': 'this VAE',
-    'forest': 'isolation forest',
-    'pca': 'PCA',
+    'vae': 'VAE: rows',
+    'vae_windows': 'VAE: windows',
+    'pca': 'PCA: rows',
+    'pca_windows': 'PCA: windows',
+    'forest': 'isolation forest: windows',
     'reading': 'squared reading',
 }
-OTHERS = tuple(METHODS)[1:]
+OURS, OTHERS = tuple(METHODS)[:2], tuple(METHODS)[2:]
 FIGURES = {
     'auroc': 'AUROC',
     'f1': 'F1',
@@ -75,6 +78,16 @@ class Bench:
 
     def by_vae(self, name, seed, split):
         """Returns the scores of the rows of each file of a split, by its name."""
+        return column(os.path.join(self._scored(name, seed, split), 'rows.csv'), 'score')
+
+    def by_vae_windows(self, name, seed, split):
+        """As `by_vae`, each the mean of the scores of the windows that cover the row."""
+        path = os.path.join(self._scored(name, seed, split), 'windows.csv')
+        window = series_data.SETS[name].window
+        found = column(path, 'negative_elbo', 'first_row')
+        return {key: series_baselines.spread(scores, window) for key, scores in found.items()}
+
+    def _scored(self, name, seed, split):
         output = self.path('scores', self._run(name, seed), split)
         if not os.path.exists(output):
             export_dir = best_export(self.trained(name, seed))
@@ -83,7 +96,7 @@ class Bench:
             where = [f'--export_dir={export_dir}', f'--output={unfinished}']
             _python('-m', 'trainer.predict', f'--source={source}', *where)
             os.rename(unfinished, output)
-        return column(os.path.join(output, 'rows.csv'), 'score')
+        return output
 
     def by_others(self, name, split, method):
         """As `by_vae`, of a method of `series_baselines`."""
@@ -125,12 +138,12 @@ def columns(path):
     return _table(path).fieldnames if os.path.exists(path) else []
 
 
-def column(path, name):
-    """Returns a column of a file of rows as `[n]`, in their order, for each `file`."""
+def column(path, name, place='row'):
+    """Returns a column of a file of rows as `[n]`, by their `place`, for each `file`."""
     found = {}
     for row in _table(path):
         numbered = found.setdefault(os.path.basename(row['file']), {})
-        numbered[int(row['row'])] = float(row[name])
+        numbered[int(row[place])] = float(row[name])
     return {
         key: np.array([numbered[number] for number in range(len(numbered))])
         for key, numbered in found.items()
@@ -157,14 +170,12 @@ def measured(bench, name, seeds):
     def of_others(method):
         return figures(lambda split: bench.by_others(name, split, method))
 
-    return {
-        'vae': [
-            figures(lambda split, seed=seed: bench.by_vae(name, seed, split)) for seed in seeds
-        ],
-        'forest': [of_others(f'forest-{seed}') for seed in seeds],
-        'pca': [of_others('pca')],
-        'reading': [of_others('reading')],
-    }
+    def of_each(scored):
+        return [figures(functools.partial(scored, name, seed)) for seed in seeds]
+
+    found = {'vae': of_each(bench.by_vae), 'vae_windows': of_each(bench.by_vae_windows)}
+    found['forest'] = [of_others(f'forest-{seed}') for seed in seeds]
+    return dict(found, **{key: [of_others(key)] for key in METHODS if key not in found})
 
 
 def facts(bench, name):
@@ -175,14 +186,14 @@ def facts(bench, name):
     return {'rows': len(labels), 'share_of_unusual': share, 'f1_of_flagging_all': of_all}
 
 
-def behind(methods):
-    """Says where the mean of the VAE is below that of another method; '' where it is nowhere."""
+def behind(methods, ours):
+    """Says what the mean of a score of the VAE's is below; '' where it is below none."""
     said = []
     for key in ('auroc', 'f1'):
-        ahead = [name for name in OTHERS if mean(methods[name], key) > mean(methods['vae'], key)]
+        ahead = [name for name in OTHERS if mean(methods[name], key) > mean(methods[ours], key)]
         if ahead:
-            said.append(f'{FIGURES[key]}: {", ".join(METHODS[name] for name in ahead)}')
-    return '; '.join(said)
+            said.append(f'{FIGURES[key]} ({", ".join(METHODS[name] for name in ahead)})')
+    return ' and '.join(said)
 
 
 def mean(runs, key):
@@ -232,15 +243,15 @@ def show(record):
     for name, row in record['sets'].items():
         of_set = [row['facts'][key] for key in ('share_of_unusual', 'rows', 'f1_of_flagging_all')]
         title = text.format(series_data.SETS[name].title, *of_set)
-        for method, runs in row['methods'].items():
-            cells = [cell(runs, key) for key in FIGURES]
+        for method in METHODS:
+            cells = [cell(row['methods'][method], key) for key in FIGURES]
             print(line(title if method == 'vae' else '', METHODS[method], *cells))
     show_kinds(record)
     print()
     for name, row in record['sets'].items():
-        said = behind(row['methods'])
-        text = f'is behind in {said}' if said else 'is behind no other method'
-        print(f'* {series_data.SETS[name].title}: the VAE {text}.')
+        for ours in OURS:
+            said = behind(row['methods'], ours) or 'neither AUROC nor F1'
+            print(f'* {series_data.SETS[name].title}, {METHODS[ours]}: behind in {said}.')
 
 
 def chosen(values):

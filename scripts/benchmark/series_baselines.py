@@ -48,6 +48,11 @@ def over_rows(of_windows):
     return total / covering
 
 
+def spread(of_windows, window):
+    """Returns the mean for each row over the windows that cover it of a score `[k]` of each."""
+    return over_rows(np.repeat(of_windows[:, np.newaxis], window, axis=1))
+
+
 class Scaling:
     """Standardises columns by their mean and deviation over rows to train on."""
 
@@ -77,13 +82,16 @@ def by_reconstruction(model):
     return score
 
 
-def by_isolation(model):
-    """Returns what scores rows by a fitted isolation forest of flattened windows."""
+def by_whole_windows(of_windows):
+    """Returns what scores rows by the windows that cover them.
+
+    Args:
+      of_windows: returns a score `[k]` for flattened windows `[k, window * columns]`.
+    """
 
     def score(rows, window):
         seen = windows(rows, window)
-        of_windows = -model.score_samples(seen.reshape(len(seen), -1))
-        return over_rows(np.repeat(of_windows[:, np.newaxis], window, axis=1))
+        return spread(of_windows(seen.reshape(len(seen), -1)), window)
 
     return score
 
@@ -96,10 +104,17 @@ def fitted(train, window, seeds):
     seen = np.concatenate([windows(rows, window) for rows in train])
     flat = seen.reshape(len(seen), -1)
     pca = PCA(n_components=VARIANCE, svd_solver='full').fit(flat)
+
+    def error(flat):
+        return np.sum((flat - pca.inverse_transform(pca.transform(flat))) ** 2, axis=1)
+
     methods = {'reading': by_reading, 'pca': by_reconstruction(pca)}
+    methods['pca_windows'] = by_whole_windows(error)
     for seed in seeds:
         forest = IsolationForest(n_estimators=TREES, random_state=seed).fit(flat)
-        methods[f'forest-{seed}'] = by_isolation(forest)
+        methods[f'forest-{seed}'] = by_whole_windows(
+            lambda flat, forest=forest: -forest.score_samples(flat)
+        )
     return methods
 
 

@@ -102,8 +102,8 @@ def test_a_model_of_windows_scores_rows():
     )
     rows = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 3.0]])
     assert series_baselines.by_reconstruction(pca)(rows, 2).tolist() == [0.0, 2.0, 9.0]
-    forest = types.SimpleNamespace(score_samples=lambda flat: -flat.sum(axis=1))
-    assert series_baselines.by_isolation(forest)(rows, 2).tolist() == [4.0, 4.5, 5.0]
+    by_sum = series_baselines.by_whole_windows(lambda flat: flat.sum(axis=1))
+    assert by_sum(rows, 2).tolist() == [4.0, 4.5, 5.0]
 
 
 # Data.
@@ -211,12 +211,21 @@ class Trainer:
             lines += [f'{name},{row},,{row}.5,0.5,False,1' for row in reversed(range(count))]
         with open(os.path.join(given['output'], 'rows.csv'), 'w') as f:
             f.write('\n'.join(lines) + '\n')
+        # Windows of one row, all alike.
+        lines = [','.join([*line.split(',')[:2], '-3.5']) for line in lines[2:]]
+        with open(os.path.join(given['output'], 'windows.csv'), 'w') as f:
+            f.write('\n'.join(['# nats', 'file,first_row,negative_elbo', *lines]) + '\n')
 
 
 def run_others(command, what):
     """In place of scikit-learn's Python: all methods score minus the number of the row."""
     given = dict(word[2:].split('=', 1) for word in command[2:])
-    names = ('reading', 'pca', *(f'forest-{seed}' for seed in given['seeds'].split(',')))
+    names = (
+        'reading',
+        'pca',
+        'pca_windows',
+        *(f'forest-{seed}' for seed in given['seeds'].split(',')),
+    )
     negative = {name: lambda rows, window: -np.arange(float(len(rows))) for name in names}
     os.makedirs(given['output'], exist_ok=True)
     for split in series.SPLITS:
@@ -243,13 +252,13 @@ def test_each_method_is_measured_and_nothing_is_done_twice(values, tmp_path, cap
         series.environment, make=lambda *given: sys.executable, run=run_others
     ), mock.patch.object(series.flags, 'FLAGS', values), mock.patch.object(
         series_data, 'fetched', lambda folder: ''
-    ):
+    ), mock.patch.dict(series_data.SETS, pressure=series_data.SETS['pressure']._replace(window=1)):
         series.main([])
         first = capsys.readouterr().out
         (_, task), *scored = trainer.commands
         assert task == {
             'model_dir': f'{tmp_path}/runs/pressure-1000-3', 'source': f'{tmp_path}/data/pressure',
-            'label_column': 'label', 'window': '28', 'seed': '3', 'max_steps': '1000',
+            'label_column': 'label', 'window': '1', 'seed': '3', 'max_steps': '1000',
             'save_summary_steps': '0',
         }  # fmt: skip
         for split, (name, given) in zip(series.SPLITS, scored):
@@ -273,11 +282,13 @@ def test_each_method_is_measured_and_nothing_is_done_twice(values, tmp_path, cap
     assert others['f1'] == 0.0 and others['auroc'] == pytest.approx(0.5)
     lines = first.splitlines()
     assert lines[3] == (
-        '| blood pressure (UCR 135): 33.33% of 6; 0.500 | this VAE '
+        '| blood pressure (UCR 135): 33.33% of 6; 0.500 | VAE: rows '
         '| 0.500 | 0.667 | 0.667 | 0.500 | 1.000 |'
     )
-    assert lines[4] == '|  | isolation forest | 0.500 | 0.000 | 0.000 | 0.250 | 0.000 |'
-    assert lines[-1] == '* blood pressure (UCR 135): the VAE is behind no other method.'
+    # All rows have the same score, which is that of validation.
+    assert lines[4] == '|  | VAE: windows | 0.500 | 0.000 | 0.000 | 0.000 | 0.000 |'
+    assert lines[7] == '|  | isolation forest: windows | 0.500 | 0.000 | 0.000 | 0.250 | 0.000 |'
+    assert lines[-1].endswith('(UCR 135), VAE: windows: behind in neither AUROC nor F1.')
 
 
 def runs(auroc, f1):
@@ -287,14 +298,16 @@ def runs(auroc, f1):
 def test_kinds_have_a_table_where_there_are_some(capsys):
     methods = {
         name: [{'auroc_by_kind': {'Running': area}}]
-        for name, area in zip(series.METHODS, (0.9, 0.8, 0.7, 0.6))
+        for name, area in zip(series.METHODS, (0.9, 0.8, 0.7, 0.6, 0.5, 0.4))
     }
     without = {'methods': {'vae': [{'auroc_by_kind': {}}]}}
     series.show_kinds({'sets': {'pressure': without, 'walking': {'methods': methods}}})
     assert capsys.readouterr().out.splitlines()[1:] == [
-        '| AUROC of one kind | unusual | this VAE | isolation forest | PCA | squared reading |',
-        '|---|---|---|---|---|---|',
-        '| BasicMotions, usual: walking | Running | 0.900 | 0.800 | 0.700 | 0.600 |',
+        '| AUROC of one kind | unusual | VAE: rows | VAE: windows | PCA: rows | PCA: windows '
+        '| isolation forest: windows | squared reading |',
+        '|---|---|---|---|---|---|---|---|',
+        '| BasicMotions, usual: walking | Running '
+        '| 0.900 | 0.800 | 0.700 | 0.600 | 0.500 | 0.400 |',
     ]
     series.show_kinds({'sets': {'pressure': without}})
     assert capsys.readouterr().out == ''
@@ -302,10 +315,12 @@ def test_kinds_have_a_table_where_there_are_some(capsys):
 
 def test_it_is_said_where_the_vae_loses():
     methods = {
-        'vae': runs(0.7, 0.4), 'forest': runs(0.8, 0.4), 'pca': runs(0.9, 0.5),
-        'reading': runs(0.1, 0.1),
+        'vae': runs(0.7, 0.4), 'vae_windows': runs(0.95, 0.5), 'forest': runs(0.8, 0.4),
+        'pca': runs(0.9, 0.5), 'pca_windows': runs(0.1, 0.1), 'reading': runs(0.1, 0.1),
     }  # fmt: skip
-    assert series.behind(methods) == 'AUROC: isolation forest, PCA; F1: PCA'
+    said = 'AUROC (PCA: rows, isolation forest: windows) and F1 (PCA: rows)'
+    assert series.behind(methods, 'vae') == said
+    assert series.behind(methods, 'vae_windows') == ''
     seeds = [*runs(0.5, 0.5), *runs(0.7, 0.5)]
     assert series.cell(seeds, 'auroc') == '0.600 ± 0.141'
 
