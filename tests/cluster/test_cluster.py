@@ -224,6 +224,7 @@ def test_addresses_are_free_and_distinct():
     assert 'ps' not in spec
 
 
+@pytest.mark.slow
 def test_a_cluster_that_refuses_to_run_ends_with_its_code():
     done = subprocess.run(
         [sys.executable, os.path.join(ROOT, 'scripts', 'train_cluster.py')]

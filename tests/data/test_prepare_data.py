@@ -820,6 +820,7 @@ def _kill_at(stage, child, data_dir):
     child.communicate()
 
 
+@pytest.mark.slow
 def test_killed_preparation_is_repaired_by_the_next_start(mnist, tmp_path):
     with contextlib.ExitStack() as at_the_end:
         children = {}

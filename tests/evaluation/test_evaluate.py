@@ -141,6 +141,7 @@ def test_every_number_is_that_of_a_computation_in_numpy(prior):
     np.testing.assert_allclose(row['posterior_mean'], mean, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_chunks_and_threads_change_nothing_but_the_last_digits():
     rows = linear(1230)
     np.testing.assert_array_equal(linear(1230, threads=1), rows)
@@ -458,6 +459,7 @@ def test_the_results_say_what_they_are_of(results):
     assert re.search(line, table)
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_keeps_what_it_knows(run, results, tmp_path, monkeypatch, capsys):
     output = str(tmp_path / 'results.json')
     (tmp_path / 'results.json.partial').write_bytes(b'no partial results')

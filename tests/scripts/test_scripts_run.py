@@ -118,6 +118,7 @@ def test_a_command_is_needed(tiny):
     assert got.stderr.startswith('Usage: ')
 
 
+@pytest.mark.slow
 def test_first_start_skips_a_broken_shim(made):
     env, got = made
     assert got.returncode == 0, got.stderr

@@ -586,6 +586,7 @@ def test_a_cluster_of_this_machine_has_loopback_addresses():
     assert hosts == ['127.0.0.1'] * 4
 
 
+@pytest.mark.slow
 def test_tensorflows_own_server_listens_everywhere_as_scripts_readme_warns():
     """The day that this fails, scripts/README.md can say less."""
     with socket.socket() as free:

@@ -274,6 +274,7 @@ def numbers(folder):
     return sorted(int(name) for name in os.listdir(folder) if name.isdigit())
 
 
+@pytest.mark.slow
 def test_only_the_newest_exports_of_best_models_stay(untrained):
     checkpoint_path, params = untrained
     params = dataclasses.replace(params, exports_to_keep=2)
@@ -292,6 +293,7 @@ def test_only_the_newest_exports_of_best_models_stay(untrained):
         assert 'validation negative ELBO 6.00 nats per example (grey levels)' in f.read()
 
 
+@pytest.mark.slow
 def test_a_reader_sees_a_whole_export_or_none(untrained, monkeypatch):
     checkpoint_path, params = untrained
     folder = os.path.join(params.model_dir, 'export', 'final')
@@ -309,6 +311,7 @@ def test_a_reader_sees_a_whole_export_or_none(untrained, monkeypatch):
     assert os.listdir(folder) == []
 
 
+@pytest.mark.slow
 def test_two_exports_in_a_second_have_names_in_order(untrained, monkeypatch):
     checkpoint_path, params = untrained
     monkeypatch.setattr(saved_model.time, 'time', lambda: 1234567890.5)
@@ -370,6 +373,7 @@ def test_command_exports_the_last_checkpoint_and_a_flat_copy(command, untrained,
 
 
 @pytest.mark.parametrize('signature', ['encode', 'decode'])
+@pytest.mark.slow
 def test_command_exports_one_signature_as_the_default(command, untrained, signature):
     _, params = untrained
     (exported,) = command(signature=signature)

@@ -328,6 +328,7 @@ def test_model_card_tells_step_and_signatures(grey):
     assert 'temp' not in card.replace('temperature', '')  # No path of this machine.
 
 
+@pytest.mark.slow
 def test_warmup_requests_are_records_that_the_export_answers(grey):
     from tensorflow_serving.apis import prediction_log_pb2
 

@@ -155,6 +155,7 @@ def test_weights_that_an_old_run_does_not_have_are_named(old_run, mnist_like):
         _go_on(mnist_like, storage.trained(old_run))
 
 
+@pytest.mark.slow
 def test_an_old_vamp_prior_gives_the_numbers_that_it_gave(tmp_path):
     """`old_vamp_run` is what commit 031c0d2 left of four steps; the sums are its own code's."""
     folder = shutil.copytree(OLD_VAMP_RUN, str(tmp_path / 'run'))
