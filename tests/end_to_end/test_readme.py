@@ -56,7 +56,7 @@ ELSEWHERE = {
     'tensorboard': 'tests/monitoring/test_tensorboard.py',
     'scripts/benchmark': 'tests/scripts/test_benchmark.py',
     'scripts/benchmark/large_split.py': 'tests/scripts/test_large_split.py',
-    'scripts/benchmark/series.py': 'tests/scripts/test_series.py',
+    'scripts/benchmark/series.py': 'tests/scripts/test_series_benchmark.py',
     'scripts/benchmark/unusual.py': 'tests/scripts/test_unusual.py',
     'scripts/clients': 'tests/scripts/test_clients.py',
     'scripts/reproduce_results': 'tests/scripts/test_reproduce_results.py',
