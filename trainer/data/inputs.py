@@ -83,7 +83,8 @@ def train_input_fn(
             split = tf.data.Dataset.from_tensors(prepared.files['train'])
             # As many ops for all splits: the initial weights depend on their number.
             split = split.map(whole if gather is tf.gather else tf.identity)
-        return _plain(split.flat_map(batches).prefetch(_PREFETCH))
+        is_waiting = gather is not tf.gather  # For a disk.
+        return _plain(split.flat_map(batches).prefetch(_PREFETCH), is_waiting)
 
 
 def eval_input_fn(
@@ -304,9 +305,14 @@ def _features(
     return {'images': standardised(tf.reshape(images, shape), prepared.scaling)}
 
 
-def _plain(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Without tf.data's graph rewriting and tuning thread: nothing here is worth either's time."""
+def _plain(dataset: tf.data.Dataset, is_waiting: bool = False) -> tf.data.Dataset:
+    """Without tf.data's graph rewriting and tuning thread: nothing here is worth either's time.
+
+    What waits for a disk does so in a thread of its own, not in one of those that compute.
+    """
     options = tf.data.Options()
+    if is_waiting:
+        options.experimental_threading.private_threadpool_size = 1
     options.experimental_optimization.apply_default_optimizations = False
     options.experimental_optimization.autotune = False
     return dataset.with_options(options)
