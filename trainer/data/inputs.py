@@ -17,6 +17,7 @@ from typing import Callable, Dict, Iterator, Optional, Union
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.data.ops import dataset_ops
 
 from trainer.base.console import say
 from trainer.base.scaling import standardised
@@ -67,7 +68,12 @@ def train_input_fn(
         order = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(permuted)
         batched = order.skip(offset).batch(batch_size, drop_remainder=True)
         steps = tf.data.Dataset.range(start_step, tf.int64.max)
-        return tf.data.Dataset.zip((batched, steps)).map(features)
+        found = tf.data.Dataset.zip((batched, steps)).map(features)
+        if gather is tf.gather:
+            return found
+        # What waits for a disk does so in a thread of its own, not in one of those that compute. By
+        # tf.data.Options the main graph would have more ops, and so other initial weights.
+        return dataset_ops._PrivateThreadPoolDataset(found, 1)
 
     def whole(path: tf.Tensor) -> tf.Tensor:
         pixels = tf.decode_raw(tf.read_file(path), prepared.dtype)
@@ -83,8 +89,7 @@ def train_input_fn(
             split = tf.data.Dataset.from_tensors(prepared.files['train'])
             # As many ops for all splits: the initial weights depend on their number.
             split = split.map(whole if gather is tf.gather else tf.identity)
-        is_waiting = gather is not tf.gather  # For a disk.
-        return _plain(split.flat_map(batches).prefetch(_PREFETCH), is_waiting)
+        return _plain(split.flat_map(batches).prefetch(_PREFETCH))
 
 
 def eval_input_fn(
@@ -305,14 +310,9 @@ def _features(
     return {'images': standardised(tf.reshape(images, shape), prepared.scaling)}
 
 
-def _plain(dataset: tf.data.Dataset, is_waiting: bool = False) -> tf.data.Dataset:
-    """Without tf.data's graph rewriting and tuning thread: nothing here is worth either's time.
-
-    What waits for a disk does so in a thread of its own, not in one of those that compute.
-    """
+def _plain(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Without tf.data's graph rewriting and tuning thread: nothing here is worth either's time."""
     options = tf.data.Options()
-    if is_waiting:
-        options.experimental_threading.private_threadpool_size = 1
     options.experimental_optimization.apply_default_optimizations = False
     options.experimental_optimization.autotune = False
     return dataset.with_options(options)
