@@ -1,29 +1,14 @@
 """The cells of CSV files: numbers, missing values, times, and the line of what is wrong."""
 
-import functools
-
 import numpy as np
 import pytest
 
-from tests.support import tables
 from tests.support.tables import readings
 from trainer.base import console
 from trainer.base.errors import UserError
-from trainer.data import csv_blocks, csv_format
+from trainer.data import csv_format
 
 NAN = float('nan')
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Returns what opens a table of a content."""
-    return functools.partial(tables.opened, tmp_path)
-
-
-@pytest.fixture
-def refusal(tmp_path):
-    """Returns what returns the sentence with which a content is refused."""
-    return functools.partial(tables.refusal, tmp_path)
 
 
 @pytest.fixture
@@ -151,10 +136,3 @@ def test_values_that_float32_cannot_tell_apart_are_told(table, said, values, tel
     list(found.blocks(rows_at_once=2))
     assert len(said) == tells
     assert all('float32 hardly tells the values of a apart' in sentence for sentence in said)
-
-
-def test_too_fine():
-    assert csv_blocks.too_fine(1.7e9, 0.001) and csv_blocks.too_fine(-1.7e9, 128.0)
-    assert not csv_blocks.too_fine(1.7e9, 3600.0)
-    assert not csv_blocks.too_fine(0.0, 1e-20) and not csv_blocks.too_fine(20.0, 0.01)
-    assert not csv_blocks.too_fine(5.0, 0.0)  # A constant is another matter.

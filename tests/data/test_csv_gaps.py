@@ -1,27 +1,11 @@
 """Missing values of sensor readings, interpolated."""
 
-import functools
-
 import numpy as np
-import pytest
 
-from tests.support import tables
 from trainer.data import csv_table
 from trainer.data.csv_table import Block
 
 NAN = float('nan')
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Returns what opens a table of a content."""
-    return functools.partial(tables.opened, tmp_path)
-
-
-@pytest.fixture
-def refusal(tmp_path):
-    """Returns what returns the sentence with which a content is refused."""
-    return functools.partial(tables.refusal, tmp_path)
 
 
 def test_interpolation_by_hand(table):

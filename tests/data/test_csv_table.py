@@ -1,30 +1,17 @@
 """CSV files of sensor readings: separators, headers, columns, and files that are none."""
 
-import functools
 import os
 
 import numpy as np
 import pytest
 
-from tests.support import tables, users
+from tests.support import users
 from tests.support.tables import readings
 from trainer.base.errors import UserError
 from trainer.data import csv_table
 from trainer.data.csv_table import CsvTable, Options
 
 NAN = float('nan')
-
-
-@pytest.fixture
-def table(tmp_path):
-    """Returns what opens a table of a content."""
-    return functools.partial(tables.opened, tmp_path)
-
-
-@pytest.fixture
-def refusal(tmp_path):
-    """Returns what returns the sentence with which a content is refused."""
-    return functools.partial(tables.refusal, tmp_path)
 
 
 def times(table):

@@ -5,17 +5,18 @@ import os
 import sys
 import threading
 import time
-from typing import Deque, Optional, Tuple
+from typing import Deque, Optional, Sequence, Tuple
 
 import tqdm
 
-from trainer.base.errors import without_secrets
+from trainer.base.errors import UserError, without_secrets
 
 # tqdm's own lock is for several processes: a semaphore, which some have no /dev/shm for, and of
 # which Python warns where a process ends without taking it away.
 tqdm.tqdm.set_lock(threading.RLock())
 SECONDS_BETWEEN_LINES = 10.0
 _RECENT_SECONDS = 30.0
+_NAMED = 100  # Of what has no scores.
 
 
 def say(text: str) -> None:
@@ -51,6 +52,23 @@ def progress_bar(what: str, total: int, done: int) -> Optional[tqdm.tqdm]:
         miniters=0,
         file=sys.stderr,
     )
+
+
+def tell_all(flag: str, sentences: Sequence[str], counted: str) -> None:
+    """Says why each of some files or images has no scores; raises UserError where there are any.
+
+    Args:
+      flag: the one that led to them.
+      counted: how many of how many they are, as '2 of 3 files'.
+    """
+    if len(sentences) == 1:
+        raise UserError(sentences[0])
+    for sentence in sentences[:_NAMED]:
+        say(sentence)
+    if sentences:
+        rest = len(sentences) - _NAMED
+        more = f' ({rest:,} more are not named)' if rest > 0 else ''
+        raise UserError(f'{flag}: {counted} have no scores, for the reasons above{more}.')
 
 
 class Pace:

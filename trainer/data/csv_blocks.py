@@ -149,11 +149,3 @@ def _chooser(columns: Sequence[int], width: int) -> Callable[[List[str]], Any]:
     if len(columns) == 1:
         return lambda row: (row[columns[0]],)
     return operator.itemgetter(*columns)
-
-
-def too_fine(mean: float, deviation: float) -> bool:
-    """Returns whether numbers around `mean` differ by less than float32 can tell.
-
-    Both are of the numbers before they are float32, which may have made all of them the same.
-    """
-    return 0 < deviation < _STEPS / 4 * float(np.spacing(np.float32(abs(mean))))

@@ -7,11 +7,11 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from trainer.base import console, errors
 from trainer.base.errors import UserError
 from trainer.data import csv_cells, csv_format
-from trainer.data.csv_blocks import Converter, Layout, too_fine
+from trainer.data.csv_blocks import Converter, Layout
 from trainer.data.csv_cells import Block, Record
 from trainer.data.csv_gaps import interpolated
 
-__all__ = ['Block', 'CsvTable', 'Options', 'interpolated', 'too_fine']
+__all__ = ['Block', 'CsvTable', 'Options', 'interpolated']
 
 # Names of what says when a row was read; the first of them that a file has is its time column. A
 # time beside a date is one of day.

@@ -246,11 +246,9 @@ def _scaling(path: str, names: Sequence[str], flag: str) -> Scaling:
             squares += np.square(rows - mean).sum(axis=0)
     deviation, constant = np.sqrt(squares / count), low == high
     mean[constant], deviation[constant] = low[constant], 1.0
-    _tell(flag, 'the same in all training rows', np.array(names)[constant])
-    fine = [csv_table.too_fine(*facts) for facts in zip(mean, deviation)] & ~constant
-    _tell(
-        flag, 'varying by less than float32 tells, less a constant it would', np.array(names)[fine]
-    )
+    if constant.any():
+        still = errors.some([name for name, is_still in zip(names, constant) if is_still], _SHOWN)
+        say(f'{flag}: the same in all training rows: {still}.')
     return tuple((name, float(m), float(d)) for name, m, d in zip(names, mean, deviation))
 
 
@@ -263,8 +261,3 @@ def _blocks(f: BinaryIO, columns: int) -> Iterator[np.ndarray]:
         if not len(rows):
             return
         yield rows.reshape(-1, columns).astype(np.float64)
-
-
-def _tell(flag: str, what: str, names: np.ndarray) -> None:
-    if len(names):
-        say(f'{flag}: {what}: {errors.some(list(names), _SHOWN)}.')

@@ -3,16 +3,13 @@
 import heapq
 from typing import List, Sequence, Tuple
 
-from trainer.base import errors
-from trainer.base.console import say
-from trainer.base.errors import UserError
+from trainer.base import console, errors
 from trainer.serving.client import Answer
 from trainer.serving.thresholds import Judge
 from trainer.settings.wording import LOSSES
 
 EXPLAINED = 100  # Of a source, the strangest images.
 _SHOWN = 10
-_NAMED = 100  # Images without scores.
 
 
 class Seen:
@@ -69,16 +66,9 @@ class Seen:
 
     def name_the_bad(self, flag: str) -> None:
         """Raises UserError where images have no scores, and says why each has none."""
-        if len(self.errors) == 1:
-            raise UserError(self.errors[0])
-        for error in self.errors[:_NAMED]:
-            say(error)
-        if self.errors:
-            rest = len(self.errors) - _NAMED
-            more = f' ({rest:,} more are not named)' if rest > 0 else ''
-            counts = f'{len(self.errors):,} of {len(self.errors) + self.count:,}'
-            noun = 'files' if flag == '--images' else 'images'
-            raise UserError(f'{flag}: {counts} {noun} have no scores, for the reasons above{more}.')
+        counts = f'{len(self.errors):,} of {len(self.errors) + self.count:,}'
+        noun = 'files' if flag == '--images' else 'images'
+        console.tell_all(flag, self.errors, f'{counts} {noun}')
 
 
 def show(answers: Sequence[Answer], judge: Judge) -> None:

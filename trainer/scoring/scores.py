@@ -22,7 +22,7 @@ from typing import (
 import numpy as np
 
 from trainer.base import cores
-from trainer.base.console import ImageProgress, say
+from trainer.base.console import ImageProgress
 from trainer.base.errors import UserError
 from trainer.checkpoints import chosen
 from trainer.data import new_images, prepare
@@ -35,7 +35,7 @@ from trainer.scoring.score_files import Latents
 from trainer.scoring.score_report import Seen
 from trainer.serving import client, saved_model, thresholds
 from trainer.serving.client import Answer, Ask, Export, Outputs
-from trainer.serving.thresholds import Judge, Threshold
+from trainer.serving.thresholds import Judge
 from trainer.settings.table import HParams
 
 _EXPLANATION = '-explanation.png'
@@ -92,17 +92,6 @@ def run(request: Request) -> None:
     seen.name_the_bad('--images' if request.images else f'--source={request.source}')
 
 
-def _threshold(text: str, num_validation: Optional[int]) -> Optional[Threshold]:
-    """What `--threshold` says; by default None, and a word, where too few scores tell."""
-    if text:
-        return thresholds.parsed(text, num_validation)
-    try:
-        return thresholds.parsed(str(thresholds.DEFAULT), num_validation)
-    except UserError as error:
-        say(f'{error} Until then nothing is said to be unusual.')
-        return None
-
-
 def _served(request: Request, images: NewImages) -> _Model:
     """An export or a server, asked for what the flags want."""
     among, num_validation = "the model's validation images", None
@@ -116,7 +105,7 @@ def _served(request: Request, images: NewImages) -> _Model:
             among = f'{num_validation:,} validation images of {settings.get("data")}'
     else:
         predict = functools.partial(client.predict_by_rest, url=request.url)
-    judge = Judge(thresholds.SCORE, _threshold(request.threshold, num_validation))
+    judge = Judge(thresholds.SCORE, thresholds.of_flag(request.threshold, num_validation))
     suffix = '_png'
     if isinstance(images, Array):
         make, suffix = _preparation(images, settings)
@@ -154,7 +143,7 @@ def _sampled(request: Request, images: NewImages) -> _Model:
     # In a process of its own: the first session of a process fixes the size of its thread pools.
     data = prepare.of_run(params, separate_process=True)
     count = min(data.num_examples['validation'], thresholds.MOST_IMAGES)
-    judge = Judge(BOUND, _threshold(request.threshold, count))
+    judge = Judge(BOUND, thresholds.of_flag(request.threshold, count))
     bounds = Bounds(checkpoint_path, request.samples, cores.available(), params)
     of_validation = np.sort(bounds.of_validation(data, count))
     decode = decode or model_input.of_files(params)

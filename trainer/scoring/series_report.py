@@ -5,14 +5,11 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from trainer.base import errors
-from trainer.base.console import say
-from trainer.base.errors import UserError
+from trainer.base import console, errors
 from trainer.scoring.series_rows import Judge, Model, OfRows, OfWindows, Part, Stretch
 from trainer.serving import thresholds
 
 _SHOWN = 10
-_NAMED = 100  # Files without scores.
 
 
 class Stretches:
@@ -208,17 +205,7 @@ class Seen(_Both):
 
     def name_the_bad(self, flag: str, files: int) -> None:
         """Raises UserError where files have no scores, and says why each has none."""
-        if len(self.errors) == 1:
-            raise UserError(self.errors[0])
-        for error in self.errors[:_NAMED]:
-            say(error)
-        if self.errors:
-            rest = len(self.errors) - _NAMED
-            more = f' ({rest:,} more are not named)' if rest > 0 else ''
-            raise UserError(
-                f'{flag}: {len(self.errors):,} of {files:,} files have no scores, for the reasons '
-                f'above{more}.'
-            )
+        console.tell_all(flag, self.errors, f'{len(self.errors):,} of {files:,} files')
 
 
 class OfFile(_Both):

@@ -20,7 +20,6 @@ from trainer.scoring.series_report import OfFile, Seen
 from trainer.scoring.series_rows import Judge, Model, OfWindows, Readings
 from trainer.serving import client, thresholds
 from trainer.serving.client import Export, Outputs, Refused
-from trainer.serving.thresholds import Threshold
 
 _MOST_AT_ONCE = 1000
 
@@ -136,23 +135,12 @@ def _missing(request: Request) -> str:
     return settings.get('missing', 'refuse')
 
 
-def _threshold(text: str, judged: str, count: Optional[int]) -> Optional[Threshold]:
-    """What `--threshold` says; by default None, and a word, where too few scores tell."""
-    if text:
-        return thresholds.parsed(text, count, judged)
-    try:
-        return thresholds.parsed(str(thresholds.DEFAULT), count, judged)
-    except UserError as error:
-        say(f'{error} Until then no {judged} is said to be unusual.')
-        return None
-
-
 def _judges(request: Request, table: Dict[str, Any], data: str, stride: int) -> Tuple[Judge, Judge]:
     """What judges windows, and rows: a threshold in nats is of rows where these have scores."""
     of_rows = client.row_scores(request.export_dir) if request.export_dir else None
     count = table.get('images')
-    windows = _threshold(request.threshold, 'window', count)
-    rows = _threshold(request.threshold, 'row', None if of_rows is None else len(of_rows))
+    windows = thresholds.of_flag(request.threshold, count, 'window')
+    rows = thresholds.of_flag(request.threshold, None if of_rows is None else len(of_rows), 'row')
     if windows and not windows.is_quantile and stride == 1:
         windows = None
     among = "the model's validation windows"
@@ -165,7 +153,7 @@ def _judges(request: Request, table: Dict[str, Any], data: str, stride: int) -> 
 def _exported(request: Request) -> Model:
     settings = client.settings(request.export_dir)
     export = Export(request.export_dir)
-    window, columns, stride = settings['image_shape'][0], tuple(settings['columns']), 1
+    window, columns = settings['image_shape'][0], tuple(settings['columns'])
     stride = settings['stride']
     table = thresholds.of_export(request.export_dir) or {}
     judges = _judges(request, table, settings.get('data', ''), stride)

@@ -24,6 +24,7 @@ from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 import numpy as np
 
 from trainer.base import files
+from trainer.base.console import say
 from trainer.base.errors import UserError
 
 FILE_NAME = 'thresholds.json'
@@ -177,6 +178,20 @@ def parsed(text: str, num_validation: Optional[int] = None, example: str = 'imag
             f'{_reason(num_validation, example)}. Give a lower one, or a score in nats.'
         )
     return Threshold(value, True)
+
+
+def of_flag(
+    text: str, num_validation: Optional[int], example: str = 'image'
+) -> Optional[Threshold]:
+    """What `--threshold` says; by default None, and a word, where too few scores tell."""
+    if text:
+        return parsed(text, num_validation, example)
+    try:
+        return parsed(str(DEFAULT), num_validation, example)
+    except UserError as error:
+        nothing = 'nothing' if example == 'image' else f'no {example}'
+        say(f'{error} Until then {nothing} is said to be unusual.')
+        return None
 
 
 def quantiles(scores: np.ndarray, of_validation: np.ndarray) -> np.ndarray:
