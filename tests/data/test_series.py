@@ -1,5 +1,6 @@
 """CSV files as a source: which rows become windows of which split, and how they are scaled."""
 
+import functools
 import json
 import os
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from tests.support import own, tables
 from trainer.base import row_means, scaling
 from trainer.base.errors import UserError
-from trainer.data import inputs
+from trainer.data import inputs, new_series
 from trainer.data.dataset import SPLITS, Windows
 from trainer.settings import rules
 from trainer.settings.table import HParams
@@ -245,6 +246,14 @@ def test_rows_are_means_over_the_windows_that_cover_them():
     means = row_means.RowMeans()
     parts = [means.add(values[:1]), means.add(values[1:4]), means.rest()]
     np.testing.assert_allclose(np.concatenate(parts), expected[:6])
+
+
+def test_the_time_that_a_run_names_is_that_of_new_files_where_they_have_it(tmp_path):
+    path = tmp_path / 'new.csv'
+    path.write_text('time,when,a\n5,noon,1\n6,late,2\n')
+    opened = functools.partial(new_series.table_of, str(path), '--source=new.csv', ['a'], 'refuse')
+    assert opened(time_column='when').time_name == 'when'
+    assert opened(time_column='elsewhere').time_name == opened().time_name == 'time'
 
 
 def test_stretches_shorter_than_a_window_have_none():

@@ -23,6 +23,7 @@ MEAN, DEVIATION = np.array([20.0, -5.0]), np.array([3.0, 0.25])
 def _model(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     settings = {**serving_models.SERIES, 'prior': request.param, 'prior_components': 4}
+    settings['time_column'] = 'when'
     export_dir, checkpoint_path, params = serving_models.write_export(folder, **settings)
     return in_tensorflow_1.raw_session(export_dir), export_dir, checkpoint_path, params
 
@@ -88,6 +89,7 @@ def test_rows_have_thresholds_of_their_own(model):
     with open(os.path.join(extra, 'settings.json')) as f:
         settings = json.load(f)
     assert settings['columns'] == ['heat', 'load'] and settings['image_shape'] == [9, 1, 2]
+    assert settings['time_column'] == 'when'
     with open(os.path.join(extra, 'README.md')) as f:
         card = f.read()
     assert 'nats per row, higher is stranger' in card and 'PNG' not in card and 'pixel' not in card

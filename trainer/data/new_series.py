@@ -34,13 +34,19 @@ def flag_of(source: str, name: str, flag: str = '--source') -> str:
 
 
 def table_of(
-    path: str, flag: str, columns: Sequence[str], missing: str, label_column: str = ''
+    path: str,
+    flag: str,
+    columns: Sequence[str],
+    missing: str,
+    label_column: str = '',
+    time_column: str = '',
 ) -> CsvTable:
     """Opens a file of which the columns of a model are read, and the time where it has one.
 
     Args:
       columns: as settings hold them; none for all of numbers.
       missing: of the model's settings.
+      time_column: the same; a file without it has the time that is found in it, if any.
 
     Raises:
       UserError: it has not these columns.
@@ -54,4 +60,5 @@ def table_of(
             f'{errors.some([name for name in known if name], 20)}.'
         )
     wanted = tuple(known[name] for name in columns)
-    return CsvTable(path, flag, csv_table.Options(wanted, label_column, missing=missing))
+    time = time_column if time_column in known.values() else ''
+    return CsvTable(path, flag, csv_table.Options(wanted, label_column, time, missing))

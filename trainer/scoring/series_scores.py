@@ -80,7 +80,7 @@ def run(request: Request) -> None:
     _check(request)
     files = new_series.files_of(request.source)
     model = _exported(request) if request.export_dir else _served(request, files)
-    tables = list(_opened(files, request.source, model.columns, _missing(request)))
+    tables = list(_opened(files, model.columns, request))
     seen, written = Seen(model), []  # type: Seen, List[str]
     plots = Plots(model, request.output)
     failure = None
@@ -119,20 +119,17 @@ def _check(request: Request) -> None:
 
 
 def _opened(
-    files: List[Tuple[str, str]], source: str, columns: Tuple[str, ...], missing: str
+    files: List[Tuple[str, str]], columns: Tuple[str, ...], request: Request
 ) -> Iterator[_File]:
+    settings = client.settings(request.export_dir) if request.export_dir else {}
+    missing, time = settings.get('missing', 'refuse'), settings.get('time_column', '')
     for name, path in files:
-        flag, table, error = new_series.flag_of(source, name), None, ''
+        flag, table, error = new_series.flag_of(request.source, name), None, ''
         try:
-            table = new_series.table_of(path, flag, columns, missing)
+            table = new_series.table_of(path, flag, columns, missing, time_column=time)
         except UserError as problem:
             error = str(problem)
         yield _File(errors.as_text(name), flag, table, error)
-
-
-def _missing(request: Request) -> str:
-    settings = client.settings(request.export_dir) if request.export_dir else {}
-    return settings.get('missing', 'refuse')
 
 
 def _judges(request: Request, table: Dict[str, Any], data: str, stride: int) -> Tuple[Judge, Judge]:

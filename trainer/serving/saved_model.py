@@ -108,9 +108,10 @@ def settings(params: HParams) -> Dict[str, Any]:
         'own': bool(params.source_digest),  # Whether of a user's own images, not of TFDS's.
         'image_size': params.image_size,
         'fit': params.fit,
-        'columns': [name for name, _, _ in params.scaling],  # Of a series, as the next two.
+        'columns': [name for name, _, _ in params.scaling],  # Of a series, as the next three.
         'stride': params.stride,
         'missing': params.missing,
+        'time_column': params.time_column,
     }
 
 
