@@ -71,7 +71,7 @@ def kserve(python: str, export_dir: str) -> Iterator[str]:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     url = 'http://127.0.0.1:{}/v1/models/vae'.format(port)
-    program = os.path.join(ROOT, 'scripts', 'clients', 'kserve_model.py')
+    program = os.path.join(ROOT, 'scripts', 'servers', 'kserve_model.py')
     command = [python, program, '--model_name=vae', f'--http_port={port}', export_dir]
     streams = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
     server = subprocess.Popen(command, env=environment.variables(), **streams)

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import tensorflow as tf
 
-from scripts.clients import kserve_model
+from scripts.servers import kserve_model
 from trainer.serving import signatures, verify_export
 from trainer.serving.signatures import DEFAULT
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 from hypothesis import strategies
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
-from scripts.clients import kserve_model
+from scripts.servers import kserve_model
 from tests.checkpoints import test_checkpoints
 from tests.support import datasets, serving_models
 from tests.support.fuzzing import examples

@@ -8,7 +8,8 @@ import threading
 import pytest
 import tensorflow as tf
 
-from scripts.clients import in_tensorflow_1, kserve_model
+from scripts.clients import in_tensorflow_1
+from scripts.servers import kserve_model
 from tests.support import serving_models
 from trainer import predict
 from trainer.scoring import scores, series_scores

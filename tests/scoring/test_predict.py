@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from scripts.clients import in_tensorflow_1, kserve_model
+from scripts.clients import in_tensorflow_1
+from scripts.servers import kserve_model
 from tests.support import serving_models
 from tests.support.paths import ROOT
 from trainer.base import image_files

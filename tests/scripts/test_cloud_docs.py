@@ -10,7 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from scripts.clients import kserve_model
+from scripts.servers import kserve_model
 from tests.support import fake_cloud, readmes
 from tests.support.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
 

@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from scripts.clients import kserve_model
+from scripts.servers import kserve_model
 
 BYTES = {'b64': base64.b64encode(b'\x89PNG').decode('ascii')}
 

@@ -145,7 +145,7 @@ def _scripts():
 
 def test_no_program_runs_data():
     programs = dict(_programs())
-    assert {'trainer/task.py', 'scripts/submit', 'scripts/clients/kserve_model.py'} <= set(programs)
+    assert {'trainer/task.py', 'scripts/submit', 'scripts/servers/kserve_model.py'} <= set(programs)
     found = {(path, what) for path, source in programs.items() for what in _wrong_in(source)}
     assert found == set(_ALLOWED)
 
@@ -533,7 +533,7 @@ def test_kserve_listens_on_loopback_unless_told(arguments, host, tmp_path):
     errors = ['class {}(Exception): pass\n'.format(n) for n in ('InvalidInput', 'ModelNotFound')]
     (tmp_path / 'kserve' / 'errors.py').write_text(''.join(errors))
     (tmp_path / 'saved_model.pb').write_bytes(b'')
-    program = os.path.join(ROOT, 'scripts', 'clients', 'kserve_model.py')
+    program = os.path.join(ROOT, 'scripts', 'servers', 'kserve_model.py')
     command = [sys.executable, program, '--model_name=vae', '--http_port=0', *arguments]
     server = subprocess.Popen(
         [*command, str(tmp_path)],

@@ -1,6 +1,6 @@
 """Hosts an export in KServe, which speaks TensorFlow Serving's REST predict API without Docker.
 
-    python scripts/clients/kserve_model.py EXPORT --model_name=vae --http_port=8501
+    python scripts/servers/kserve_model.py EXPORT --model_name=vae --http_port=8501
 
 `scripts/serve --kserve` makes the environment. HTTP, health, metrics and workers are KServe's; here
 is only what it leaves to a model: from a JSON request to the tensors of a signature, and back.
