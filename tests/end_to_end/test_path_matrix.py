@@ -20,11 +20,12 @@ from tests.fuzz.test_fuzz_flags import PROGRAMS, SCRIPTS, TABLES, defined_by, is
 from tests.support import datasets, own, users
 from tests.support.paths import OLD_RUN
 from trainer import prepare_data, task
-from trainer.base import image_files, path_flags
+from trainer.base import child_process, image_files, path_flags
 from trainer.base import program as programs
 from trainer.base.errors import UserError
 from trainer.data import catalog
 from trainer.data import prepare as prepare_module
+from trainer.model import lstm
 from trainer.serving import saved_model, verify_export
 from trainer.serving.saved_model import Options
 from trainer.settings import storage
@@ -150,21 +151,25 @@ def world():
     names = ('run', 'data', 'idx', 'export', 'images', 'pictures')
     found = World(root, *(os.path.join(root, name) for name in names))
     shutil.copytree(OLD_RUN, found.run)
-    datasets.write_idx(found.idx)
     os.mkdir(found.images)
     write_png(found.images + '/0.png')
-    own.write_folder(found.pictures, own.pictures(200))
-    permit(root)
-    prepare = prepare_module.prepare
-
-    def in_this_process(*arguments, separate_process=False, **named):
-        return prepare(*arguments, **named)
-
-    with datasets.small_mnist(found.idx), no_download(), mock.patch.object(
-        prepare_module, 'prepare', in_this_process
-    ), mock.patch.object(training_run, 'train_and_evaluate', train_nothing), mock.patch.dict(
-        benchmark.SECTIONS, {'scale': lambda bench: {}}, clear=True
-    ):
+    own.write_folder(found.pictures, own.pictures(100))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple(datasets, NUM_TRAIN=48, NUM_TEST=4))
+        datasets.write_idx(found.idx)
+        permit(root)
+        stack.enter_context(datasets.small_mnist(found.idx))
+        stack.enter_context(no_download())
+        # What is slow here and has no part in paths: processes, 28 time steps in each graph, and
+        # trainings.
+        for module, name, cheap in [
+            (child_process, 'call', lambda function, *arguments: function(*arguments)),
+            (lstm, 'LONGEST_UNROLLED', 0),
+            (training_run, 'train_and_evaluate', train_nothing),
+        ]:
+            stack.enter_context(mock.patch.object(module, name, cheap))
+        sections = {'scale': lambda bench: {}}
+        stack.enter_context(mock.patch.dict(benchmark.SECTIONS, sections, clear=True))
         yield found
     shutil.rmtree(root)
 
@@ -184,7 +189,7 @@ def whole_world(world):
 def arguments_of(program, name, value, world, root):
     """The flags of a program, all right but for the one in question."""
     given = {
-        'task': {'model_dir': root + '/new', 'data_dir': world.data, 'binarization': 'none'},
+        'task': {'model_dir': root + '/new', 'data_dir': world.data, 'batch_size': 16},
         'evaluate': {
             'model_dir': world.run, 'data_dir': world.data, 'importance_samples': 1,
             'num_images': 1, 'num_threads': 1, 'output': root + '/out.json',
@@ -220,6 +225,8 @@ def arguments_of(program, name, value, world, root):
         given['idx_dir'] = world.idx
     if name == 'background_model_dir':
         given['against'] = world.images
+    if name in ('against', 'background_model_dir'):
+        del given['importance_samples']  # They would be of one more graph.
     if name == 'init_from':
         given.update(latent_size=2, lstm_units=4, decoder_units=8, decoder_channels=2)
     if name == 'onnx':
