@@ -59,6 +59,7 @@ ELSEWHERE = {
     'scripts/benchmark/series.py': 'tests/scripts/test_series_benchmark.py',
     'scripts/benchmark/unusual.py': 'tests/scripts/test_unusual.py',
     'scripts/clients': 'tests/scripts/test_clients.py',
+    'scripts/load': 'tests/scripts/test_load.py',
     'scripts/reproduce_results': 'tests/scripts/test_reproduce_results.py',
     'scripts/submit': 'tests/scripts/test_cloud_docs.py',
     'gcloud': 'tests/scripts/test_cloud_docs.py',

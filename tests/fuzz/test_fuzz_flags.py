@@ -17,6 +17,7 @@ from hypothesis import strategies
 from scripts import train_cluster
 from scripts.benchmark import __main__ as benchmark
 from scripts.clients import __main__ as clients
+from scripts.load import __main__ as load
 from tests.support import cloud_checks
 from tests.support.fuzzing import examples
 from tests.support.paths import ROOT
@@ -300,6 +301,7 @@ def test_a_job_has_a_name_that_the_service_takes():
 SCRIPTS = {
     'benchmark': benchmark.define_flags,
     'clients': clients.define_flags,
+    'load': load.define_flags,
     'train_cluster': train_cluster.define_flags,
 }
 

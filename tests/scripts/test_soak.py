@@ -1,0 +1,102 @@
+"""The soak of scripts/load: what it says of growth, of a newer export, of an end; a real one."""
+
+import collections
+import os
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from scripts.load import bad_clients, soak
+
+IMAGE = np.array([[[0.0, 1.0], [0.2, 0.2]]], np.float32)
+
+
+@pytest.mark.parametrize(
+    'values, expected',
+    [
+        ([900.0, 100.0, 10.0, 20.0, 500.0, 1.0, 30.0, 40.0], 20.0),
+        ([100.0, 100.0, 100.0, 100.0], 0.0),
+        ([0.0, 300.0, 50.0, 200.0], -100.0),
+        ([5.0, 6.0], 0.0),
+        ([], 0.0),
+    ],
+)
+def test_growth_is_from_the_second_to_the_last_quarter(values, expected):
+    assert soak.growth(values) == expected
+
+
+def test_a_soak_spends_its_time_half_above_capacity():
+    assert soak.parts_of(600.0) == (60.0, 120.0, 120.0, 300.0)
+
+
+def test_what_a_bad_client_may_hear():
+    habit = bad_clients.Habit(iter([]), '4..|closed', 0.0)
+    counts = collections.Counter({('a', '400'): 2, ('b', 'closed'): 1})
+    assert bad_clients.not_allowed(habit, counts) is None
+    counts.update({('a', '500'): 3, ('b', 'silent'): 1, ('c', '200'): 1})
+    assert bad_clients.not_allowed(habit, counts) == (
+        'a: 500 (3 times); b: silent (1 times); c: 200 (1 times)'
+    )
+
+
+@pytest.fixture
+def soaking():
+    server = mock.Mock(kind=mock.Mock(protocols=['rest'], reloads=True))
+    return soak.Soak(server, 'pool.npz', {'images': IMAGE})
+
+
+def fake_results(**changes):
+    counts = dict.fromkeys(('right', 'after', 'wrong', 'refused', 'failed'), 0)
+    times = {'first_after': None, 'last_right': None, 'p50_ms': 1.0, 'p99_ms': 2.0}
+    more = {'kinds': {}, 'noted': [], 'refused_with': '', 'requests_per_second': 9.0}
+    return {**counts, **times, **more, **changes}
+
+
+@pytest.mark.parametrize(
+    'reloads, results, is_kept',
+    [
+        (True, {'right': 5, 'after': 5, 'first_after': 103.0, 'last_right': 104.0}, True),
+        (True, {'right': 5, 'after': 5, 'first_after': 103.0, 'last_right': 102.0}, True),
+        (True, {'right': 5, 'after': 5, 'first_after': 103.0, 'last_right': 120.0}, False),
+        (True, {'right': 5, 'after': 5, 'failed': 1, 'first_after': 3.0, 'last_right': 2.0}, False),
+        (True, {'right': 9}, False),
+        (False, {'right': 9}, None),
+        (False, {'right': 9, 'after': 1}, False),
+    ],
+)
+def test_a_newer_export_takes_over_without_a_failure(soaking, reloads, results, is_kept, tmp_path):
+    soaking._server.kind.reloads = reloads
+    (tmp_path / 'newer').mkdir()
+    asked = mock.MagicMock()
+    asked.return_value.__enter__.return_value.results.return_value = fake_results(**results)
+    with mock.patch.object(soaking, '_asking', asked):
+        soaking.stay_below(0.0, str(tmp_path / 'newer'), str(tmp_path / '2'))
+    assert os.listdir(str(tmp_path)) == ['2']
+    lost, newer = soaking.checks
+    assert newer.is_kept is is_kept and lost.is_kept is not bool(results.get('failed'))
+
+
+@pytest.mark.parametrize(
+    'results, code, outlived, kept',
+    [
+        ({'times': [[1.0, 9.0], [11.0, 9.5]], 'noted': [[10.5, 'lost: x']]}, 0, [], [1, 1, 1]),
+        # Under way, and lost.
+        ({'times': [[1.0], [11.0]], 'noted': [[9.9, 'lost: x']]}, 0, [], [0, 1, 1]),
+        # Nothing was under way.
+        ({'times': [[1.0], [9.0]], 'noted': []}, 143, [], [0, 1, 1]),
+        ({'times': [[1.0], [11.0]], 'noted': []}, None, [], [1, 0, 1]),
+        ({'times': [[1.0], [11.0]], 'noted': []}, 0, ['stub'], [1, 0, 1]),
+        ({'times': [[1.0], [11.0]], 'noted': []}, 1, [], [1, 0, 1]),
+    ],
+)
+def test_an_end_answers_what_was_under_way(soaking, results, code, outlived, kept):
+    server = soaking._server
+    server.end.return_value, server.outlived.return_value = code, outlived
+    server.printed.return_value = ''
+    asked = mock.MagicMock()
+    asked.return_value.__enter__.return_value.results.return_value = fake_results(**results)
+    with mock.patch.object(soaking, '_asking', asked), mock.patch.object(soak, 'time') as time:
+        time.monotonic.return_value = 10.0
+        soaking.tell_to_end()
+    assert [one.is_kept for one in soaking.checks] == [bool(one) for one in kept]
