@@ -71,10 +71,11 @@ def kserve(python: str, export_dir: str) -> Iterator[str]:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     url = 'http://127.0.0.1:{}/v1/models/vae'.format(port)
-    program = os.path.join(ROOT, 'scripts', 'servers', 'kserve_model.py')
-    command = [python, program, '--model_name=vae', f'--http_port={port}', export_dir]
+    command = [python, '-m', 'scripts.servers.kserve_model', '--model_name=vae']
+    command += [f'--http_port={port}', os.path.abspath(export_dir)]
     streams = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
-    server = subprocess.Popen(command, env=environment.variables(), **streams)
+    variables = dict(environment.variables(), PYTHONPATH=ROOT)
+    server = subprocess.Popen(command, env=variables, **streams)
     try:
         deadline = time.monotonic() + 180
         while not _is_ready(url):

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import tensorflow as tf
 
-from scripts.servers import kserve_model
+from scripts.servers import predict_protocol
 from trainer.serving import signatures, verify_export
 from trainer.serving.signatures import DEFAULT
 
@@ -91,10 +91,10 @@ def rest(export_dir: str, by_row: bool) -> Dict[str, Call]:
     runs, types = raw_session(export_dir), input_types(export_dir)
 
     def call(name: str, inputs: Dict[str, Any]) -> Dict[str, np.ndarray]:
-        values, rows = kserve_model.inputs_of(request_of(name, inputs, by_row), types[name])
-        fed = {key: kserve_model.array_of(key, values[key], types[name][key]) for key in values}
+        request = request_of(name, inputs, by_row)
+        fed, rows = predict_protocol.arrays_of(request, types[name])
         outputs = runs[name](fed)
-        answer = json.loads(json.dumps(kserve_model.response_of(outputs, rows)))
+        answer = json.loads(json.dumps(predict_protocol.response_of(outputs, rows)))
         return arrays_of(answer, list(outputs))
 
     return {name: functools.partial(call, name) for name in types}

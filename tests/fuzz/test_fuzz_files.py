@@ -19,7 +19,7 @@ import tensorflow as tf
 from hypothesis import strategies
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
 
-from scripts.servers import kserve_model
+from scripts.servers import predict_protocol
 from tests.checkpoints import test_checkpoints
 from tests.support import datasets, serving_models
 from tests.support.fuzzing import examples
@@ -893,7 +893,7 @@ def test_any_answer_of_a_server_is_scores_or_is_refused(content):
 )
 def test_any_request_is_inputs_or_an_error_that_the_server_answers(request_):
     try:
-        inputs, by_row = kserve_model.inputs_of(request_, ['images'])
+        inputs, by_row = predict_protocol.inputs_of(request_, ['images'])
     except (ValueError, TypeError, AttributeError):
         return
     assert isinstance(inputs, dict) and by_row == ('instances' in request_)
@@ -902,5 +902,5 @@ def test_any_request_is_inputs_or_an_error_that_the_server_answers(request_):
 def test_bytes_in_a_request_are_base64():
     content = bytes(range(256))
     text = base64.b64encode(content).decode('ascii')
-    inputs, _ = kserve_model.inputs_of({'instances': [{'b64': text}]}, ['image_bytes'])
+    inputs, _ = predict_protocol.inputs_of({'instances': [{'b64': text}]}, ['image_bytes'])
     assert inputs == {'image_bytes': [content]}

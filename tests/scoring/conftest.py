@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from scripts.clients import in_tensorflow_1
-from scripts.servers import kserve_model
+from scripts.servers import predict_protocol
 from tests.support import serving_models
 from trainer import predict
 from trainer.scoring import scores, series_scores
@@ -51,11 +51,8 @@ def _server(export_dir):
             name = request['signature_name']
             try:
                 assert self.path == '/v1/models/vae:predict'
-                inputs, by_row = kserve_model.inputs_of(request, types[name])
-                fed = {
-                    key: kserve_model.array_of(key, inputs[key], types[name][key]) for key in inputs
-                }
-                answer = kserve_model.response_of(calls[name](fed), by_row)
+                fed, by_row = predict_protocol.arrays_of(request, types[name])
+                answer = predict_protocol.response_of(calls[name](fed), by_row)
             except tf.errors.InvalidArgumentError as error:
                 answer = {'error': error.message}
             content = json.dumps(answer).encode('utf-8')

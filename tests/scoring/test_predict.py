@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from scripts.clients import in_tensorflow_1
-from scripts.servers import kserve_model
+from scripts.servers import predict_protocol
 from tests.support import serving_models
 from tests.support.paths import ROOT
 from trainer.base import image_files
@@ -219,11 +219,11 @@ def test_wrong_requests_end_in_one_sentence(model, digits, tmp_path, ask):
 )
 def test_malformed_json_requests_are_refused(request_, message):
     with pytest.raises(ValueError, match=message):
-        kserve_model.inputs_of(request_, ['b', 'a'])
+        predict_protocol.inputs_of(request_, ['b', 'a'])
 
 
 def test_json_forms_are_those_that_tensorflow_serving_documents():
-    inputs_of, response_of = kserve_model.inputs_of, kserve_model.response_of
+    inputs_of, response_of = predict_protocol.inputs_of, predict_protocol.response_of
     # https://www.tensorflow.org/tfx/serving/api_rest, "Encoding binary values" and "Example".
     one = inputs_of({'instances': [1.0, 2.0, 5.0]}, ['x'])
     assert one == ({'x': [1.0, 2.0, 5.0]}, True)
@@ -243,8 +243,8 @@ def test_json_forms_are_those_that_tensorflow_serving_documents():
 def test_only_the_reason_of_an_error_is_answered():
     error = 'Graph execution error:\n\nDetected at node A defined at:\n File "/x.py"\n\nassertion '
     error += 'failed: [n must be 1]\n\t [[{{node A/Assert}}]] [Op:__inference_pruned_1]'
-    assert kserve_model.reason_of(error) == 'assertion failed: [n must be 1]'
-    assert kserve_model.reason_of(ValueError('no signature')) == 'no signature'
+    assert predict_protocol.reason_of(error) == 'assertion failed: [n must be 1]'
+    assert predict_protocol.reason_of(ValueError('no signature')) == 'no signature'
 
 
 # scripts/serve.

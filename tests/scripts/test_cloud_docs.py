@@ -10,7 +10,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from scripts.servers import kserve_model
+from scripts.servers import predict_protocol
 from tests.support import fake_cloud, readmes
 from tests.support.cloud_checks import ROOT, VERTEX, needs_gcloud, schema_errors
 
@@ -138,5 +138,5 @@ def test_the_readmes_request_is_one_image(tmp_path):
     subprocess.run(['bash', '-euc', line], check=True, cwd=str(tmp_path))
     request = json.loads((tmp_path / 'request.json').read_text())
     assert schema_errors(request, *_SCHEMAS['/endpoints/7:predict']) == []
-    inputs, by_row = kserve_model.inputs_of(request, ['images'])
+    inputs, by_row = predict_protocol.inputs_of(request, ['images'])
     assert by_row and np.shape(inputs['images']) == (1, 28, 28)

@@ -510,13 +510,21 @@ def _listens_on(port):
 @pytest.mark.parametrize('arguments, host', [([], '127.0.0.1'), (['--host=0.0.0.0'], '0.0.0.0')])
 def test_kserve_listens_on_loopback_unless_told(arguments, host, tmp_path):
     """With stand-ins for the packages: KServe 0.21 names 0.0.0.0 just so."""
+    errors = ['class {}(Exception): pass\n'.format(n) for n in ('InvalidInput', 'ModelNotFound')]
     for name, source in {
-        'uvicorn': 'class Config:\n    def __init__(self, app, host, port):\n'
+        'uvicorn.py': 'class Config:\n    def __init__(self, app, host, port):\n'
         '        self.host, self.port = host, port\n',
-        'tensorflow': 'class saved_model:\n    load = staticmethod(lambda folder: None)\n',
-        'kserve': 'import argparse, socket, sys, uvicorn\n'
-        'class Model:\n    def __init__(self, name): pass\n'
-        'class model_server:\n    parser = argparse.ArgumentParser(add_help=False)\n'
+        'tensorflow.py': 'from unittest import mock\n'
+        'saved_model, config = mock.MagicMock(), mock.MagicMock()\n',
+        'orjson.py': '',
+        'starlette/requests.py': 'class ClientDisconnect(Exception): pass\n',
+        'starlette/responses.py': 'JSONResponse = Response = None\n',
+        'starlette/routing.py': 'def Route(path, endpoint, methods): pass\n',
+        'kserve/__init__.py': 'import argparse, socket, sys, uvicorn\n'
+        'from unittest import mock\n'
+        'class Model:\n    def __init__(self, name): self.name = name\n'
+        'class model_server:\n    app = mock.MagicMock()\n'
+        '    parser = argparse.ArgumentParser(add_help=False)\n'
         "    parser.add_argument('--http_port', type=int)\n"
         "    parser.add_argument('--model_name')\n"
         'class ModelServer:\n    def __init__(self, http_port, enable_grpc):\n'
@@ -527,17 +535,19 @@ def test_kserve_listens_on_loopback_unless_told(arguments, host, tmp_path):
         '            s.listen(1)\n'
         '            print(*s.getsockname(), flush=True)\n'
         '            sys.stdin.read()\n',
+        'kserve/errors.py': ''.join(errors),
+        'kserve/metrics.py': 'from unittest import mock\nPREDICT_HIST_TIME = mock.MagicMock()\n'
+        'def get_labels(name): return {}\n',
+        'kserve/protocol/rest/server.py': '',
     }.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / '__init__.py').write_text(source)
-    errors = ['class {}(Exception): pass\n'.format(n) for n in ('InvalidInput', 'ModelNotFound')]
-    (tmp_path / 'kserve' / 'errors.py').write_text(''.join(errors))
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(source)
     (tmp_path / 'saved_model.pb').write_bytes(b'')
-    program = os.path.join(ROOT, 'scripts', 'servers', 'kserve_model.py')
-    command = [sys.executable, program, '--model_name=vae', '--http_port=0', *arguments]
+    command = [sys.executable, '-m', 'scripts.servers.kserve_model', '--model_name=vae']
+    command += ['--http_port=0', *arguments]
     server = subprocess.Popen(
         [*command, str(tmp_path)],
-        env=dict(os.environ, PYTHONPATH=str(tmp_path)),
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), ROOT])),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         universal_newlines=True,
