@@ -32,7 +32,12 @@ def define_flags() -> None:
         'for clients that know one signature.',
     )
     flags.DEFINE_boolean(
-        'optimize_export', False, 'Make constants of the weights and fold what follows from them.'
+        'low_latency',
+        False,
+        'Export to export/low_latency/<timestamp>, for clients that send one example at a time: '
+        'all steps of the LSTM are one op, BlockLSTM, weights are constants. TensorFlow 2, its '
+        'servers and OpenVINO read it, tf2onnx does not; in TensorFlow 1 import '
+        'tensorflow.contrib.rnn first.',
     )
     flags.DEFINE_boolean(
         'warmup',
@@ -55,10 +60,11 @@ def main(argv: List[str]) -> None:
         )
     if values.flat_dir:
         exports.check_flat_dir(values.flat_dir)
-    options = Options(values.signature, values.optimize_export, values.warmup)
+    options = Options(values.signature, values.low_latency, values.warmup)
     validation = _validation_images(params)
+    kind = 'low_latency' if values.low_latency else values.signature or 'final'
     exported = saved_model.export_saved_model(
-        values.signature or 'final', checkpoint_path, params, options, validation=validation
+        kind, checkpoint_path, params, options, validation=validation
     )
     flat = exports.copy_flat(exported, values.flat_dir) if values.flat_dir else ''
     print('\n'.join(filter(None, [exported, flat])))

@@ -1,6 +1,6 @@
 """Runs every signature of a trained model's export through every client; prints the table.
 
-    ./scripts/run python scripts/clients --model_dir=runs/mnist-z32 [--json=FILE]
+    ./scripts/run python scripts/clients --model_dir=runs/mnist-z32 [--low_latency] [--json=FILE]
 
 Each answer is compared, to 1e-4, with what PREDICT and the decoder give for the same test images
 and the same weights, not with the export itself. Where a signature cannot work in a client, the
@@ -33,7 +33,7 @@ from trainer.training import run
 
 
 def exports_of(
-    checkpoint_path: str, params: HParams, validation: ValidationImages
+    checkpoint_path: str, params: HParams, validation: ValidationImages, low_latency: bool
 ) -> Dict[str, str]:
     """Returns for each signature the export in `model_dir` that has it as its default."""
 
@@ -42,9 +42,9 @@ def exports_of(
             kind, checkpoint_path, params, options, validation=validation
         )
 
-    whole = export('final', saved_model.ALL_SIGNATURES)
+    whole = export('final', Options(low_latency=low_latency))
     alone = {
-        name: export(name, Options(signature=name))
+        name: export(name, Options(name, low_latency))
         for name in signatures.NAMES
         if name != 'reconstruct' and not (params.is_series and name in signatures.OF_FILES)
     }
@@ -53,6 +53,9 @@ def exports_of(
 
 def define_flags() -> None:
     command_line.define_flags_of_run(['data_dir'])
+    flags.DEFINE_boolean(
+        'low_latency', False, 'Exports as `trainer.export --low_latency` makes them.'
+    )
     path_flags.define('clients_env', None, "Folder to keep the other runtimes' environment in.")
     path_flags.define('json', None, 'File to write all results to.')
 
@@ -76,13 +79,14 @@ def main(argv: List[str]) -> int:
             '--clients_env', values.clients_env or os.path.join(folder, 'env'), environment.RUNTIMES
         )
         of_exports = dataclasses.replace(params, model_dir=folder)
-        exports = exports_of(checkpoint_path, of_exports, validation)
+        exports = exports_of(checkpoint_path, of_exports, validation, values.low_latency)
         results = table.by_tensorflow_1(exports[DEFAULT], golden)
         results.update(table.by_other_runtimes(python, exports, golden))
         frozen = environment.run([python, '-m', 'pip', 'freeze'], 'pip freeze').replace('_', '-')
     if values.json:
         files.write_output(values.json, files.json_bytes(results))
-    text = table.markdown(results)
+    more = table.NO_BLOCK_LSTM if values.low_latency else []
+    text = table.markdown(results, table.IMPOSSIBLE + more)
     print(text)
     done = [result for by_name in results.values() for result in by_name.values()]
     largest = max(result.get('difference', 0.0) for result in done)

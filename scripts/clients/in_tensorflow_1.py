@@ -8,12 +8,14 @@ import glob
 import io
 import json
 import os
+import sys
 import tempfile
 from typing import Any, Callable, Dict, List
 
 import numpy as np
 import tensorflow as tf
 
+from scripts.clients import environment
 from scripts.servers import predict_protocol
 from trainer.serving import signatures, verify_export
 from trainer.serving.signatures import DEFAULT
@@ -43,8 +45,8 @@ def contrib_predictor(export_dir: str) -> Dict[str, Call]:
 
 
 def saved_model_cli(export_dir: str) -> Dict[str, Call]:
-    """`saved_model_cli run`, with its inputs and outputs in files."""
-    from tensorflow.python.tools import saved_model_cli as cli
+    """`saved_model_cli run`, a process for each answer, with its inputs and outputs in files."""
+    command = [sys.executable, '-m', 'tensorflow.python.tools.saved_model_cli', 'run']
 
     def call(signature: str, inputs: Dict[str, Any]) -> Dict[str, np.ndarray]:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as answers:
@@ -54,11 +56,9 @@ def saved_model_cli(export_dir: str) -> Dict[str, Call]:
                 value = np.asarray(value)
                 np.save(path, value.astype('S') if value.dtype == object else value)
                 stated.append('{}={}'.format(name, path))
-            arguments = ['run', '--dir', export_dir, '--tag_set', 'serve', '--outdir', answers]
+            arguments = ['--dir', export_dir, '--tag_set', 'serve', '--outdir', answers]
             arguments += ['--signature_def', signature, '--inputs', ';'.join(stated)]
-            parsed = cli.create_parser().parse_args(arguments)
-            with contextlib.redirect_stdout(io.StringIO()), tf.Graph().as_default():
-                parsed.func(parsed)
+            environment.run(command + arguments, '`saved_model_cli run`')
             return {
                 os.path.basename(path)[: -len('.npy')]: np.load(path, allow_pickle=False)
                 for path in glob.glob(os.path.join(answers, '*.npy'))

@@ -1,16 +1,27 @@
 """The table of signatures and clients: what is compared, and which failures are right."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple
 
 from scripts.clients import in_other_runtimes, in_tensorflow_1
 from scripts.clients.in_other_runtimes import Results
 from scripts.clients.in_tensorflow_1 import Call
 from trainer.serving import verify_export
 from trainer.serving.golden import Golden
-from trainer.serving.signatures import DEFAULT
+from trainer.serving.signatures import DEFAULT, NAMES
 
-# Client, signatures, why these cannot work there, and words of the error that prove it.
-_IMPOSSIBLE = [
+_OF_ALL = ' '.join((DEFAULT, *NAMES))
+
+
+class Impossible(NamedTuple):
+    """What cannot work."""
+
+    client: str
+    signatures: str  # With blanks between them.
+    reason: str
+    proof: str  # Words of the error.
+
+
+IMPOSSIBLE = [Impossible(*row) for row in [
     ('TF Serving REST, rows', 'generate generate_at_temperature interpolate',
      'one instance is one row of every input, and a scalar has none', 'must be a scalar'),
     ('ONNX Runtime (tf2onnx)', 'generate generate_at_temperature',
@@ -24,7 +35,14 @@ _IMPOSSIBLE = [
     ('OpenVINO', 'interpolate',
      'no input of unknown rank; `steps` is one, so that a wrong rank can be refused elsewhere',
      'dynamic rank'),
-]  # fmt: skip
+]]  # fmt: skip
+# Of an export of low latency, besides.
+NO_BLOCK_LSTM = [Impossible(*row) for row in [
+    ('`saved_model_cli run`', _OF_ALL,
+     'it does not import `tf.contrib`, which has the op BlockLSTM in TensorFlow 1', 'BlockLSTM'),
+    ('ONNX Runtime (tf2onnx)', 'serving_default reconstruct encode interpolate score explain',
+     'tf2onnx has no BlockLSTM', 'BlockLSTM'),
+]]  # fmt: skip
 
 
 def by_tensorflow_1(export_dir: str, golden: Dict[str, Golden]) -> Dict[str, Results]:
@@ -69,17 +87,21 @@ def checked(calls: Dict[str, Call], golden: Dict[str, Golden]) -> Results:
     }
 
 
-def verdict(client: str, signature: str, result: Dict[str, Any]) -> str:
+def verdict(
+    client: str, signature: str, result: Dict[str, Any], impossible: List[Impossible]
+) -> str:
     """Returns 'ok', why the signature is not possible there, or 'FAILED: ' and the error."""
     error = result.get('error')
-    for of_client, signatures, reason, proof in _IMPOSSIBLE:
-        if client == of_client and signature in signatures.split():
-            shown = error and proof in error
-            return reason if shown else f'FAILED: should say {proof!r} but {error or "works"}'
+    for row in impossible:
+        if client == row.client and signature in row.signatures.split():
+            shown = error and row.proof in error
+            if shown:
+                return row.reason
+            return f'FAILED: should say {row.proof!r} but {error or "works"}'
     return f'FAILED: {error}' if error else 'ok'
 
 
-def markdown(results: Dict[str, Results]) -> str:
+def markdown(results: Dict[str, Results], impossible: List[Impossible]) -> str:
     """Returns the results by client: clients down, signatures across, reasons below."""
     names = list(next(iter(results.values())))
     lines = ['| client | {} |'.format(' | '.join('`{}`'.format(name) for name in names))]
@@ -88,7 +110,7 @@ def markdown(results: Dict[str, Results]) -> str:
     for client, by_name in results.items():
         cells = []
         for name in names:
-            cell = verdict(client, name, by_name[name])
+            cell = verdict(client, name, by_name[name], impossible)
             if cell != 'ok':
                 if cell not in reasons:
                     reasons.append(cell)

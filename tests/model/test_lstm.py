@@ -1,4 +1,4 @@
-"""The LSTM layer and its gradient, in both forms, against an LSTM written in NumPy."""
+"""The LSTM layer and its gradient, in all forms, against an LSTM written in NumPy."""
 
 import numpy as np
 import pytest
@@ -47,10 +47,10 @@ def values(form):
     }
 
 
-def build(values, at=range(1, TIME + 1)):
+def build(values, at=range(1, TIME + 1), fused=False):
     inputs = tf.placeholder(tf.float32, [None, TIME, FEATURES])
     with tf.variable_scope('x', use_resource=True):
-        hidden = tf.stack(lstm(inputs, UNITS, at), axis=1)
+        hidden = tf.stack(lstm(inputs, UNITS, at, fused), axis=1)
     kernel, bias = tf.trainable_variables()
     session = graphs.session()
     started_with = session.run(bias)
@@ -66,6 +66,18 @@ def test_hidden_states_are_those_of_a_textbook_lstm(values):
             actual = session.run(hidden, {inputs: values['inputs']})
     expected = numpy_lstm(values['inputs'], values['kernel'], values['bias'])
     np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('at', [[1, 2, 3, 4, 5], [2, 5]])
+def test_the_one_op_too_gives_states_of_a_textbook_lstm(values, at):
+    # Cells far from 0: they would be cut at 3, which is the op's default.
+    values['bias'][2 * UNITS :] = 8
+    with tf.Graph().as_default():
+        inputs, hidden, _, _, session, _ = build(values, at, fused=True)
+        with session:
+            actual = session.run(hidden, {inputs: values['inputs']})
+    expected = numpy_lstm(values['inputs'], values['kernel'], values['bias'])
+    np.testing.assert_allclose(actual, expected[:, np.array(at) - 1], atol=1e-5)
 
 
 def test_forget_gate_alone_starts_with_a_bias_of_one(values):

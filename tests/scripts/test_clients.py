@@ -58,7 +58,7 @@ def test_other_runtimes_answer_as_predict_and_the_decoder_do(
     of_exports = dataclasses.replace(params, model_dir=str(tmp_path))
     exports = program.exports_of(checkpoint_path, of_exports, validation)
     results = table.by_other_runtimes(python, exports, golden)
-    text = table.markdown(results)
+    text = table.markdown(results, table.IMPOSSIBLE)
     assert 'FAILED' not in text, text
     # Random draws and image files in ONNX Runtime and OpenVINO; interpolate in OpenVINO.
     assert text.count('not possible') == not_possible

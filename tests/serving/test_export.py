@@ -1,11 +1,13 @@
 """Exports: the best is kept across restarts, the served outputs are PREDICT's own."""
 
+import collections
 import dataclasses
 import functools
 import glob
 import json
 import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -392,21 +394,34 @@ def saved_graph(folder):
 
 
 @pytest.mark.slow
-def test_optimized_export_has_constants_fewer_nodes_and_the_same_answers(command):
-    (plain,), (optimized,) = command(), command(optimize_export=True)
-    assert_verified(optimized)
-    assert names_served(optimized) == names_served(plain)
-    before, after = saved_graph(plain), saved_graph(optimized)
-    operations = {node.op for node in after.node}
+def test_export_of_low_latency_has_an_lstm_of_one_op_and_the_same_answers(command, untrained):
+    _, params = untrained
+    (plain,), (fast,) = command(), command(low_latency=True)
+    assert os.path.dirname(fast) == os.path.join(params.model_dir, 'export', 'low_latency')
+    # In a process that knows no op of tf.contrib yet.
+    program = os.path.join(fast, 'assets.extra', 'verify_export.py')
+    subprocess.run([sys.executable, program], check=True, stdout=subprocess.DEVNULL)
+    expected, actual = [
+        verify_export.read_golden(os.path.join(folder, 'assets.extra', 'golden.npz'))
+        for folder in (plain, fast)
+    ]
+    assert expected.keys() == actual.keys()
+    for signature, example in expected.items():
+        for name, value in example['outputs'].items():
+            other = actual[signature]['outputs'][name]
+            np.testing.assert_allclose(other, value, rtol=1e-5, atol=1e-6, err_msg=signature)
+    before, after = saved_graph(plain), saved_graph(fast)
+    operations = collections.Counter(node.op for node in after.node)
     assert 'VarHandleOp' not in operations and 'Assert' in operations
-    assert len(after.node) < 0.8 * len(before.node)
+    assert operations['BlockLSTM'] == 2  # Of arrays, and of files.
+    assert len(after.node) < 0.5 * len(before.node)
     sizes = [
         sum(
             os.path.getsize(os.path.join(parent, name))
             for parent, _, files in os.walk(folder)
             for name in files
         )
-        for folder in (plain, optimized)
+        for folder in (plain, fast)
     ]
     assert sizes[1] < sizes[0]  # Each weight is there once.
 

@@ -8,6 +8,9 @@ The layer is written out, rather than taken from `tf.nn.rnn_cell`, for its speed
 step is one matrix product, and the batch is the last axis, so that the gates are views of that
 product, where `tf.split` would have to copy them. Only standard ops are used, so an exported graph
 loads in other runtimes.
+
+A third form, `fused`, is TensorFlow's `BlockLSTM`: one op for all steps. It is the fastest for one
+example, slower for many, has no gradient here, and not every runtime has it.
 """
 
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
@@ -31,7 +34,7 @@ class _Step(NamedTuple):
     hidden: tf.Tensor
 
 
-def lstm(inputs: tf.Tensor, units: int, at: Sequence[int]) -> List[tf.Tensor]:
+def lstm(inputs: tf.Tensor, units: int, at: Sequence[int], fused: bool = False) -> List[tf.Tensor]:
     """Runs a single-layer LSTM over `inputs`, starting from zero states.
 
     Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000 and no peepholes:
@@ -49,6 +52,7 @@ def lstm(inputs: tf.Tensor, units: int, at: Sequence[int]) -> List[tf.Tensor]:
       units: size of the hidden and of the cell state.
       at: the time steps whose hidden state is wanted, counted from 1, in order, each once, and
         ending with the last.
+      fused: whether all steps are one op, which has no gradient.
 
     Returns:
       h_t for each t of `at`, float32 `[batch, units]`.
@@ -64,12 +68,44 @@ def lstm(inputs: tf.Tensor, units: int, at: Sequence[int]) -> List[tf.Tensor]:
             'kernel', [features + units, 4 * units], initializer=tf.glorot_uniform_initializer()
         )
         bias = tf.get_variable('bias', [4 * units], initializer=_forget_bias_initializer)
+        if fused:
+            return _fused(inputs, kernel, bias, at)
         # In this order: Grappler of 1.14 folds a transpose right before a product into each of the
         # products, which then run at two thirds of their speed.
         weights = tf.concat([tf.transpose(kernel), bias[:, tf.newaxis]], axis=1)
         form = _unrolled if time <= LONGEST_UNROLLED else _looped
         hidden = form(tf.transpose(inputs, [1, 2, 0]), weights, at)
         return [tf.transpose(h) for h in hidden]
+
+
+def _fused(
+    inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor, at: Sequence[int]
+) -> List[tf.Tensor]:
+    """As `lstm`, by an op of `tf.contrib` in TensorFlow 1, and of the core in TensorFlow 2."""
+    # Only here: importing `tf.contrib` takes as long as half of TensorFlow.
+    from tensorflow.contrib.rnn.ops import gen_lstm_ops
+
+    # Its blocks of columns are those of i, j, f and o.
+    input_gate, forget_gate, output_gate, candidate = tf.split(
+        tf.concat([kernel, bias[tf.newaxis]], axis=0), 4, axis=1
+    )
+    weights = tf.concat([input_gate, candidate, forget_gate, output_gate], axis=1)
+    units, time = kernel.shape.as_list()[1] // 4, inputs.shape.as_list()[1]
+    state, no_peephole = tf.zeros([tf.shape(inputs)[0], units]), tf.zeros([units])
+    hidden = gen_lstm_ops.block_lstm(
+        seq_len_max=tf.constant(time, tf.int64),
+        x=tf.transpose(inputs, [1, 0, 2]),
+        cs_prev=state,
+        h_prev=state,
+        w=weights[:-1],
+        wci=no_peephole,
+        wcf=no_peephole,
+        wco=no_peephole,
+        b=weights[-1],
+        forget_bias=0.0,  # The bias has it.
+        cell_clip=-1.0,  # None.
+    ).h
+    return [hidden[t - 1] for t in at]
 
 
 def _forget_bias_initializer(shape, dtype=None, partition_info=None) -> tf.Tensor:

@@ -23,7 +23,7 @@ _SCALE_FLOOR = 1e-4
 _MOST_IN_PICTURES = 1000
 
 
-def encode(images: tf.Tensor, params: HParams) -> Posterior:
+def encode(images: tf.Tensor, params: HParams, fused_lstm: bool = False) -> Posterior:
     """Reads each image row by row with a single-layer LSTM; returns its posterior q(z | x).
 
     Two Dense layers, for mean and scale, read the LSTM's hidden states after each quarter of the
@@ -32,11 +32,12 @@ def encode(images: tf.Tensor, params: HParams) -> Posterior:
     Args:
       images: float32 `[batch, rows, features]` in [0, 1]; a row is a time step.
       params: `lstm_units` and `latent_size` are used.
+      fused_lstm: whether the LSTM is one op, without a gradient.
     """
     with _shared_weights(), tf.variable_scope('encoder'):
         # Of fewer than four rows some quarters end at the same row, or before the first.
         ends = sorted({params.rows * quarter // 4 for quarter in (1, 2, 3, 4)} - {0})
-        summary = tf.concat(lstm(images, params.lstm_units, at=ends), axis=1)
+        summary = tf.concat(lstm(images, params.lstm_units, ends, fused_lstm), axis=1)
         with tf.variable_scope('posterior'):
             mean = tf.layers.dense(summary, params.latent_size, name='mean')
             raw_scale = tf.layers.dense(summary, params.latent_size, name='raw_scale')
@@ -130,11 +131,14 @@ def images_of_pictures(latents: tf.Tensor, params: HParams) -> tf.Tensor:
     )
 
 
-def predictions(images: tf.Tensor, prior: Prior, params: HParams) -> Dict[str, tf.Tensor]:
+def predictions(
+    images: tf.Tensor, prior: Prior, params: HParams, fused_lstm: bool = False
+) -> Dict[str, tf.Tensor]:
     """Returns what PREDICT yields and the exports serve, one row an example, without noise.
 
     Args:
       images: x, float32 `[batch, rows, features]` in [0, 1].
+      fused_lstm: see `encode`.
 
     Returns:
       `negative_elbo`, the sum of `reconstruction_loss`, which is the value at the posterior's
@@ -143,7 +147,7 @@ def predictions(images: tf.Tensor, prior: Prior, params: HParams) -> Dict[str, t
       values; `nats_by_pixel`, whose sum is `reconstruction_loss`; and `excess_by_pixel`, how much
       of these is more than the least possible for such a pixel, or 0.
     """
-    posterior = encode(images, params)
+    posterior = encode(images, params, fused_lstm)
     likelihood = decode(posterior.point(), params)
     with tf.name_scope('predictions'):
         nats_by_pixel = -likelihood.log_prob_by_dimension(images)

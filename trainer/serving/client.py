@@ -24,6 +24,7 @@ from trainer.base import errors, files
 from trainer.base.console import say
 from trainer.base.errors import UserError, first_line
 from trainer.base.image_files import NewImage
+from trainer.serving import verify_export
 from trainer.serving.thresholds import ROW_SCORES_NAME, Outputs
 from trainer.settings.wording import LOSSES
 
@@ -165,6 +166,7 @@ class Export:
         self._session = tf.Session(graph=tf.Graph())
         self._flag = f'--export_dir={export_dir}'
         try:
+            verify_export.import_ops(export_dir)
             with self._session.graph.as_default():
                 model = tf.saved_model.load(self._session, [tf.saved_model.SERVING], export_dir)
             # A plain dict: a protobuf map would make up what is missing.

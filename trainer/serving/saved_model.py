@@ -36,7 +36,7 @@ class Options(NamedTuple):
     """How a SavedModel is written."""
 
     signature: Optional[str] = None  # The only one, then also `serving_default`; None for all.
-    optimize: bool = False  # Makes weights constants, and computes what depends on these alone.
+    low_latency: bool = False  # For one example at a time: see `_served`.
     warmup: bool = False  # Adds requests that TF Serving sends itself after loading.
 
 
@@ -72,7 +72,8 @@ def write(
     """
     if options.warmup:
         _serving_api()
-    served = _served(checkpoint_path, params, validation.num_images if validation else 0)
+    num_scores = validation.num_images if validation else 0
+    served = _served(checkpoint_path, params, num_scores, options.low_latency)
     extra = os.path.join(folder, 'assets.extra')
     # The graph rewriting of 1.14 would take longer than the two runs that it speeds up.
     config = tf.ConfigProto()
@@ -82,8 +83,8 @@ def write(
         scored = _scored(session, served, validation, params) if validation else None
         examples = _chosen(golden.answers(session, served.signatures, params), options.signature)
         signatures = _chosen(served.signatures, options.signature)
-        if options.optimize or options.signature:
-            _write_frozen(folder, session, signatures, options.optimize)
+        if options.low_latency or options.signature:
+            _write_frozen(folder, session, signatures, options.low_latency)
         else:
             _write_graph(folder, session, signatures, served.variables)
     if scored:
@@ -140,26 +141,34 @@ def _scored(
     return scored
 
 
-def _served(checkpoint_path: str, params: HParams, num_scores: int) -> _Served:
-    """The served graph, with the learned parameters of a prior as constants."""
+def _served(checkpoint_path: str, params: HParams, num_scores: int, low_latency: bool) -> _Served:
+    """The served graph, with the learned parameters of a prior as constants.
+
+    With `low_latency` all steps of the LSTM are one op; so that what depends on the weights alone
+    is computed once, here, they are written as constants.
+    """
     with tf.Graph().as_default():
         prior = vae.prior(params)
         if not prior.parameters:
-            return _served_without_parameters(params, num_scores)
+            return _served_without_parameters(params, num_scores, low_latency)
         with tf.Session() as session:
             weights.restore(session, checkpoint_path, tf.train.Saver())
             parameters = session.run(prior.parameters)
-    return _served_graph(params, prior, parameters, num_scores)
+    return _served_graph(params, prior, parameters, num_scores, low_latency)
 
 
 @functools.lru_cache(maxsize=1)  # Built once, though a run exports several checkpoints.
-def _served_without_parameters(params: HParams, num_scores: int) -> _Served:
+def _served_without_parameters(params: HParams, num_scores: int, low_latency: bool) -> _Served:
     with tf.Graph().as_default():
-        return _served_graph(params, vae.prior(params), [], num_scores)
+        return _served_graph(params, vae.prior(params), [], num_scores, low_latency)
 
 
 def _served_graph(
-    params: HParams, prior: Prior, parameters: List[np.ndarray], num_scores: int
+    params: HParams,
+    prior: Prior,
+    parameters: List[np.ndarray],
+    num_scores: int,
+    low_latency: bool,
 ) -> _Served:
     with tf.Graph().as_default() as graph:
         constant = prior.with_parameters([tf.constant(value) for value in parameters])
@@ -171,7 +180,7 @@ def _served_graph(
                 'validation_scores', [num_scores], use_resource=True, trainable=False,
                 initializer=tf.zeros_initializer(),
             )  # fmt: skip
-        signatures = build_signatures(params, constant, scores)
+        signatures = build_signatures(params, constant, scores, low_latency)
         # It is no weight: checkpoints do not hold it.
         of_checkpoint = [one for one in tf.global_variables() if one is not scores]
         of_weights = tf.train.Saver(of_checkpoint)
@@ -206,14 +215,14 @@ def _signature_def(signature: Signature) -> Any:
 
 
 def _write_frozen(
-    folder: str, session: tf.Session, signatures: Dict[str, Signature], optimize: bool
+    folder: str, session: tf.Session, signatures: Dict[str, Signature], is_folded: bool
 ) -> None:
     """Writes only what `signatures` need, with constants in place of variables."""
     tensors = [list(part.values()) for signature in signatures.values() for part in signature]
     names = sorted({tensor.op.name for part in tensors for tensor in part})
     graph_def = session.graph.as_graph_def()
     graph_def = tf.graph_util.convert_variables_to_constants(session, graph_def, names)
-    if optimize:
+    if is_folded:
         graph_def = _folded(graph_def, names)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name='')

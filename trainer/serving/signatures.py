@@ -1,5 +1,6 @@
 """The served graph: all signatures of the exported SavedModel."""
 
+import functools
 from typing import Dict, Optional
 
 import tensorflow as tf
@@ -51,12 +52,16 @@ MAX_DEVIATIONS = 10**12
 
 
 def build_signatures(
-    params: HParams, prior: Prior, validation_scores: Optional[tf.Tensor] = None
+    params: HParams,
+    prior: Prior,
+    validation_scores: Optional[tf.Tensor] = None,
+    fused_lstm: bool = False,
 ) -> Dict[str, Signature]:
     """Builds the graph that is served; returns its signatures by name.
 
     `prior` is one of constants: no request waits for a VampPrior to encode its pseudo-inputs.
     `validation_scores`, float32 `[m]`, are what scores are quantiles among, where they are known.
+    With `fused_lstm` all steps of the encoder's LSTM are one op.
 
     Shapes, with `images` float32 `[n, rows, columns]` in [0, 1], of binarised models 0 or 1 (a
     fourth axis holds the channels of colour images), `z` the latent size, and every n free, 0
@@ -95,7 +100,14 @@ def build_signatures(
     """
     examples = wording.examples(params)
     images = tf.placeholder(tf.float32, [None] + params.served_shape, name=examples)
-    of_images = _predicted(_checked_images(images, params), prior, params, validation_scores)
+    model = functools.partial(
+        _predicted,
+        prior=prior,
+        params=params,
+        validation_scores=validation_scores,
+        fused_lstm=fused_lstm,
+    )
+    of_images = model(_checked_images(images, params))
     signatures = {
         **_of_predicted({examples: images}, of_images),
         'decode': _decode(params),
@@ -106,8 +118,8 @@ def build_signatures(
     if not params.is_series:
         image_bytes = tf.placeholder(tf.string, [None], name='image_bytes')
         decoded = decoded_files(image_bytes, params)
-        of_files = _predicted(decoded, prior, params, validation_scores)
-        for name, signature in _of_predicted({'image_bytes': image_bytes}, of_files).items():
+        of_files = _of_predicted({'image_bytes': image_bytes}, model(decoded))
+        for name, signature in of_files.items():
             signatures[name + '_png'] = signature
         del signatures['encode_png']
         signatures['explain_png'].outputs['images'] = decoded.values
@@ -132,10 +144,15 @@ def _of_predicted(fed: Tensors, predicted: Tensors) -> Dict[str, Signature]:
 
 
 def _predicted(
-    images: Checked, prior: Prior, params: HParams, validation_scores: Optional[tf.Tensor]
+    images: Checked,
+    prior: Prior,
+    params: HParams,
+    validation_scores: Optional[tf.Tensor],
+    fused_lstm: bool,
 ) -> Tensors:
     by_row = tf.reshape(images.values, [-1, params.rows, params.row_features])
-    predictions = vae.predictions(scaling.standardised(by_row, params.scaling), prior, params)
+    standardised = scaling.standardised(by_row, params.scaling)
+    predictions = vae.predictions(standardised, prior, params, fused_lstm)
     reconstruction = scaling.in_units(predictions['reconstruction'], params.scaling)
     predictions['reconstruction'] = reconstruction
     if params.is_series:

@@ -30,6 +30,7 @@ def load_tensorflow_1(args):
     import tensorflow as tf
 
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    import_ops(args.export_dir)
     session = tf.compat.v1.Session(graph=tf.Graph())
     with session.graph.as_default():
         loaded = tf.compat.v1.saved_model.load(session, ['serve'], args.export_dir)
@@ -41,6 +42,13 @@ def load_tensorflow_1(args):
         return lambda inputs: session.run(fetches, {feeds[key]: inputs[key] for key in inputs})
 
     return {name: caller(definition) for name, definition in loaded.signature_def.items()}
+
+
+def import_ops(export_dir):
+    """Has TensorFlow 1 know the op of an export of low latency; any other needs none."""
+    with open(os.path.join(export_dir, 'saved_model.pb'), 'rb') as f:
+        if b'BlockLSTM' in f.read():
+            importlib.import_module('tensorflow.contrib.rnn')
 
 
 def load_tensorflow_2(args):
