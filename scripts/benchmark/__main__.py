@@ -2,8 +2,8 @@
 
     ./scripts/run python scripts/benchmark [--quick] [--only=SECTION,...] [--json=FILE]
 
-README.md says what is compared, and how. The environments of PyTorch and of the runtimes that load
-an export are made in a temporary folder, or kept in those of --torch_env and --clients_env.
+README.md says what is compared, and how. The environments of PyTorch and JAX, and of the runtimes
+that load an export, are made in a temporary folder, or kept in --peers_env and --clients_env.
 """
 
 import datetime
@@ -23,8 +23,14 @@ from trainer.data import prepare
 from trainer.settings import command_line
 from trainer.settings.table import HParams
 
-_PEERS = [('client:', 'clients_env', environment.RUNTIMES)]
-_PEERS += [('torch_', 'torch_env', ['torch==2.13.0', 'numpy'])]
+_OF_PEERS = ('peers_env', ['torch==2.13.0', 'jax==0.10.2', 'numpy'])
+_OF_CLIENTS = ('clients_env', environment.RUNTIMES)
+# By how the names of processes begin.
+_ENVIRONMENTS = {
+    'torch_': _OF_PEERS,
+    'jax_': _OF_PEERS,
+    'client': _OF_CLIENTS,
+}
 _QUICK_SECTIONS = ['training', 'constant', 'estimator']
 # Each prints its table and returns its rows.
 SECTIONS = {
@@ -42,10 +48,10 @@ class Bench:
         self.flags, self.data, self.folder = values, data, folder
         self.params = HParams(data_dir=values.data_dir, model_dir=folder + '/model')
 
-    def python_of(self, names):
-        """Returns the Python of the peers among processes, if any; its environment is made once."""
-        for prefix, flag, packages in _PEERS:
-            if any(name.startswith(prefix) for name in names):
+    def python_of(self, name):
+        """Returns the Python of a process, '' for ours; its environment is made once."""
+        for prefix, (flag, packages) in _ENVIRONMENTS.items():
+            if name.startswith(prefix):
                 folder = self.flags[flag].value or os.path.join(self.folder, flag)
                 return environment.make('--' + flag, folder, packages)
         return ''
@@ -55,10 +61,11 @@ class Bench:
         return trainings.train(f'{self.folder}/{name}', data_dir=self.params.data_dir, **settings)
 
     def make_model(self):
-        """Leaves a checkpoint and an export in `params.model_dir`."""
+        """Leaves a checkpoint in `params.model_dir`, an export, and one of low latency."""
         if not os.path.exists(self.params.model_dir):
             say('  making a model')
             self.train('model', max_steps=1)
+            trainings.export_again(self.params.model_dir, '--low_latency')
 
 
 def chosen_sections(values):
@@ -68,7 +75,7 @@ def chosen_sections(values):
         text = '--only={}: there is no section {!r}; choose among {}.'
         raise UserError(text.format(','.join(values.only), unknown[0], ', '.join(SECTIONS)))
     chosen = values.only or (_QUICK_SECTIONS if values.quick else SECTIONS)
-    for name in ('json', 'plot', 'torch_env', 'clients_env'):
+    for name in ('json', 'plot', 'peers_env', 'clients_env'):
         check = files.check_folder if name.endswith('env') else files.check_output
         if values[name].value:
             check('--' + name, values[name].value)
@@ -105,7 +112,12 @@ def define_flags(flag_values=flags.FLAGS):
         (flags.DEFINE_list, 'only', [], 'Sections to run: {}. Default: all.'.format(names)),
         (path_flags.define, 'json', None, 'File for the raw figures.'),
         (path_flags.define, 'plot', None, 'PNG file for the plot of the section scale.'),
-        (path_flags.define, 'torch_env', None, 'Folder where the PyTorch environment is kept.'),
+        (
+            path_flags.define,
+            'peers_env',
+            None,
+            'Folder where the environment of PyTorch and JAX is kept.',
+        ),
         (path_flags.define, 'clients_env', None, 'The same for the runtimes of `clients`.'),
     ):
         define(name, default, text, flag_values=flag_values)

@@ -28,14 +28,16 @@ def run(name, bench):
         batch_sizes = [size for size in batch_sizes if size not in (64, 512)]
     columns, statistic = table['columns'], getattr(statistics, table.get('statistic', 'median'))
     names = sum(columns.values(), [])
-    python = bench.python_of(names)
     if table.get('needs_model'):
         bench.make_model()
+    pythons = {one: bench.python_of(one) for one in names}
     for batch_size in batch_sizes:
         params = dataclasses.replace(bench.params, batch_size=batch_size)
         if name == 'estimator':
             params = dataclasses.replace(params, model_dir=os.path.join(bench.folder, 'turns'))
-        starts = {one: functools.partial(start, one, params, bench.data, python) for one in names}
+        starts = {
+            one: functools.partial(start, one, params, bench.data, pythons[one]) for one in names
+        }
         if name == 'startup':
             starts = {one: functools.partial(FirstStep, starts[one]) for one in names}
         turns = in_turns(starts, table['steps'], rounds, table['warm_up'])

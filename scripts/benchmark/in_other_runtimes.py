@@ -10,11 +10,14 @@ import numpy as np
 
 from scripts.benchmark import timed_steps
 
+# By the kind of the process.
+_EXPORTS = {'client': 'final', 'client_low_latency': 'low_latency'}
 
-def answers(_, runtime, settings):
+
+def answers(kind, runtime, settings):
     """Yields after each answer of `serving_default`."""
     params, data = settings['params'], settings['data']
-    (export_dir,) = glob.glob(params['model_dir'] + '/export/final/*')
+    (export_dir,) = glob.glob('{}/export/{}/*'.format(params['model_dir'], _EXPORTS[kind]))
     sys.path.insert(0, export_dir + '/assets.extra')
     import verify_export
 

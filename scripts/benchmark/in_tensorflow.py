@@ -8,7 +8,6 @@ default one in `trainer.generate` and where a SavedModel is served.
 import dataclasses
 import glob
 import itertools
-import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -18,8 +17,7 @@ from scripts.benchmark.architecture import Architecture
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
 from trainer.monitoring import picture_files
-from trainer.serving import saved_model
-from trainer.serving.saved_model import Options
+from trainer.serving import saved_model, verify_export
 from trainer.serving.signatures import DEFAULT
 from trainer.settings.table import HParams
 from trainer.training import model_fn, optimizer, run, towers
@@ -96,13 +94,11 @@ class Runs:
     def inference(self):
         return self._answers(*glob.glob(self.params.model_dir + '/export/final/*'))
 
-    def frozen_inference(self):
-        """With constants for weights, as --optimize_export makes an export."""
-        options = Options(optimize=True)
-        with tempfile.TemporaryDirectory() as folder:
-            params = dataclasses.replace(self.params, model_dir=folder)
-            exported = saved_model.export_saved_model('frozen', self.checkpoint, params, options)
-            yield from self._answers(exported)
+    def low_latency_inference(self):
+        config = tf.ConfigProto()
+        # Threads that pass ops on to each other cost more than they gain on one example.
+        config.experimental.executor_type = 'SINGLE_THREADED_EXECUTOR'
+        return self._answers(*glob.glob(self.params.model_dir + '/export/low_latency/*'), config)
 
     def _batches(self):
         params = self.params
@@ -128,10 +124,11 @@ class Runs:
             for feed in feeds:
                 yield session.run(fetches, feed)
 
-    def _answers(self, export_dir):
+    def _answers(self, export_dir, config=None):
         """Asks for all outputs of `serving_default`."""
         images = self._first_batch('test').reshape([-1] + self.params.served_shape)
-        with tf.Session(graph=tf.Graph()) as session:
+        verify_export.import_ops(export_dir)
+        with tf.Session(graph=tf.Graph(), config=config) as session:
             loaded = tf.saved_model.load(session, [tf.saved_model.SERVING], export_dir)
             signature = loaded.signature_def[DEFAULT]
             outputs = {name: info.name for name, info in signature.outputs.items()}

@@ -17,6 +17,13 @@ from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.training import towers
 
+# By how the kinds of processes begin.
+_MODULES = {
+    '': 'in_tensorflow',
+    'torch': 'in_pytorch',
+    'jax': 'in_jax',
+    'client': 'in_other_runtimes',
+}
 _STEPS = {'gemm': 3}  # each takes as long as many of the others
 
 
@@ -82,13 +89,13 @@ class FirstStep:
 
 
 def start(name, params, data, python='', cores=None):
-    """Starts `what`; by another `python` it is `torch_eager:what`, `torch_compiled:`, `client:`."""
+    """Starts `what`; by another `python` it is `torch_eager:what`, `jax_unrolled:`, `client:`..."""
     if name == 'trainer.task':
         command = [sys.executable, '-m', name, '--max_steps=1', '--data_dir=' + params.data_dir]
         command.append('--model_dir={}-{}'.format(params.model_dir, time.time_ns()))
         return _Task(name, ['bash', '-c', 'exec "$@" 2>&1 >/dev/null', '-', *command])
     kind, _, what = name.rpartition(':')
-    module = {'': 'in_tensorflow', 'client': 'in_other_runtimes'}.get(kind, 'in_pytorch')
+    module = _MODULES[kind.split('_')[0]]
     settings = {'params': dataclasses.asdict(params), 'data': dataclasses.asdict(data)}
     settings = repr(dict(settings, threads=towers.count(params)))
     command = [python if kind else sys.executable, '-m', 'scripts.benchmark.' + module, kind, what]

@@ -37,6 +37,14 @@ def train(model_dir, **settings):
     return dict(row, max_steps=settings['max_steps'], peak_megabytes=usage.ru_maxrss / 1024)
 
 
+def export_again(model_dir, flag):
+    """Exports the last checkpoint with a flag of `trainer.export`; UserError if it fails."""
+    command = [sys.executable, '-m', 'trainer.export', '--model_dir=' + model_dir, flag]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+    if code:
+        raise UserError('trainer.export ended with code {}, see above.'.format(code))
+
+
 def memory(bench):
     """What the default run and one of a tenth of its steps take."""
     rows = [bench.train(str(n), max_steps=n) for n in (HParams.max_steps // 10, HParams.max_steps)]

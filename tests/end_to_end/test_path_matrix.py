@@ -70,7 +70,7 @@ FLAGS = {
     'projector': READ,
     'prepare_data': {'source': 'pictures', **DATA},
     'benchmark': {
-        'data_dir': 'data', 'json': 'new file', 'plot': 'new file', 'torch_env': 'new folder',
+        'data_dir': 'data', 'json': 'new file', 'plot': 'new file', 'peers_env': 'new folder',
         'clients_env': 'new folder',
     },
     'clients': {**RUN_AND_DATA, 'clients_env': 'new folder', 'json': 'new file'},

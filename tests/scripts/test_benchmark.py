@@ -215,7 +215,7 @@ def test_quick_drops_the_smallest_and_largest_batches_and_takes_fewer_turns(name
     bench = types.SimpleNamespace(
         params=HParams(), data=None, folder='', flags=types.SimpleNamespace()
     )
-    bench.python_of, bench.make_model = (lambda names: 'python'), (lambda: None)
+    bench.python_of, bench.make_model = (lambda name: 'python'), (lambda: None)
     sizes = {}
     for bench.flags.quick in (False, True):
         sizes[bench.flags.quick] = [row['batch_size'] for row in comparisons.run(name, bench)]
@@ -276,8 +276,8 @@ def test_a_folder_with_another_torch_is_refused(tmp_path):
     python.parent.mkdir()
     python.write_text('#!/bin/sh\nexit 1\n')
     python.chmod(0o755)
-    with pytest.raises(UserError, match='--torch_env failed: {} holds other'.format(tmp_path)):
-        environment.make('--torch_env', str(tmp_path), ['torch==2.13.0'])
+    with pytest.raises(UserError, match='--peers_env failed: {} holds other'.format(tmp_path)):
+        environment.make('--peers_env', str(tmp_path), ['torch==2.13.0'])
     assert python.read_text() == '#!/bin/sh\nexit 1\n'
 
 
