@@ -85,8 +85,7 @@ def main(argv: List[str]) -> int:
         frozen = environment.run([python, '-m', 'pip', 'freeze'], 'pip freeze').replace('_', '-')
     if values.json:
         files.write_output(values.json, files.json_bytes(results))
-    more = table.NO_BLOCK_LSTM if values.low_latency else []
-    text = table.markdown(results, table.IMPOSSIBLE + more)
+    text = table.markdown(results, table.impossible(values.low_latency))
     print(text)
     done = [result for by_name in results.values() for result in by_name.values()]
     largest = max(result.get('difference', 0.0) for result in done)

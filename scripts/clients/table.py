@@ -21,7 +21,7 @@ class Impossible(NamedTuple):
     proof: str  # Words of the error.
 
 
-IMPOSSIBLE = [Impossible(*row) for row in [
+_IN_ALL_EXPORTS = [Impossible(*row) for row in [
     ('TF Serving REST, rows', 'generate generate_at_temperature interpolate',
      'one instance is one row of every input, and a scalar has none', 'must be a scalar'),
     ('ONNX Runtime (tf2onnx)', 'generate generate_at_temperature',
@@ -32,17 +32,23 @@ IMPOSSIBLE = [Impossible(*row) for row in [
      'no StatelessRandomNormal op', 'StatelessRandomNormal'),
     ('OpenVINO', 'reconstruct_png score_png explain_png',
      'no TensorArray of strings', 'Unknown type'),
+]]  # fmt: skip
+_IN_DEFAULT_EXPORTS = [Impossible(*row) for row in [
     ('OpenVINO', 'interpolate',
      'no input of unknown rank; `steps` is one, so that a wrong rank can be refused elsewhere',
      'dynamic rank'),
 ]]  # fmt: skip
-# Of an export of low latency, besides.
-NO_BLOCK_LSTM = [Impossible(*row) for row in [
+_IN_EXPORTS_OF_LOW_LATENCY = [Impossible(*row) for row in [
     ('`saved_model_cli run`', _OF_ALL,
      'it does not import `tf.contrib`, which has the op BlockLSTM in TensorFlow 1', 'BlockLSTM'),
     ('ONNX Runtime (tf2onnx)', 'serving_default reconstruct encode interpolate score explain',
      'tf2onnx has no BlockLSTM', 'BlockLSTM'),
 ]]  # fmt: skip
+
+
+def impossible(low_latency: bool) -> List[Impossible]:
+    """Returns what cannot work with exports of low latency, or with the default ones."""
+    return _IN_ALL_EXPORTS + (_IN_EXPORTS_OF_LOW_LATENCY if low_latency else _IN_DEFAULT_EXPORTS)
 
 
 def by_tensorflow_1(export_dir: str, golden: Dict[str, Golden]) -> Dict[str, Results]:

@@ -39,16 +39,17 @@ def model(tmp_path_factory):
 
 # Long and odd: a loop over rows, and sides that are cropped. A series has no signatures of files.
 @pytest.mark.parametrize(
-    'settings, not_possible',
+    'settings, low_latency, not_possible',
     [
-        ({'image_shape': (28, 28, 1)}, 11),
-        ({'image_shape': (70, 13, 3)}, 11),
-        ({**serving_models.SERIES, 'image_shape': (28, 1, 2)}, 5),
+        ({'image_shape': (28, 28, 1)}, False, 11),
+        ({'image_shape': (70, 13, 3)}, False, 11),
+        ({'image_shape': (70, 13, 3)}, True, 16),
+        ({**serving_models.SERIES, 'image_shape': (28, 1, 2)}, False, 5),
     ],
-    ids=['mnist', 'long-and-odd', 'series'],
+    ids=['mnist', 'long-and-odd', 'low-latency', 'series'],
 )
 def test_other_runtimes_answer_as_predict_and_the_decoder_do(
-    python, settings, not_possible, tmp_path
+    python, settings, low_latency, not_possible, tmp_path
 ):
     checkpoint_path, params = serving_models.write_model(tmp_path / 'model', **settings)
     make = serving_models.images_of if params.is_series else serving_models.pixels_of
@@ -56,15 +57,17 @@ def test_other_runtimes_answer_as_predict_and_the_decoder_do(
     validation = serving_models.validation_of(params)
     golden = reference.answers(images, validation, checkpoint_path, params)
     of_exports = dataclasses.replace(params, model_dir=str(tmp_path))
-    exports = program.exports_of(checkpoint_path, of_exports, validation)
+    exports = program.exports_of(checkpoint_path, of_exports, validation, low_latency)
     results = table.by_other_runtimes(python, exports, golden)
-    text = table.markdown(results, table.IMPOSSIBLE)
+    text = table.markdown(results, table.impossible(low_latency))
     assert 'FAILED' not in text, text
-    # Random draws and image files in ONNX Runtime and OpenVINO; interpolate in OpenVINO.
+    # Random draws and image files in ONNX Runtime and OpenVINO; interpolate in OpenVINO, or what
+    # has the LSTM in ONNX Runtime.
     assert text.count('not possible') == not_possible
     for by_name in results.values():
-        for name in ('serving_default', 'encode', 'decode', 'score', 'explain'):
-            assert by_name[name]['difference'] < 1e-4
+        for result in by_name.values():
+            assert result.get('difference', 0.0) < 1e-4
+        assert 'difference' in by_name['decode']
 
 
 LITE = """
