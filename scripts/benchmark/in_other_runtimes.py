@@ -31,6 +31,11 @@ def answers(kind, runtime, settings):
             command += ['--output', folder + '/serving_default.onnx']
             subprocess.check_call(command, stdout=subprocess.DEVNULL)
         arguments = argparse.Namespace(export_dir=export_dir, onnx=folder)
+        if (kind, runtime) == ('client_low_latency', 'tensorflow2'):
+            import tensorflow as tf
+
+            # As trainer/serving/README.md says for one example at a time.
+            tf.config.threading.set_inter_op_parallelism_threads(1)
         answer = verify_export.RUNTIMES[runtime](arguments)['serving_default']
         while True:
             yield answer({'images': images})
