@@ -281,7 +281,7 @@ def test_flags_in_the_text_exist():
     names = {name for code in readmes.spans() for name in re.findall(r'--(\w+)', code)}
     ours = {name for values in flags_by_program().values() for name in values}
     # Of scripts/submit, scripts/serve, TensorBoard, audit.py and tests.faults.
-    assert names - ours <= {'help', 'dry_run', 'kserve', 'host', 'all', 'attempts'}
+    assert names - ours <= {'help', 'dry_run', 'kserve', 'triton', 'host', 'all', 'attempts'}
 
 
 def test_the_request_by_curl_is_one_of_generate():
@@ -289,6 +289,10 @@ def test_the_request_by_curl_is_one_of_generate():
     assert requests
     for command in requests:
         body = json.loads(command[command.index('-d') + 1])
+        if command[-1].endswith('/v2/models/generate/infer'):
+            names = [tensor['name'] for tensor in body['inputs']]
+            assert sorted(names) == ['count', 'seed']
+            continue
         assert body['signature_name'] in signatures.NAMES
         assert set(body['inputs']) == {'count', 'seed'}
         assert command[-1].endswith('/v1/models/vae:predict')

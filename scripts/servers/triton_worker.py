@@ -1,0 +1,143 @@
+"""Answers from a loaded export inside Triton, whose Python backend imports `TritonPythonModel`.
+
+`triton_repository.py` writes the model that does so: its inputs and outputs are those of all
+signatures, each called `signature/name`, so one process with one loaded export answers for all.
+"""
+
+import functools
+import json
+import os
+
+import numpy as np
+
+from scripts.servers.predict_protocol import reason_of
+
+
+def number_to_answer(sizes, limit):
+    """Returns how many requests of a batch are answered, the others being too many.
+
+    Triton hands over whatever waits. Its own limit of a queue (`max_queue_size`) makes requests
+    wait half a second where a model has one instance (seen in 2.51), so the limit is here.
+
+    Args:
+      sizes: the number of examples in each request.
+      limit: how many examples to answer; a single request may have more.
+    """
+    return max(1, int(np.searchsorted(np.cumsum(sizes), limit, side='right')))
+
+
+def answers(run, requests, refusals):
+    """Returns the outputs of each request, or the exception that says why there are none.
+
+    A bad example fails the whole batch that it is in: halves of a batch that fails are tried alone,
+    so that the good requests of it are answered.
+
+    Args:
+      run: from arrays by input name to arrays by output name, their first axis that of examples.
+      requests: arrays by input name.
+      refusals: the exceptions of `run` that are due to its inputs.
+    """
+    inputs = {name: [request[name] for request in requests] for name in requests[0]}
+    try:
+        outputs = run({name: _joined(parts) for name, parts in inputs.items()})
+    except refusals as error:
+        if len(requests) == 1:
+            return [error]
+        half = len(requests) // 2
+        return answers(run, requests[:half], refusals) + answers(run, requests[half:], refusals)
+    ends = np.cumsum([len(part) for part in next(iter(inputs.values()))])
+    starts = [0, *ends[:-1]]
+    return [
+        {name: value[start:end] for name, value in outputs.items()}
+        for start, end in zip(starts, ends)
+    ]
+
+
+def _joined(parts):
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class TritonPythonModel:
+    """What Triton's Python backend calls: https://github.com/triton-inference-server/python_backend."""
+
+    export = None  # The folder; set in the model that is written.
+
+    def initialize(self, args):
+        import tensorflow as tf
+        import triton_python_backend_utils as backend
+
+        self.tf, self.backend = tf, backend
+        # Triton's own threads need the other processors; small matrices gain nothing from more.
+        tf.config.threading.set_intra_op_parallelism_threads(
+            max(1, len(os.sched_getaffinity(0)) // 2)
+        )
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+        config = json.loads(args['model_config'])
+        self.limit = max(1, config['max_batch_size'] // 4)
+        self.unbatched = json.loads(config['parameters']['unbatched']['string_value'])
+        self.loaded = tf.saved_model.load(self.export)  # Kept: the signatures use its variables.
+        self.signatures = self.loaded.signatures
+
+    def execute(self, requests):
+        """Returns a response for each request, in their order."""
+        inputs = [
+            {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            for request in requests
+        ]
+        sizes = [len(next(iter(by_name.values()), ())) for by_name in inputs]
+        number = number_to_answer(sizes, self.limit)
+        results = [None] * number
+        kinds = [tuple(by_name) for by_name in inputs[:number]]
+        for kind in dict.fromkeys(kinds):
+            chosen = [i for i in range(number) if kinds[i] == kind]
+            for i, result in zip(chosen, self._answers(kind, [inputs[i] for i in chosen])):
+                results[i] = result
+        error = self.backend.TritonError
+        full = error('the server is busy: ask again later', error.UNAVAILABLE)
+        return [self._response(result) for result in results] + [
+            self.backend.InferenceResponse(error=full) for _ in requests[number:]
+        ]
+
+    def _answers(self, names, requests):
+        """Returns the outputs of each request, or an exception; all have inputs of these names."""
+        name = names[0].split('/')[0] if names else ''
+        signature = self.signatures.get(name)
+        specs = signature.structured_input_signature[1] if signature else {}
+        if set(names) != {f'{name}/{key}' for key in specs} or not names:
+            return [ValueError('ask for a signature by its own name, as encode')] * len(requests)
+        refusals = (self.tf.errors.OpError, ValueError, TypeError)
+        run = functools.partial(self._run, name, signature, specs)
+        if name not in self.unbatched:
+            return answers(run, requests, refusals)
+        results = []
+        for request in requests:
+            try:
+                # Triton sees each of these requests as one example.
+                outputs = run({key: value[0] for key, value in request.items()})
+                results.append({key: value[np.newaxis] for key, value in outputs.items()})
+            except refusals as error:
+                results.append(error)
+        return results
+
+    def _run(self, name, signature, specs, inputs):
+        tensors = {}
+        for key, spec in specs.items():
+            value = inputs[f'{name}/{key}']
+            # Triton has no scalars and no vectors of examples: their last axis, of one, goes.
+            shape = value.shape[: spec.shape.rank or 0]
+            tensors[key] = self.tf.constant(value.reshape(shape), spec.dtype)
+        outputs = signature(**tensors)
+        return {f'{name}/{key}': value.numpy() for key, value in outputs.items()}
+
+    def _response(self, result):
+        backend = self.backend
+        if isinstance(result, Exception):
+            error = backend.TritonError(reason_of(result), backend.TritonError.INVALID_ARG)
+            return backend.InferenceResponse(error=error)
+        # A vector of examples has an axis of one in Triton.
+        return backend.InferenceResponse(
+            [
+                backend.Tensor(name, value if value.ndim > 1 else value.reshape(-1, 1))
+                for name, value in result.items()
+            ]
+        )
