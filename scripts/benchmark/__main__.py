@@ -23,12 +23,13 @@ from trainer.data import prepare
 from trainer.settings import command_line
 from trainer.settings.table import HParams
 
-_OF_PEERS = ('peers_env', ['torch==2.13.0', 'jax==0.10.2', 'numpy'])
+_OF_PEERS = ('peers_env', ['torch==2.13.0', 'jax==0.10.2', 'optax==0.2.8', 'numpy'])
 _OF_CLIENTS = ('clients_env', environment.RUNTIMES)
 # By how the names of processes begin.
 _ENVIRONMENTS = {
     'torch_': _OF_PEERS,
     'jax_': _OF_PEERS,
+    'keras': _OF_CLIENTS,
     'client': _OF_CLIENTS,
 }
 _QUICK_SECTIONS = ['training', 'constant', 'estimator']

@@ -3,10 +3,12 @@
 Their sides are divisible by 4, as MNIST's are: nothing is cut off.
 """
 
+import functools
 import itertools
 
 import jax
 import numpy as np
+import optax
 from jax import lax, nn
 from jax import numpy as jnp
 
@@ -76,31 +78,62 @@ class Autoencoder:
             layer = nn.elu(layer + bias) if number == 0 else layer + bias
         return layer.reshape(-1, *self.sizes.row)
 
+    def negative_elbo(self, weights, images, key):
+        """The mean over the batch."""
+        mean, scale = self.encode(weights, images)
+        latents = mean + scale * jax.random.normal(key, mean.shape)
+        return terms(images, mean, scale, self.decode(weights, latents))[0].mean()
+
     def serve(self, weights, images):
         """All that the SavedModel's `serving_default` returns."""
         mean, scale = self.encode(weights, images)
         logits = self.decode(weights, mean)
-        nats = nn.softplus(logits) - images * logits
-        loss = nats.sum((1, 2))
-        divergence = (0.5 * (mean**2 + scale**2 - 1) - jnp.log(scale)).sum(1)
-        return nn.sigmoid(logits), mean, scale, loss + divergence, loss, divergence
+        return (nn.sigmoid(logits), mean, scale, *terms(images, mean, scale, logits))
+
+
+def terms(images, mean, scale, logits):
+    """Returns negative ELBO, reconstruction loss and KL divergence, `[batch]` each."""
+    loss = (nn.softplus(logits) - images * logits).sum((1, 2))
+    divergence = (0.5 * (mean**2 + scale**2 - 1) - jnp.log(scale)).sum(1)
+    return loss + divergence, loss, divergence
 
 
 class Runs:
     """What a process may be started for, by name; iterators over steps."""
 
     def __init__(self, kind, settings):
-        params = settings['params']
-        self.path, self.size = settings['data']['files']['test'], params['batch_size']
-        self.network = Autoencoder(Architecture(params), kind == 'jax_unrolled', params['seed'])
+        self.params, self.files = settings['params'], settings['data']['files']
+        self.size, seed = self.params['batch_size'], self.params['seed']
+        self.network = Autoencoder(Architecture(self.params), kind == 'jax_unrolled', seed)
+
+    def training(self):
+        clip = optax.clip_by_global_norm(self.params['max_gradient_norm'])
+        optimizer = optax.chain(clip, optax.adam(self.params['learning_rate']))
+
+        @functools.partial(jax.jit, donate_argnums=[0, 1])
+        def step(weights, state, pixels, key):
+            key, noise = jax.random.split(key)
+            gradients = jax.grad(self.network.negative_elbo)(weights, pixels / 255.0, noise)
+            updates, state = optimizer.update(gradients, state)
+            return optax.apply_updates(weights, updates), state, key
+
+        pixels, draw = self._pixels('train'), np.random.default_rng(self.params['seed'])
+        weights, key = self.network.weights, jax.random.key(self.params['seed'])
+        state = optimizer.init(weights)
+        for _ in _FOREVER:
+            some = pixels[draw.integers(len(pixels), size=self.size)]
+            weights, state, key = jax.block_until_ready(step(weights, state, some, key))
+            yield
 
     def inference(self):
         serve = jax.jit(self.network.serve)
-        rows, features = self.network.sizes.row
-        pixels = np.fromfile(self.path, np.uint8, self.size * rows * features)
-        images = (pixels / 255.0).astype(np.float32).reshape(-1, rows, features)
+        images = (self._pixels('test')[: self.size] / 255.0).astype(np.float32)
         for _ in _FOREVER:
             yield [np.asarray(output) for output in serve(self.network.weights, images)]
+
+    def _pixels(self, split):
+        """uint8 [images, rows, features]."""
+        return np.fromfile(self.files[split], np.uint8).reshape(-1, *self.network.sizes.row)
 
 
 if __name__ == '__main__':

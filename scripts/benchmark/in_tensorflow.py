@@ -55,11 +55,17 @@ class Runs:
         return self._in_session(tf.matmul(square, square).op, config)
 
     def plain(self):
+        return self._plain(static_lstm)
+
+    def plain_fused(self):
+        return self._plain(fused_lstm)
+
+    def _plain(self, lstm):
         """The same network as a first TensorFlow program would train it."""
         sizes = Architecture(dataclasses.asdict(self.params))
         tf.train.create_global_step()
         images = tf.placeholder(tf.float32, [None, *sizes.row])
-        loss = tf.reduce_mean(plain_negative_elbo(images, sizes))
+        loss = tf.reduce_mean(plain_negative_elbo(images, sizes, lstm))
         gradients = tf.gradients(loss, tf.trainable_variables())
         train_op = optimizer.training_step(gradients, self.params).train_op
         pixels = np.fromfile(self.data.files['train'], np.uint8).reshape([-1, *sizes.row])
@@ -149,10 +155,21 @@ class _WantedSteps(tf.train.SessionRunHook):
             run_context.request_stop()
 
 
-def plain_negative_elbo(images, sizes):
-    """Returns the loss [batch] by the layers of `tf.nn` and `tf.layers` alone."""
-    cell = tf.nn.rnn_cell.BasicLSTMCell(sizes.units)
-    hidden, _ = tf.nn.static_rnn(cell, tf.unstack(images, axis=1), dtype=tf.float32)
+def static_lstm(images, units):
+    """Returns the hidden states, a list of `[batch, units]`."""
+    cell = tf.nn.rnn_cell.BasicLSTMCell(units)
+    return tf.nn.static_rnn(cell, tf.unstack(images, axis=1), dtype=tf.float32)[0]
+
+
+def fused_lstm(images, units):
+    """As `static_lstm`, by one op for all steps and one for their gradients."""
+    cell = tf.contrib.rnn.LSTMBlockFusedCell(units)
+    return tf.unstack(cell(tf.transpose(images, [1, 0, 2]), dtype=tf.float32)[0])
+
+
+def plain_negative_elbo(images, sizes, lstm=static_lstm):
+    """Returns the loss [batch] by the layers of TensorFlow alone."""
+    hidden = lstm(images, sizes.units)
     summary = tf.concat([hidden[step] for step in sizes.read_after], axis=1)
     mean = tf.layers.dense(summary, sizes.latents)
     scale = tf.layers.dense(summary, sizes.latents, tf.nn.softplus) + 1e-4

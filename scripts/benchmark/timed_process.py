@@ -22,6 +22,7 @@ _MODULES = {
     '': 'in_tensorflow',
     'torch': 'in_pytorch',
     'jax': 'in_jax',
+    'keras': 'in_tensorflow_2',
     'client': 'in_other_runtimes',
 }
 _STEPS = {'gemm': 3}  # each takes as long as many of the others

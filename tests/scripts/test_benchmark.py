@@ -229,13 +229,14 @@ _SHAPES = [(28, 28, 1), (3, 1, 1)]
 @pytest.mark.parametrize(
     'shape', [(5, 9, 3), *(pytest.param(shape, marks=pytest.mark.slow) for shape in _SHAPES)]
 )
-def test_the_plain_network_has_the_weights_of_the_trainer_s(shape):
+@pytest.mark.parametrize('lstm', [in_tensorflow.static_lstm, in_tensorflow.fused_lstm])
+def test_the_plain_network_has_the_weights_of_the_trainer_s(shape, lstm):
     params = HParams(batch_size=2, image_shape=shape)
     batch = [2, params.rows, params.row_features]
     with tf.Graph().as_default():
         images = tf.zeros(batch)
         sizes = Architecture(dataclasses.asdict(params))
-        loss = in_tensorflow.plain_negative_elbo(images, sizes)
+        loss = in_tensorflow.plain_negative_elbo(images, sizes, lstm)
         plain = sum(variable.shape.num_elements() for variable in tf.trainable_variables())
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
