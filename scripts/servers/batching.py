@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Full(Exception):
-    """So many rows wait that another request would wait too long."""
+    """So many requests wait that another one would wait too long."""
 
 
 class _Request:
@@ -36,20 +36,20 @@ class Batcher:
       joined: names of the signatures all of whose inputs and outputs are rows, `[n, ...]`, each
         independent of the others.
       most_rows: of a batch of several requests. A larger request is a batch of its own.
-      most_waiting: rows that wait, from which on no request is taken.
+      most_waiting: requests that wait, from which on no other is taken.
       threads: batches that run at the same time.
     """
 
-    def __init__(self, run, joined, most_rows=64, most_waiting=512, threads=1):
+    def __init__(self, run, joined, most_rows=64, most_waiting=256, threads=1):
         self._run, self._joined = run, frozenset(joined)
         self._most_rows, self._most_waiting, self._threads = most_rows, most_waiting, threads
         self._executor = concurrent.futures.ThreadPoolExecutor(threads)
-        self._waiting, self._rows_waiting, self._running = collections.deque(), 0, 0
+        self._waiting, self._running = collections.deque(), 0
 
     def check_room(self):
         """Raises Full where no request would be taken now."""
-        if self._rows_waiting >= self._most_waiting:
-            raise Full('{} rows wait for an answer already: ask later'.format(self._rows_waiting))
+        if len(self._waiting) >= self._most_waiting:
+            raise Full('{} requests wait already: ask again later'.format(len(self._waiting)))
 
     async def answer(self, signature, inputs):
         """Returns arrays by output name for arrays by input name.
@@ -67,7 +67,6 @@ class Batcher:
         if signature in self._joined and lengths == {(request.rows,)}:
             request.likeness = signature, {name: shape[1:] for name, shape in shapes.items()}
         self._waiting.append(request)
-        self._rows_waiting += request.rows
         # Not now: requests that came in the same moment are taken first.
         loop.call_soon(self._begin, loop)
         return await request.future
@@ -85,8 +84,8 @@ class Batcher:
         group, rest, rows = [], collections.deque(), 0
         for request in self._waiting:
             if request.is_given_up:
-                self._rows_waiting -= request.rows
-            elif not group or (
+                continue
+            if not group or (
                 request.likeness is not None
                 and request.likeness == group[0].likeness
                 and rows + request.rows <= self._most_rows
@@ -96,7 +95,6 @@ class Batcher:
             else:
                 rest.append(request)
         self._waiting = rest
-        self._rows_waiting -= rows
         return group
 
     def _outcomes(self, group):

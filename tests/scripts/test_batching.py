@@ -141,9 +141,9 @@ def test_outputs_that_are_no_rows_are_never_cut_into_answers():
 
 def test_requests_beyond_the_room_are_refused_at_once_and_the_others_answered(model):
     requests = [('a', x([n, n], [n, n])) for n in range(6)]
-    found = outcomes(model, requests, most_waiting=5)
+    found = outcomes(model, requests, most_waiting=3)
     assert [isinstance(answer, Full) for answer in found] == [False] * 3 + [True] * 3
-    assert str(found[3]) == '6 rows wait for an answer already: ask later'
+    assert str(found[3]) == '3 requests wait already: ask again later'
     assert model.rows_of_runs() == [1, 6]
 
 

@@ -1,11 +1,16 @@
 """The export in other runtimes, of the newest versions on the registry."""
 
 import base64
+import collections
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -170,3 +175,60 @@ def test_kserve_refuses_bad_requests_with_a_reason_and_goes_on(python, model):
     expected = in_tensorflow_1.raw_session(export_dir)['reconstruct']({'images': images})
     for name, value in expected.items():
         np.testing.assert_allclose([row[name] for row in rows], value, rtol=1e-4, atol=1e-4)
+
+
+@contextlib.contextmanager
+def asked_for_health(url):
+    """Asks whether the server is ready, again and again; yields how long that took, seconds."""
+    found, is_over = [], threading.Event()
+
+    def ask():
+        while not is_over.wait(0.05):
+            begin = time.monotonic()
+            assert requests.get(url, timeout=30).json()['ready']
+            found.append(time.monotonic() - begin)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield found
+    finally:
+        is_over.set()
+        thread.join()
+
+
+def test_kserve_answers_many_clients_each_its_own(python, model):
+    """Of several signatures, a bad one in ten: each hears of its own image, and nobody waits."""
+    export_dir, _, params = model
+    images = serving_models.images_of(params, 96)
+    names = ['encode', 'score', 'serving_default']
+    right = {name: in_tensorflow_1.raw_session(export_dir)[name]({'images': images})
+             for name in names}  # fmt: skip
+
+    def ask(number):
+        name, row = names[number % 3], number % 96
+        image = images[row] + (2.0 if number % 10 == 7 else 0.0)
+        request = {'signature_name': name, 'instances': [image.tolist()]}
+        response = requests.post(url + ':predict', json=request, timeout=60)
+        if number % 10 == 7:
+            assert response.status_code == 400 and 'divide bytes by 255' in response.json()['error']
+            return 'bad'
+        (answer,) = response.json()['predictions']
+        assert set(answer) == set(right[name])
+        for key, value in answer.items():
+            # A score that is rounded otherwise may pass one that it counts.
+            tolerance = 0.02 if key == 'quantile' else 1e-4
+            np.testing.assert_allclose(value, right[name][key][row], tolerance, tolerance)
+        return 'good'
+
+    with in_other_runtimes.kserve(python, export_dir) as url:
+        with asked_for_health(url) as seconds, futures.ThreadPoolExecutor(32) as clients:
+            kinds = collections.Counter(clients.map(ask, range(960)))
+        assert kinds == {'good': 864, 'bad': 96}
+        assert np.median(seconds) < 0.3  # The threads of this process take most of it.
+        # Not of rows, and so never joined.
+        draws = [requests.post(url + ':predict', timeout=60, json={
+            'signature_name': 'generate', 'inputs': {'count': 2, 'seed': seed},
+        }).json()['outputs'] for seed in (1, 2, 1)]  # fmt: skip
+        assert draws[0] == draws[2] != draws[1]
+        assert requests.post(url + ':predict', data=b'{', timeout=60).status_code == 400
