@@ -5,6 +5,7 @@ which adds nothing to the function.
 """
 
 import itertools
+import math
 import tempfile
 
 import numpy as np
@@ -43,6 +44,18 @@ class Autoencoder(nn.Module):
         mean, scale = self.encode(images)
         return terms(images, mean, scale, self.decode(mean + scale * torch.randn_like(mean)))
 
+    def evaluate(self, images, samples):
+        """As our evaluation: mean terms of some samples, and the importance-weighted bound."""
+        mean, scale = self.encode(images)
+        noise = torch.randn(len(mean), samples, mean.shape[1])
+        latents = mean[:, None] + scale[:, None] * noise
+        logits = self.decode(latents.flatten(0, 1)).view(len(mean), samples, *self.sizes.row)
+        loss, reconstruction, divergence = terms(images[:, None], mean, scale, logits)
+        log_posterior = -(0.5 * noise**2 + torch.log(scale)[:, None]).sum(2)
+        log_weights = -reconstruction - (0.5 * latents**2).sum(2) - log_posterior
+        bound = math.log(samples) - torch.logsumexp(log_weights, 1)
+        return loss.mean(1), reconstruction.mean(1), divergence, bound
+
     def serve(self, images):
         """All that the SavedModel's `serving_default` returns."""
         mean, scale = self.encode(images)
@@ -51,10 +64,12 @@ class Autoencoder(nn.Module):
 
 
 def terms(images, mean, scale, logits):
-    """Returns negative ELBO, reconstruction loss and KL divergence."""
-    loss = functional.binary_cross_entropy_with_logits(logits, images, reduction='none').sum((1, 2))
+    """Returns negative ELBO, reconstruction loss, of each sample if there are some, and KL."""
+    images = images.expand_as(logits)
+    nats = functional.binary_cross_entropy_with_logits(logits, images, reduction='none')
+    loss = nats.sum((-2, -1))
     divergence = (0.5 * (mean**2 + scale**2 - 1) - torch.log(scale)).sum(1)
-    return loss + divergence, loss, divergence
+    return loss + divergence.view(-1, *[1] * (loss.ndim - 1)), loss, divergence
 
 
 class Runs:
@@ -97,7 +112,9 @@ class Runs:
         return (batch for _ in _FOREVER for batch in loader)
 
     def evaluation(self):
-        terms_fn, pixels = self.wrapped(self.network), self._pixels('test')
+        samples = self.params['evaluation_samples']
+        terms_fn = self.wrapped(lambda images: self.network.evaluate(images, samples))
+        pixels = self._pixels('test')
         with torch.no_grad():
             for _ in self._weights():
                 found = [torch.stack(terms_fn(some.float() / 255)) for some in pixels.split(1000)]

@@ -277,6 +277,12 @@ class ProfilerHook(tf.train.ProfilerHook):
             super()._save(step, save_path, step_stats)
 
 
+def _merged_summaries() -> tf.Tensor:
+    """An event without values where there are no summaries: a hook takes no None."""
+    merged = tf.summary.merge_all()
+    return tf.constant('') if merged is None else merged
+
+
 class FirstBatchSummaryHook(tf.train.SummarySaverHook):
     """Writes the summaries of an evaluation's first batch; EVAL writes none by itself (1.14)."""
 
@@ -286,9 +292,10 @@ class FirstBatchSummaryHook(tf.train.SummarySaverHook):
         super().__init__(save_steps=10**9, output_dir=output_dir, summary_op=tf.no_op)
 
     def begin(self) -> None:
-        # An event without values where there are no summaries: the hook takes no None.
-        merged = tf.summary.merge_all()
-        self._summary_op = tf.constant('') if merged is None else merged
+        # Made once in a graph, which is that of all evaluations.
+        self._summary_op = tf.train.Scaffold.get_or_default(
+            'summary_op', tf.GraphKeys.SUMMARY_OP, _merged_summaries
+        )
         event_files.open_event_file(self._output_dir)
         super().begin()
         event_files.describe_evaluation(self._summary_writer, self._params)

@@ -35,6 +35,7 @@ from trainer.training import (
     towers,
 )
 from trainer.training.best_exporter import BestExporter
+from trainer.training.estimator import Estimator
 from trainer.training.model_fn import model_fn
 from trainer.training.progress import TrainingProgress
 
@@ -188,7 +189,7 @@ def make_estimator(params: HParams, task: Task = LOCAL) -> tf.estimator.Estimato
     # Whoever leads makes the weights: others of a cluster wait until they are there.
     start = initial.warm_start(params) if task.is_leader else None
     model = initial.checked(model_fn, start) if start else model_fn
-    return tf.estimator.Estimator(model, config=config, params=params, warm_start_from=start)
+    return Estimator(model, config=config, params=params, warm_start_from=start)
 
 
 def claim_thread_pools(params: HParams) -> None:
