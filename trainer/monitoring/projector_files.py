@@ -11,8 +11,8 @@ from typing import Callable, List, Optional, Tuple
 import numpy as np
 import tensorflow as tf
 from google.protobuf import text_format
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from tensorboard.plugins.text import summary as text_summary
-from tensorflow.contrib.tensorboard.plugins import projector
 
 from trainer.base import files
 from trainer.checkpoints import weights
@@ -71,7 +71,7 @@ def write(
 
 def _configure(folder: str, path: str, params: HParams, **embedding: str) -> None:
     """Writes the configuration of a run in `folder`, of files that lie in its subfolder `path`."""
-    config = projector.ProjectorConfig()
+    config = ProjectorConfig()
     metadata_path = os.path.join(path, 'metadata.tsv')
     entry = config.embeddings.add(tensor_name=_NAME, metadata_path=metadata_path, **embedding)
     entry.sprite.image_path = os.path.join(path, 'sprite.png')
