@@ -20,6 +20,7 @@ from trainer.settings import storage
 from trainer.training import artifacts, early_stopping
 from trainer.training import final as final_module
 from trainer.training import run as training_run
+from trainer.training.estimator import Estimator
 from trainer.training.progress import TrainingProgress
 
 TERMS = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
@@ -233,7 +234,7 @@ def trainable(data, exports, monkeypatch):
         terms = dict.fromkeys(TERMS, values[step])
         return dict(terms, global_step=step)
 
-    monkeypatch.setattr(tf.estimator.Estimator, 'evaluate', evaluate)
+    monkeypatch.setattr(Estimator, 'evaluate', evaluate)
     monkeypatch.setattr(prepare, 'prepare', lambda *args, **kwargs: data)
     monkeypatch.setattr(training_run, '_export', lambda *args: {'final export': 'none'})
     monkeypatch.setattr(artifacts, 'draw', lambda *args: {})

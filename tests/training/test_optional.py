@@ -19,6 +19,7 @@ from trainer.data import prepare
 from trainer.monitoring import curves, picture_files, projector_files, run_card
 from trainer.settings import storage
 from trainer.training import results, run
+from trainer.training.estimator import Estimator
 from trainer.training.hooks import ProfilerHook
 
 
@@ -117,7 +118,7 @@ def trained(tmp_path, monkeypatch):
     monkeypatch.setattr(run, '_export', lambda *args: {'final export': 'none'})
     terms = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
     metrics = dict(dict.fromkeys(terms, 1.0), global_step=3)
-    monkeypatch.setattr(tf.estimator.Estimator, 'evaluate', lambda *args, **options: metrics)
+    monkeypatch.setattr(Estimator, 'evaluate', lambda *args, **options: metrics)
     return params
 
 
