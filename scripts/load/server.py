@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    'kserve': Kind(['--kserve'], ['rest'], False, ('.venv-kserve', 'VAE_SERVING_VENV')),
+    'kserve': Kind(['--kserve'], ['rest'], True, ('.venv-kserve', 'VAE_SERVING_VENV')),
 }
 
 

@@ -9,7 +9,7 @@ import collections
 import concurrent.futures
 import functools
 
-import numpy as np
+from scripts.servers import joining
 
 
 class Full(Exception):
@@ -17,10 +17,18 @@ class Full(Exception):
 
 
 class _Request:
-    def __init__(self, signature, inputs, rows, future):
-        self.signature, self.inputs, self.rows, self.future = signature, inputs, rows, future
-        # What two requests have in common where they may be one batch; None where none may.
+    """Attributes:
+    likeness: what it has in common with those that it may be joined with; None: with none.
+    """
+
+    def __init__(self, signature, inputs, future):
+        self.signature, self.inputs, self.future = signature, inputs, future
+        shapes = {name: array.shape for name, array in inputs.items()}
+        lengths = {shape[:1] for shape in shapes.values()}
+        self.rows = max((length for (length,) in lengths - {()}), default=1)
         self.likeness = None
+        if signature.is_of_rows and self.rows and lengths == {(self.rows,)}:
+            self.likeness = signature, {name: shape[1:] for name, shape in shapes.items()}
 
     @property
     def is_given_up(self):
@@ -31,17 +39,12 @@ class Batcher:
     """Answers requests in threads, so that the event loop is free for others.
 
     Args:
-      run: takes the name of a signature and arrays by input name, and returns arrays by output
-        name; called in threads.
-      joined: names of the signatures all of whose inputs and outputs are rows, `[n, ...]`, each
-        independent of the others.
       most_rows: of a batch of several requests. A larger request is a batch of its own.
       most_waiting: requests that wait, from which on no other is taken.
       threads: batches that run at the same time.
     """
 
-    def __init__(self, run, joined, most_rows=64, most_waiting=256, threads=1):
-        self._run, self._joined = run, frozenset(joined)
+    def __init__(self, most_rows=64, most_waiting=256, threads=1):
         self._most_rows, self._most_waiting, self._threads = most_rows, most_waiting, threads
         self._executor = concurrent.futures.ThreadPoolExecutor(threads)
         self._waiting, self._running = collections.deque(), 0
@@ -54,18 +57,18 @@ class Batcher:
     async def answer(self, signature, inputs):
         """Returns arrays by output name for arrays by input name.
 
+        Args:
+          signature: called with the inputs, of one request or joined ones, in a thread;
+            `is_of_rows` says whether those of several may be joined: each row's outputs have to be
+            its own.
+
         Raises:
           Full: too many wait.
-          Whatever `run` raises of this request alone.
+          Whatever `signature` raises of this request alone.
         """
         self.check_room()
         loop = asyncio.get_event_loop()
-        shapes = {name: array.shape for name, array in inputs.items()}
-        lengths = {shape[:1] for shape in shapes.values()}
-        rows = max((length for (length,) in lengths - {()}), default=1)
-        request = _Request(signature, inputs, max(rows, 1), loop.create_future())
-        if signature in self._joined and lengths == {(request.rows,)}:
-            request.likeness = signature, {name: shape[1:] for name, shape in shapes.items()}
+        request = _Request(signature, inputs, loop.create_future())
         self._waiting.append(request)
         # Not now: requests that came in the same moment are taken first.
         loop.call_soon(self._begin, loop)
@@ -76,7 +79,12 @@ class Batcher:
             group = self._next_group()
             if group:
                 self._running += 1
-                outcomes = loop.run_in_executor(self._executor, self._outcomes, group)
+                outcomes = loop.run_in_executor(
+                    self._executor,
+                    joining.outcomes,
+                    group[0].signature,
+                    [request.inputs for request in group],
+                )
                 outcomes.add_done_callback(functools.partial(self._tell, loop, group))
 
     def _next_group(self):
@@ -96,33 +104,6 @@ class Batcher:
                 rest.append(request)
         self._waiting = rest
         return group
-
-    def _outcomes(self, group):
-        """Returns of each request its outputs, or the exception that it alone is to blame for."""
-        try:
-            if len(group) == 1:
-                return [self._run(group[0].signature, group[0].inputs)]
-            return self._parts(group)
-        except Exception as error:
-            if len(group) == 1:
-                return [error]
-            # Halves find a bad one among many good ones in fewer runs than one by one.
-            middle = len(group) // 2
-            return self._outcomes(group[:middle]) + self._outcomes(group[middle:])
-
-    def _parts(self, group):
-        inputs = {
-            name: np.concatenate([request.inputs[name] for request in group])
-            for name in group[0].inputs
-        }
-        outputs = self._run(group[0].signature, inputs)
-        ends = np.cumsum([request.rows for request in group])
-        if any(value.shape[:1] != (ends[-1],) for value in outputs.values()):
-            raise ValueError('the outputs of {} are no rows'.format(group[0].signature))
-        return [
-            {name: value[end - request.rows : end] for name, value in outputs.items()}
-            for request, end in zip(group, ends)
-        ]
 
     def _tell(self, loop, group, done):
         self._running -= 1

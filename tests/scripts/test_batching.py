@@ -2,11 +2,22 @@
 
 import asyncio
 import threading
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from scripts.servers.batching import Batcher, Full
+
+
+class Signature:
+    is_of_rows = True
+
+    def __init__(self, model, name):
+        self.model, self.name = model, name
+
+    def __call__(self, inputs):
+        return self.model.answer(self.name, inputs)
 
 
 class Model:
@@ -15,9 +26,11 @@ class Model:
     def __init__(self):
         self.runs = []
         self.go = threading.Event()
+        self.signatures = {name: Signature(self, name) for name in ('a', 'b', 'alone')}
+        self.signatures['alone'].is_of_rows = False
 
-    def __call__(self, signature, inputs):
-        self.runs.append((signature, {name: array.shape for name, array in inputs.items()}))
+    def answer(self, name, inputs):
+        self.runs.append((name, inputs['x'].shape))
         assert self.go.wait(20)
         values = inputs['x']
         if not np.all(np.isfinite(values)):
@@ -25,7 +38,7 @@ class Model:
         return {'twice': 2 * values, 'sum': values.reshape([len(values), -1]).sum(1)}
 
     def rows_of_runs(self):
-        return [shapes['x'][0] for _, shapes in self.runs]
+        return [shape[0] for _, shape in self.runs]
 
 
 @pytest.fixture
@@ -38,19 +51,22 @@ def x(*rows):
 
 
 async def gathered(model, batcher, requests):
-    """Starts one request, which is being answered while the others come; returns all outcomes."""
-    first = asyncio.ensure_future(batcher.answer('a', x([0, 0])))
+    """Starts one request, which is being answered while the others come; returns their outcomes."""
+    first = asyncio.ensure_future(batcher.answer(model.signatures['a'], x([0, 0])))
     while not model.runs:
         await asyncio.sleep(0)
-    others = [asyncio.ensure_future(batcher.answer(*request)) for request in requests]
+    others = [
+        asyncio.ensure_future(batcher.answer(model.signatures[name], inputs))
+        for name, inputs in requests
+    ]
     await asyncio.sleep(0)
     model.go.set()
     return (await asyncio.gather(first, *others, return_exceptions=True))[1:]
 
 
-def outcomes(model, requests, joined=('a', 'b'), **settings):
+def outcomes(model, requests, **settings):
     async def run():
-        return await gathered(model, Batcher(model, joined, **settings), requests)
+        return await gathered(model, Batcher(**settings), requests)
 
     return asyncio.run(run())
 
@@ -75,7 +91,7 @@ def test_only_like_requests_are_joined_and_the_one_that_waits_longest_is_next(mo
         ('alone', x([7, 7])),
     ]
     found = outcomes(model, requests)
-    assert [(name, shapes['x']) for name, shapes in model.runs[1:]] == [
+    assert model.runs[1:] == [
         ('a', (2, 2)), ('b', (2, 2)), ('a', (1, 1)), ('alone', (1, 2)), ('alone', (1, 2))
     ]  # fmt: skip
     for (_, inputs), answer in zip(requests, found):
@@ -108,10 +124,13 @@ def test_one_bad_request_among_many_takes_few_more_runs(model):
     assert len(model.runs) == 12
 
 
-def answered_together(run, inputs):
+def answered_together(answer, inputs):
+    signature = Signature(None, 'a')
+    signature.model = mock.Mock(answer=lambda name, inputs: answer(inputs))
+
     async def ask():
-        batcher = Batcher(run, ['a'])
-        return await asyncio.gather(*[batcher.answer('a', each) for each in inputs])
+        batcher = Batcher()
+        return await asyncio.gather(*[batcher.answer(signature, each) for each in inputs])
 
     return asyncio.run(ask())
 
@@ -119,7 +138,7 @@ def answered_together(run, inputs):
 def test_scalars_empty_inputs_and_unequal_lengths_are_asked_alone():
     asked = []
 
-    def run(signature, inputs):
+    def answer(inputs):
         asked.append(inputs)
         return {'y': np.zeros([5])}
 
@@ -129,14 +148,21 @@ def test_scalars_empty_inputs_and_unequal_lengths_are_asked_alone():
         {'x': np.zeros([2]), 'y': np.zeros([3])},
         {'x': np.zeros([2]), 'y': np.zeros([])},
     ]
-    found = answered_together(run, requests * 2)
+    found = answered_together(answer, requests * 2)
     assert [id(inputs) for inputs in asked] == [id(inputs) for inputs in requests * 2]
     assert [len(answer['y']) for answer in found] == [5] * 8
 
 
 def test_outputs_that_are_no_rows_are_never_cut_into_answers():
-    found = answered_together(lambda _, inputs: {'pairs': inputs['x'][1:]}, [x([1], [2])] * 3)
+    found = answered_together(lambda inputs: {'pairs': inputs['x'][1:]}, [x([1], [2])] * 3)
     np.testing.assert_array_equal([answer['pairs'] for answer in found], [[[2]]] * 3)
+
+
+def test_requests_of_an_older_and_of_a_newer_model_are_not_joined(model):
+    newer = Signature(model, 'a')
+    model.signatures['newer'] = newer
+    outcomes(model, [('a', x([1, 1])), ('newer', x([2, 2])), ('a', x([3, 3]))])
+    assert model.rows_of_runs() == [1, 2, 1]
 
 
 def test_requests_beyond_the_room_are_refused_at_once_and_the_others_answered(model):
@@ -149,7 +175,7 @@ def test_requests_beyond_the_room_are_refused_at_once_and_the_others_answered(mo
 
 def test_there_is_room_again_when_those_that_waited_are_answered(model):
     async def run():
-        batcher = Batcher(model, ['a'], most_waiting=2)
+        batcher = Batcher(most_waiting=2)
         for _ in range(3):
             answers = await gathered(model, batcher, [('a', x([1, n])) for n in range(4)])
             assert [isinstance(answer, Full) for answer in answers] == [False] * 2 + [True] * 2
@@ -162,11 +188,14 @@ def test_there_is_room_again_when_those_that_waited_are_answered(model):
 
 def test_a_request_that_is_given_up_leaves_the_others_and_its_room(model):
     async def run():
-        batcher = Batcher(model, ['a'], most_waiting=3)
-        first = asyncio.ensure_future(batcher.answer('a', x([0, 0])))
+        batcher = Batcher(most_waiting=3)
+        first = asyncio.ensure_future(batcher.answer(model.signatures['a'], x([0, 0])))
         while not model.runs:
             await asyncio.sleep(0)
-        waiting = [asyncio.ensure_future(batcher.answer('a', x([n, n]))) for n in range(3)]
+        waiting = [
+            asyncio.ensure_future(batcher.answer(model.signatures['a'], x([n, n])))
+            for n in range(3)
+        ]
         await asyncio.sleep(0)
         waiting[1].cancel()
         first.cancel()  # It is being answered.
@@ -178,15 +207,15 @@ def test_a_request_that_is_given_up_leaves_the_others_and_its_room(model):
         ]  # fmt: skip
         np.testing.assert_array_equal([found[1]['sum'], found[3]['sum']], [[0], [4]])
         assert model.rows_of_runs() == [1, 2]
-        await asyncio.gather(*[batcher.answer('a', x([n, n])) for n in range(3)])
+        await asyncio.gather(*[batcher.answer(model.signatures['a'], x([n, n])) for n in range(3)])
 
     asyncio.run(run())
 
 
 def test_the_event_loop_is_free_while_a_batch_runs(model):
     async def run():
-        batcher = Batcher(model, ['a'])
-        request = asyncio.ensure_future(batcher.answer('a', x([1, 1])))
+        batcher = Batcher()
+        request = asyncio.ensure_future(batcher.answer(model.signatures['a'], x([1, 1])))
         for _ in range(100):  # Would not return if the model, which waits, ran here.
             await asyncio.sleep(0)
         assert not request.done()
@@ -200,13 +229,16 @@ def test_the_event_loop_is_free_while_a_batch_runs(model):
 def test_batches_run_in_as_many_threads_as_there_are():
     together = threading.Barrier(2, timeout=20)
 
-    def run(signature, inputs):
+    def answer(name, inputs):
         together.wait()  # Ends only when two are in it.
         return inputs
 
+    signature = Signature(mock.Mock(answer=answer), 'alone')
+    signature.is_of_rows = False
+
     async def ask():
-        batcher = Batcher(run, [], threads=2)
-        return await asyncio.gather(*[batcher.answer('a', x([n])) for n in range(4)])
+        batcher = Batcher(threads=2)
+        return await asyncio.gather(*[batcher.answer(signature, x([n])) for n in range(4)])
 
     found = asyncio.run(ask())
     assert [answer['x'][0, 0] for answer in found] == [0, 1, 2, 3]
