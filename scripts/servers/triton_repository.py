@@ -158,7 +158,10 @@ def signatures_of(export_dir: str) -> Dict[str, Signature]:
         sizes = None if shape.unknown_rank else [axis.size for axis in shape.dim]
         return Tensor(tf.as_dtype(info.dtype).name, sizes)
 
-    definitions = loader_impl.parse_saved_model(export_dir).meta_graphs[0].signature_def
+    graphs = loader_impl.parse_saved_model(export_dir).meta_graphs
+    if not graphs:
+        raise SystemExit('its saved_model.pb holds no graph: export again.')
+    definitions = graphs[0].signature_def
     return {
         name: Signature(tensors(definitions[name].inputs), tensors(definitions[name].outputs))
         for name in sorted(definitions)

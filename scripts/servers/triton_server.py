@@ -26,21 +26,24 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(_HERE)))
 
 from scripts.servers import triton_checks, triton_repository  # noqa: E402
 
+_number = triton_repository.version_of
 _SECONDS_BETWEEN_LOOKS = 1
 _SECONDS_TO_START = 300
 # Triton without a GPU says at each start that it found none.
-_NOISE = ('CUDA', 'Cuda', 'NVML', 'DCGM', 'absl::InitializeLog', 'cpu_feature_guard',
+_NOISE = ('CUDA', 'Cuda', 'pinned', 'NVML', 'DCGM', 'absl::InitializeLog', 'cpu_feature_guard',
           'To enable the following instructions')  # fmt: skip
 
 
-def newest(folder):
-    """Returns the export itself, or the newest whole one in `folder`; None where there is none."""
+def newest(folder, but=()):
+    """Returns the export itself, or the newest in `folder` that is not of `but`, or None."""
     if os.path.exists(os.path.join(folder, 'saved_model.pb')):
         return folder
     numbers = [
         int(name)
         for name in os.listdir(folder)
-        if name.isdigit() and os.path.exists(os.path.join(folder, name, 'saved_model.pb'))
+        if name.isdigit()
+        and os.path.exists(os.path.join(folder, name, 'saved_model.pb'))
+        and os.path.join(folder, name) not in but
     ]
     return os.path.join(folder, str(max(numbers))) if numbers else None
 
@@ -159,21 +162,21 @@ class Follower:
     def __init__(self, folder, served, work, url):
         self.folder, self.served, self.work, self.url = folder, served, work, url
         self.seen = self.loading = None
+        self.refused = set()
 
     def look(self):
         """To be called now and then."""
         if self.loading and is_ready(f'{self.url}/versions/{self.loading}/ready'):
             print(f'serving {self.served}', flush=True)
             self.loading = None
-        export_dir = newest(self.folder)
-        if export_dir in (None, self.served):
+        export_dir = newest(self.folder, self.refused)
+        if not export_dir or _number(export_dir) <= _number(self.served):
             return
         seen, self.seen = self.seen, (export_dir, state_of(export_dir))
         if self.seen == seen:
             self._add(export_dir)
 
     def _add(self, export_dir):
-        before, self.served = self.served, export_dir
         models = os.path.join(self.work, 'next')
         shutil.rmtree(models, ignore_errors=True)
         error = write_repository(export_dir, models)
@@ -181,12 +184,13 @@ class Follower:
         if not error and _config_in(models) != _config_in(os.path.join(self.work, 'models')):
             error = 'its signatures are of other shapes: end this server and start it again'
         if error:
-            print(f'{export_dir} is not served, {before} still is: {error}', flush=True)
+            print(f'{export_dir} is not served, {self.served} still is: {error}', flush=True)
+            self.refused.add(export_dir)
             return
-        version = str(triton_repository.version_of(export_dir))
+        version = str(_number(export_dir))
         target = os.path.join(self.work, 'models', worker, version)
         os.rename(os.path.join(models, worker, version), target)  # At once, for Triton that looks.
-        self.loading = version
+        self.served, self.loading = export_dir, version
 
 
 def _config_in(models):
@@ -233,6 +237,7 @@ def serve(args, work):
     while not ends_soon(server):
         if not ended:
             follower.look()
+    end_workers(server)
     if not ended:
         raise SystemExit('Triton ended by itself: its lines above say why.')
 
@@ -244,6 +249,12 @@ def ends_soon(server):
     return server.returncode is not None
 
 
+def end_workers(server):
+    """Ends what a server leaves that had to end at once: its worker may hang."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(server.pid, signal.SIGKILL)
+
+
 def becomes_ready(server, url):
     """Returns whether the server answers; if not, it has ended."""
     deadline = time.monotonic() + _SECONDS_TO_START
@@ -251,7 +262,7 @@ def becomes_ready(server, url):
         if is_ready(f'{url}/health/ready'):
             return True
         if time.monotonic() > deadline:
-            server.kill()
+            end_workers(server)
             raise SystemExit(f'Triton was not ready after {_SECONDS_TO_START} seconds.')
     return False
 
