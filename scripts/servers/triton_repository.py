@@ -19,7 +19,7 @@ WORKER = 'vae'
 _LARGEST_BATCH = 1024
 _BATCH_BYTES = 24 << 20
 _TYPES = {'float32': 'TYPE_FP32', 'int32': 'TYPE_INT32', 'string': 'TYPE_STRING'}
-_FILE_BYTES = 64 << 10  # What an image file is taken to have.
+_FILE_BYTES = 16 << 10  # What an image file is taken to have.
 
 _MODEL = """import sys
 sys.path.insert(0, {root!r})

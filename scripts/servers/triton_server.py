@@ -8,6 +8,7 @@
 import argparse
 import contextlib
 import ctypes
+import glob
 import importlib.util
 import os
 import secrets
@@ -101,6 +102,7 @@ def command(binary, work, args, address):
         f'--repository-poll-secs={_SECONDS_BETWEEN_LOOKS}',
         # Else 30 seconds, in which a busy machine may not load TensorFlow.
         f'--backend-config=python,stub-timeout-seconds={_SECONDS_TO_START}',
+        f'--backend-config=python,shm-region-prefix-name={os.path.basename(work)}',
         '--disable-auto-complete-config',
         f'--http-address={address}',
         f'--http-port={args.http_port}',
@@ -227,7 +229,7 @@ def serve(args, work):
         signal.signal(number, end)
     url = 'http://{}:{}/v2'.format(f'[{address}]' if ':' in address else address, args.http_port)
     follower = Follower(args.folder, export_dir, work, f'{url}/models/{triton_repository.WORKER}')
-    if becomes_ready(server, url):
+    if becomes_ready(server, url, work):
         names = sorted(set(os.listdir(os.path.join(work, 'models'))) - {triton_repository.WORKER})
         print(
             f'serving {export_dir}: {url}/models/NAME/infer with NAME one of {", ".join(names)}; '
@@ -237,7 +239,7 @@ def serve(args, work):
     while not ends_soon(server):
         if not ended:
             follower.look()
-    end_workers(server)
+    end_workers(server, work)
     if not ended:
         raise SystemExit('Triton ended by itself: its lines above say why.')
 
@@ -249,20 +251,22 @@ def ends_soon(server):
     return server.returncode is not None
 
 
-def end_workers(server):
-    """Ends what a server leaves that had to end at once: its worker may hang."""
+def end_workers(server, work):
+    """Removes what a server leaves that had to end at once: its worker, and shared memory."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
+    for path in glob.glob(os.path.join('/dev/shm', os.path.basename(work) + '*')):
+        os.remove(path)
 
 
-def becomes_ready(server, url):
+def becomes_ready(server, url, work):
     """Returns whether the server answers; if not, it has ended."""
     deadline = time.monotonic() + _SECONDS_TO_START
     while not ends_soon(server):
         if is_ready(f'{url}/health/ready'):
             return True
         if time.monotonic() > deadline:
-            end_workers(server)
+            end_workers(server, work)
             raise SystemExit(f'Triton was not ready after {_SECONDS_TO_START} seconds.')
     return False
 

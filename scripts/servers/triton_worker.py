@@ -92,10 +92,9 @@ class TritonPythonModel:
             chosen = [i for i in range(number) if kinds[i] == kind]
             for i, result in zip(chosen, self._answers(kind, [inputs[i] for i in chosen])):
                 results[i] = result
-        error = self.backend.TritonError
-        full = error('the server is busy: ask again later', error.UNAVAILABLE)
         return [self._response(result) for result in results] + [
-            self.backend.InferenceResponse(error=full) for _ in requests[number:]
+            self._error('the server is busy: ask again later', 'UNAVAILABLE')
+            for _ in requests[number:]
         ]
 
     def _answers(self, names, requests):
@@ -132,8 +131,7 @@ class TritonPythonModel:
     def _response(self, result):
         backend = self.backend
         if isinstance(result, Exception):
-            error = backend.TritonError(reason_of(result), backend.TritonError.INVALID_ARG)
-            return backend.InferenceResponse(error=error)
+            return self._error(reason_of(result), 'INVALID_ARG')
         # A vector of examples has an axis of one in Triton.
         return backend.InferenceResponse(
             [
@@ -141,3 +139,8 @@ class TritonPythonModel:
                 for name, value in result.items()
             ]
         )
+
+    def _error(self, message, code):
+        # Each response has its own: Triton crashes where two have the same error object.
+        error = self.backend.TritonError
+        return self.backend.InferenceResponse(error=error(message, getattr(error, code)))
