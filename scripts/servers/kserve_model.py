@@ -9,6 +9,7 @@ what it leaves to a model.
 import gc
 import logging
 import os
+import sys
 import threading
 import time
 
@@ -130,6 +131,10 @@ def main():
     kserve.model_server.app.router.routes.insert(0, predict_route.route(model, batcher))
     threading.Thread(target=follow, args=(model, args.export), daemon=True).start()
     server.start([model])
+    # All are answered. A thread that still loads an export would end the process with an error.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == '__main__':
