@@ -32,6 +32,7 @@ class Ground:
     def __init__(self, export_dir: str, folder: str):
         self._folder, self._export_dir = folder, export_dir
         self.inputs, self.pool = pool.drawn(export_dir, 1000), os.path.join(folder, 'pool.npz')
+        self.first = {key: rows[:1] for key, rows in self.inputs.items()}
         kinds = {'right': pool.answers(export_dir, self.inputs)}
         self._newer = os.path.join(folder, 'newer')
         self._has_newer = pool.with_other_weights(export_dir, self._newer)
@@ -57,8 +58,7 @@ def soaked(ground: Ground, name: str, minutes: float) -> List[soak.Check]:
     parts = soak.parts_of(60 * minutes)
     say('{}, {:g} minutes:'.format(name, minutes))
     with ground.started(name) as (one, newer, target):
-        first = {key: rows[:1] for key, rows in ground.inputs.items()}
-        done = soak.Soak(one, ground.pool, first)
+        done = soak.Soak(one, ground.pool, ground.first)
         done.measure_capacity(parts.capacity)
         done.stay_below(parts.below, newer, target)
         done.mix_with_bad(parts.among_bad)

@@ -16,6 +16,11 @@ _BATCH = 200
 _FACTOR = 1.05  # Of the newer weights to the older ones: any image's answer is another.
 
 
+def newest(folder: str) -> str:
+    """Returns the export in a folder of them that has the largest number."""
+    return os.path.join(folder, str(max(int(name) for name in os.listdir(folder))))
+
+
 def drawn(export_dir: str, count: int) -> Dict[str, np.ndarray]:
     """Returns what `encode` takes, as the export's `generate` draws it: float32 `[count, ...]`.
 

@@ -3,7 +3,8 @@
 import collections
 from signal import SIGINT, SIGKILL, SIGTERM
 
-from tests.faults import cluster, data, training
+from scripts.load import server
+from tests.faults import cluster, data, serving, training
 
 # What goes wrong; what lets it happen to an `Attempt`, which notes what is not as expected; how
 # often it is tried for the table, where a test tries it once.
@@ -91,3 +92,13 @@ FAULTS = [
     fault('cluster: whole job told to end', cluster.train, SIGTERM),
     fault('cluster: random kills', cluster.train, at_random=True, tries=20),
 ]  # fmt: skip
+for _name in server.KINDS:
+    FAULTS += [
+        fault('{}: {} requests'.format(_name, habit), serving.bad_client, _name, habit)
+        for habit in ('malformed', 'huge', 'slow', 'half-closed')
+    ]
+    FAULTS += [
+        fault('{}: twice its capacity'.format(_name), serving.overload, _name),
+        fault('{}: a newer export'.format(_name), serving.newer_export, _name),
+        fault('{}: SIGTERM'.format(_name), serving.told_to_end, _name),
+    ]
