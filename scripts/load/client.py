@@ -4,8 +4,8 @@
 
 Prints what became of the requests as JSON. They ask about the rows of a pool in turn, so that no
 two under way ask about the same. With a `rate` they begin at random moments, so many a second,
-whether or not earlier ones have been answered; without, each client asks again once it has its
-answer. Times are those of `time.monotonic()`, which all processes share.
+whether or not earlier ones have been answered, but where 900 are under way; without, each client
+asks again once it has its answer. Times are those of `time.monotonic()`, which all processes share.
 """
 
 import array
@@ -23,7 +23,7 @@ from scripts.load import askers
 
 TOLERANCE = 1e-4
 REFUSALS = ('status 429', 'status 503')
-_MOST_UNDER_WAY = 512
+_MOST_UNDER_WAY = 900  # Fewer than the 1,024 files that a process may have open.
 _MOST_NOTED = 10000
 _SECONDS_BEFORE_NEXT_TRY = 0.05
 
@@ -108,7 +108,7 @@ class Tally:
         counts = self._counts
         milliseconds = 1e3 * (ended - began)
         p50, p99 = np.percentile(milliseconds, [50, 99]) if len(ended) else (None, None)
-        counted = {name: counts.pop(name, 0) for name in ('right', 'after')}
+        counted = {name: counts.pop(name, 0) for name in ('right', 'after', 'not sent')}
         refused = sum(counts.pop(name, 0) for name in REFUSALS)
         wrong = sum(count for name, count in counts.items() if name.startswith('wrong'))
         return {
@@ -174,8 +174,7 @@ class Client:
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)
             else:
-                text = 'lost: {} were under way'
-                self._tally.add(due, text.format(_MOST_UNDER_WAY))
+                self._tally.add(due, 'not sent')
             due += draws.expovariate(self._plan.rate)
         await asyncio.gather(*under_way)
 

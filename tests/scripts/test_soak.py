@@ -1,14 +1,25 @@
 """The soak of scripts/load: what it says of growth, of a newer export, of an end; a real one."""
 
 import collections
+import json
 import os
+import re
+import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
 import pytest
 
-from scripts.load import bad_clients, soak
+from scripts.clients import environment
+from scripts.load import bad_clients, server, soak
+from scripts.load.protocols import PROTOCOLS
+from tests.support import serving_models
+from tests.support.paths import ROOT
+from trainer.base.errors import UserError
 
+# Other tests beside this one may take the processor for a while.
+OF_PACE = {'health answered within 100 ms, at 32 clients', 'no request lost below capacity'}
 IMAGE = np.array([[[0.0, 1.0], [0.2, 0.2]]], np.float32)
 
 
@@ -47,7 +58,7 @@ def soaking():
 
 
 def fake_results(**changes):
-    counts = dict.fromkeys(('right', 'after', 'wrong', 'refused', 'failed'), 0)
+    counts = dict.fromkeys(('right', 'after', 'wrong', 'refused', 'failed', 'not sent'), 0)
     times = {'first_after': None, 'last_right': None, 'p50_ms': 1.0, 'p99_ms': 2.0}
     more = {'kinds': {}, 'noted': [], 'refused_with': '', 'requests_per_second': 9.0}
     return {**counts, **times, **more, **changes}
@@ -100,3 +111,42 @@ def test_an_end_answers_what_was_under_way(soaking, results, code, outlived, kep
         time.monotonic.return_value = 10.0
         soaking.tell_to_end()
     assert [one.is_kept for one in soaking.checks] == [bool(one) for one in kept]
+
+
+@pytest.fixture(scope='module')
+def export_dir(tmp_path_factory):
+    return serving_models.write_export(tmp_path_factory.mktemp('model'), (28, 28, 1))[0]
+
+
+def environment_of(name, tmp_path):
+    """The environment of a server, as `scripts/serve` makes it; skips where it cannot be had."""
+    with open(os.path.join(ROOT, 'scripts', 'serve')) as f:
+        packages = re.search(r'^{}=\((.*)\)$'.format(name), f.read(), re.M).group(1).split()
+    folder = str(tmp_path / 'env')
+    try:
+        environment.make('scripts/serve', folder, packages)
+    except UserError as error:
+        pytest.skip('no environment for {}: {}'.format(name, error))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', list(server.KINDS))
+def test_a_minute_of_every_load(name, export_dir, tmp_path):
+    environ = dict(os.environ, PYTHONPATH=ROOT)
+    environ[server.KINDS[name].venv[1]] = environment_of(name, tmp_path)
+    command = [sys.executable, 'scripts/load', f'--export_dir={export_dir}', f'--servers={name}']
+    command += ['--clients=8', '--seconds=2', '--soak_minutes=1', f'--json={tmp_path}/json']
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True)
+    assert os.path.exists(f'{tmp_path}/json'), done.stderr
+    results = json.loads((tmp_path / 'json').read_text())
+    rows, checks = results['rows'], results['checks'][name]
+    assert {row['protocol'] for row in rows if row['generator'] == 'ours' and row['p50_ms']} == {
+        PROTOCOLS[protocol].title for protocol in server.KINDS[name].protocols
+    }
+    assert all(row['failed'] == 0 and not row['wrong'] for row in rows)
+    kept = {one['name']: one['is_kept'] for one in checks if one['name'] not in OF_PACE}
+    expected = dict.fromkeys(kept, True)
+    if not server.KINDS[name].reloads:
+        expected['a newer export takes over'] = None
+    assert kept == expected and len(checks) == 16, done.stdout
