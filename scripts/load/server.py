@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from typing import Iterator, List, NamedTuple, Optional, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Set, Tuple
 
 import psutil
 
@@ -40,6 +40,9 @@ class Kind(NamedTuple):
 
 KINDS = {
     'kserve': Kind(['--kserve'], ['rest'], True, ('.venv-kserve', 'VAE_SERVING_VENV')),
+    'triton': Kind(
+        ['--triton'], ['binary', 'v2', 'grpc'], True, ('.venv-triton', 'VAE_TRITON_VENV')
+    ),
 }
 
 
@@ -77,13 +80,14 @@ class Server:
     def __init__(self, name: str, folder: str, log: str):
         self.name, self.kind, self.host = name, KINDS[name], '127.0.0.1'
         rest, grpc, metrics = free_ports(3)
-        self._ports = {'rest': rest, 'v2': rest, 'binary': rest, 'grpc': grpc}
+        self._ports = {**dict.fromkeys(PROTOCOLS, rest), 'grpc': grpc}
         folder_of_venv, variable = self.kind.venv
         venv = os.environ.get(variable) or os.path.join(ROOT, folder_of_venv)
         self.python, self._log = os.path.join(venv, 'bin', 'python'), log
         variables = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
         variables.update(VAE_REST_PORT=str(rest), VAE_GRPC_PORT=str(grpc))
         variables.update(VAE_METRICS_PORT=str(metrics), VAE_HOST=self.host)
+        self._known: Set[psutil.Process] = set()
         with open(log, 'wb') as output:
             self.process = subprocess.Popen(
                 [os.path.join(ROOT, 'scripts', 'serve'), *self.kind.words, folder],
@@ -127,10 +131,14 @@ class Server:
             return f.read()
 
     def _members(self) -> List[psutil.Process]:
+        """Returns its running processes, those too whose parent has ended since the last call."""
+        with contextlib.suppress(psutil.Error):
+            own = psutil.Process(self.process.pid)
+            self._known.update([own, *own.children(recursive=True)])
         found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(OSError, psutil.Error):
-                if os.getsid(process.pid) == self.process.pid and process.status() != 'zombie':
+        for process in self._known:
+            with contextlib.suppress(psutil.Error):
+                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
@@ -148,6 +156,7 @@ class Server:
 
     def end(self, seconds: float) -> Optional[int]:
         """Tells it to end; returns its code, None where it still runs after so many seconds."""
+        self._members()
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

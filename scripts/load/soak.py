@@ -17,7 +17,7 @@ from trainer.base.console import say
 # At the end so many that each waits for longer than `_SECONDS_TO_ARRIVE`.
 _CLIENTS, _CLIENTS_AT_THE_END = 32, 256
 _SECONDS_OF_HEALTH, _SECONDS_TO_END = 0.1, 10.0
-_SECONDS_OF_TWO_MODELS, _SECONDS_TO_RELOAD = 10.0, 60.0
+_SECONDS_OF_TWO_MODELS, _SECONDS_TO_RELOAD = 10.0, 40.0
 # What has been sent has reached the server after so many seconds.
 _SECONDS_TO_ARRIVE = 0.05
 # What memory and files may grow by.
@@ -156,7 +156,9 @@ class Soak:
           newer: its folder, beside the served one; None where there is none.
           target: what it becomes.
         """
-        with self._asking(seconds, rate=max(1.0, _BELOW * self.capacity)) as client:
+        must_reload = newer and self._server.kind.reloads
+        whole = seconds + (_SECONDS_TO_RELOAD if must_reload else 0.0)
+        with self._asking(whole, rate=max(1.0, _BELOW * self.capacity)) as client:
             time.sleep(seconds / 3)
             renamed = time.monotonic()
             if newer:
