@@ -54,6 +54,17 @@ def listen_on(host):
     uvicorn.Config.__init__ = initialize_with_host
 
 
+def look_for_garbage_rarely():
+    """Has Python look through what it holds for garbage at a newer export, and otherwise hardly.
+
+    A look at all holds up all requests for a third of a second. What is there by now is left out
+    of it for ever; what belongs to a request goes without one.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50000, 20, 100)
+
+
 def follow(model, folder, seconds=1.0):
     """Has `model` serve the newest export of a folder, for ever; the older answers until then."""
     newer = exports.Newer(folder, model.export.folder)
@@ -122,9 +133,7 @@ def main():
     saved_model.use_one_thread_a_batch()
     # One processor reads and writes the requests.
     batcher = Batcher(threads=max(1, (os.cpu_count() or 1) - 1))
-    # To look through TensorFlow for garbage, which it never is, takes a third of a second.
-    gc.collect()
-    gc.freeze()
+    look_for_garbage_rarely()
     model = SavedModel(args.model_name, saved_model.Export(export_dir), batcher)
     server = kserve.ModelServer(http_port=args.http_port, enable_grpc=False)
     log_no_answers()
