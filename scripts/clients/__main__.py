@@ -9,7 +9,8 @@ program with code 1.
 
 TensorFlow 2, KServe, tf2onnx, ONNX Runtime and OpenVINO, the newest on the registry, need a Python
 3.11 or later. Their environment is made in a temporary folder, or kept in the one that
---clients_env names. The exports are made in a temporary folder too.
+--clients_env names; Triton's has `-triton` at the end of its name. The exports are made in a
+temporary folder too.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from typing import Dict, List
 
 from absl import flags
 
-from scripts.clients import environment, reference, table
+from scripts.clients import environment, in_triton, reference, table
 from trainer.base import files, path_flags, program
 from trainer.checkpoints import chosen
 from trainer.data import prepare
@@ -51,6 +52,13 @@ def exports_of(
     return dict(alone, reconstruct=whole, **{DEFAULT: whole})
 
 
+def versions_of(env: str, packages: List[str]) -> List[str]:
+    """Returns `name==version` of those packages in an environment."""
+    command = [os.path.join(env, 'bin', 'python'), '-m', 'pip', 'freeze']
+    frozen = environment.run(command, 'pip freeze').replace('_', '-').split()
+    return [text for text in frozen if text.split('==')[0] in packages]
+
+
 def define_flags() -> None:
     command_line.define_flags_of_run(['data_dir'])
     flags.DEFINE_boolean(
@@ -75,21 +83,22 @@ def main(argv: List[str]) -> int:
     images = reference.images_of(data, params)
     golden = reference.answers(images, validation, checkpoint_path, params)
     with tempfile.TemporaryDirectory() as folder:
-        python = environment.make(
-            '--clients_env', values.clients_env or os.path.join(folder, 'env'), environment.RUNTIMES
-        )
+        env = values.clients_env or os.path.join(folder, 'env')
+        python = environment.make('--clients_env', env, environment.RUNTIMES)
         of_exports = dataclasses.replace(params, model_dir=folder)
         exports = exports_of(checkpoint_path, of_exports, validation, values.low_latency)
         results = table.by_tensorflow_1(exports[DEFAULT], golden)
         results.update(table.by_other_runtimes(python, exports, golden))
-        frozen = environment.run([python, '-m', 'pip', 'freeze'], 'pip freeze').replace('_', '-')
+        # An environment of its own, as Triton's package wants an old NumPy.
+        results.update(table.by_triton(env + '-triton', exports, golden))
+        versions = versions_of(env, environment.RUNTIMES)
+        versions += versions_of(env + '-triton', in_triton.PACKAGES)
     if values.json:
         files.write_output(values.json, files.json_bytes(results))
     text = table.markdown(results, table.impossible(values.low_latency))
     print(text)
     done = [result for by_name in results.values() for result in by_name.values()]
     largest = max(result.get('difference', 0.0) for result in done)
-    versions = [text for text in frozen.split() if text.split('==')[0] in environment.RUNTIMES]
     line = '\nLargest difference {:.1e}; tensorflow==1.14.0, {}.'
     print(line.format(largest, ', '.join(versions)))
     return int('FAILED' in text)

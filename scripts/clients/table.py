@@ -1,8 +1,9 @@
 """The table of signatures and clients: what is compared, and which failures are right."""
 
+import os
 from typing import Any, Dict, List, NamedTuple
 
-from scripts.clients import in_other_runtimes, in_tensorflow_1
+from scripts.clients import in_other_runtimes, in_tensorflow_1, in_triton
 from scripts.clients.in_other_runtimes import Results
 from scripts.clients.in_tensorflow_1 import Call
 from trainer.serving import verify_export
@@ -83,6 +84,20 @@ def by_other_runtimes(
         'ONNX Runtime (tf2onnx)': in_other_runtimes.onnx(python, export_dir, golden),
         'OpenVINO': in_other_runtimes.openvino(python, exports, golden),
     }
+
+
+def by_triton(venv: str, exports: Dict[str, str], golden: Dict[str, Golden]) -> Dict[str, Results]:
+    """Returns the results by client of those of a Triton server.
+
+    Args:
+      venv: folder of its environment, which is made where it is missing.
+      exports: for each signature the export that has it as its default.
+    """
+    with in_triton.served(venv, os.path.dirname(exports[DEFAULT])) as server:
+        return {
+            'Triton HTTP': in_triton.results(server, 'http', golden),
+            'Triton gRPC': in_triton.results(server, 'grpc', golden),
+        }
 
 
 def checked(calls: Dict[str, Call], golden: Dict[str, Golden]) -> Results:
