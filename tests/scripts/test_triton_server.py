@@ -123,7 +123,7 @@ def test_a_bad_request_fails_alone(venv, model):
                 )
 
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
-            list(pool.map(ask, range(200)))
+            list(pool.map(ask, range(100)))
         assert rss_of_group(child_of(server.process.pid)) < 2e9
         # Nobody who may ask may read shared memory, or load a model.
         for path in ('systemsharedmemory/region/x/register', 'logging'):
@@ -144,7 +144,7 @@ def test_what_is_beyond_capacity_is_refused_at_once(venv, model):
     body = json.dumps({'inputs': [tensor]})
     with served(venv, os.path.dirname(export_dir)) as server:
         with concurrent.futures.ThreadPoolExecutor(48) as pool:
-            responses = list(pool.map(lambda _: post(server, body), range(200)))
+            responses = list(pool.map(lambda _: post(server, body), range(100)))
         codes = [response.status_code for response in responses]
         assert set(codes) == {200, 503}
         refused = responses[codes.index(503)].json()['error']
