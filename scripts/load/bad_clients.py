@@ -107,8 +107,8 @@ class Habit(NamedTuple):
     pause: float
 
 
-def habits(port: int, protocol: str, inputs: Inputs) -> Dict[str, Habit]:
-    """Returns the kinds of bad clients by name."""
+def habits(port: int, protocol: str, inputs: Inputs, refusal: str) -> Dict[str, Habit]:
+    """Returns the kinds of bad clients by name; `refusal` is what malformed requests may hear."""
     good = PROTOCOLS[protocol].request_of(inputs)
     half, size = good[: len(good) // 2], len(good) // _SLOW_PARTS + 1
     slowly = [good[start : start + size] for start in range(0, len(good), size)]
@@ -125,7 +125,7 @@ def habits(port: int, protocol: str, inputs: Inputs) -> Dict[str, Habit]:
         ('nobody waits for the answer', lambda: _abandoned(port, good)),
     ]
     return {
-        'malformed': Habit(itertools.cycle(bad), '4..|503|closed', 0.02),
+        'malformed': Habit(itertools.cycle(bad), refusal, 0.02),
         'huge': Habit(
             itertools.repeat(('32 MB', lambda: _sent(port, [large], 0.0))),
             '2..|4..|503|closed',

@@ -4,7 +4,7 @@
 
 Prints what became of the requests as JSON. They ask about the rows of a pool in turn, so that no
 two under way ask about the same. With a `rate` they begin at random moments, so many a second,
-whether or not earlier ones have been answered, but where 900 are under way; without, each client
+whether or not earlier ones have been answered, but where `most_under_way` are; without, each client
 asks again once it has its answer. Times are those of `time.monotonic()`, which all processes share.
 """
 
@@ -23,7 +23,6 @@ from scripts.load import askers
 
 TOLERANCE = 1e-4
 REFUSALS = ('status 429', 'status 503')
-_MOST_UNDER_WAY = 900  # Fewer than the 1,024 files that a process may have open.
 _MOST_NOTED = 10000
 _SECONDS_BEFORE_NEXT_TRY = 0.05
 
@@ -36,6 +35,7 @@ class Plan(NamedTuple):
         perhaps the answers `after/NAME` of a newer model.
       seconds: how long requests begin, after those of `warm_up` seconds, which do not count.
       rate: requests a second, or None.
+      most_under_way: of those of a rate, how many at the same time.
       timeout: seconds after which a request is lost.
       must_tell_times: whether `times` tells when each request that was answered began and ended.
     """
@@ -47,6 +47,7 @@ class Plan(NamedTuple):
     seconds: float = 10.0
     warm_up: float = 0.0
     rate: Optional[float] = None
+    most_under_way: int = 900
     timeout: float = 30.0
     must_tell_times: bool = False
     host: str = '127.0.0.1'
@@ -169,7 +170,7 @@ class Client:
         draws, under_way, due = random.Random(1), set(), time.monotonic()
         while due < end:
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if len(under_way) < _MOST_UNDER_WAY:
+            if len(under_way) < self._plan.most_under_way:
                 task = asyncio.ensure_future(self._ask(due))
                 under_way.add(task)
                 task.add_done_callback(under_way.discard)

@@ -30,19 +30,29 @@ class Kind(NamedTuple):
       protocols: names in PROTOCOLS; the first is the one that a soak asks by.
       reloads: whether a newer export is served without a new start.
       venv: the folder of its environment, and the variable that may name another.
+      most_under_way: requests that it is asked at the same time at most, above its capacity.
+      refusal: what it may answer to malformed requests, a pattern.
     """
 
     words: List[str]
     protocols: List[str]
     reloads: bool
     venv: Tuple[str, str]
+    most_under_way: int = 900  # Fewer than the 1,024 files that a process may have open.
+    refusal: str = '4..|503|closed'
 
 
 KINDS = {
     'kserve': Kind(['--kserve'], ['rest'], True, ('.venv-kserve', 'VAE_SERVING_VENV')),
     'triton': Kind(
-        ['--triton'], ['binary', 'v2', 'grpc'], True, ('.venv-triton', 'VAE_TRITON_VENV')
-    ),
+        ['--triton'],
+        ['binary', 'v2', 'grpc'],
+        True,
+        ('.venv-triton', 'VAE_TRITON_VENV'),
+        # Its threads of HTTP forget answers where one has some 280 to send at once (seen in 2.51).
+        most_under_way=256,
+        refusal='4..|500|503|closed',  # 500 is its own word for what is no JSON.
+    ),  # fmt: skip
 }
 
 

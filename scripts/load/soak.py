@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 import numpy as np
 
 from scripts.load import asking, bad_clients, measuring
-from scripts.load.client import Plan
+from scripts.load.client import REFUSALS, Plan
 from scripts.load.server import Server
 from trainer.base.console import say
 
@@ -118,7 +118,10 @@ class Soak:
     @contextlib.contextmanager
     def _asking(self, seconds: float, **settings: Any) -> Iterator[asking.Asking]:
         port = self._server.port(self._protocol)
-        plan = Plan(self._pool, port, self._protocol, seconds=seconds, **settings)
+        plan = Plan(
+            self._pool, port, self._protocol, seconds=seconds,
+            most_under_way=self._server.kind.most_under_way, **settings,
+        )  # fmt: skip
         client = asking.Asking(plan, self._server.python)
         try:
             yield client
@@ -199,7 +202,8 @@ class Soak:
 
     def _habits(self, names):
         port = self._server.port(self._protocol)
-        found = bad_clients.habits(port, self._protocol, self._inputs)
+        refusal = self._server.kind.refusal
+        found = bad_clients.habits(port, self._protocol, self._inputs, refusal)
         return {name: habit for name, habit in found.items() if not names or name in names}
 
     def _add_answers(self, name, habit, counts):
@@ -283,7 +287,7 @@ class Soak:
         before = told - _SECONDS_TO_ARRIVE
         began, ended = np.array(results['times'])
         answered = int(((began < before) & (ended > told)).sum())
-        lost = sum(start < before for start, _ in results['noted'])
+        lost = sum(start < before and kind not in REFUSALS for start, kind in results['noted'])
         seen = '{} requests under way, {} of them lost'.format(answered + lost, lost)
         self._add('SIGTERM: what is under way is answered', bool(answered) and not lost, seen)
         outlived = self._server.outlived()

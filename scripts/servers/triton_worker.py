@@ -57,6 +57,10 @@ def _joined(parts):
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+# Whoever has few connections, as the front end needs it, is refused too before all of them wait.
+_MOST_REQUESTS = 128
+
+
 class TritonPythonModel:
     """What Triton's Python backend calls: https://github.com/triton-inference-server/python_backend."""
 
@@ -85,7 +89,7 @@ class TritonPythonModel:
             for request in requests
         ]
         sizes = [len(next(iter(by_name.values()), ())) for by_name in inputs]
-        number = number_to_answer(sizes, self.limit)
+        number = min(number_to_answer(sizes, self.limit), _MOST_REQUESTS)
         results = [None] * number
         kinds = [tuple(by_name) for by_name in inputs[:number]]
         for kind in dict.fromkeys(kinds):

@@ -94,6 +94,7 @@ def test_a_newer_export_takes_over_without_a_failure(soaking, reloads, results, 
         ({'times': [[1.0, 9.0], [11.0, 9.5]], 'noted': [[10.5, 'lost: x']]}, 0, [], [1, 1, 1]),
         # Under way, and lost.
         ({'times': [[1.0], [11.0]], 'noted': [[9.9, 'lost: x']]}, 0, [], [0, 1, 1]),
+        ({'times': [[1.0], [11.0]], 'noted': [[9.9, 'status 503']]}, 0, [], [1, 1, 1]),
         # Nothing was under way.
         ({'times': [[1.0], [9.0]], 'noted': []}, 143, [], [0, 1, 1]),
         ({'times': [[1.0], [11.0]], 'noted': []}, None, [], [1, 0, 1]),
