@@ -44,7 +44,7 @@ class Batcher:
       threads: batches that run at the same time.
     """
 
-    def __init__(self, most_rows=64, most_waiting=256, threads=1):
+    def __init__(self, most_rows=256, most_waiting=256, threads=1):
         self._most_rows, self._most_waiting, self._threads = most_rows, most_waiting, threads
         self._executor = concurrent.futures.ThreadPoolExecutor(threads)
         self._waiting, self._running = collections.deque(), 0
