@@ -55,9 +55,10 @@ def _json_of(message):
 
 
 def main(protocol, address, golden, results):
-    import importlib
-
-    module = importlib.import_module('tritonclient.' + protocol)
+    if protocol == 'grpc':
+        from tritonclient import grpc as module
+    else:
+        from tritonclient import http as module
     found = {}
     with module.InferenceServerClient(address) as client:
         for name, example in verify_export.read_golden(golden).items():

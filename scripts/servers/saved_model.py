@@ -64,7 +64,7 @@ class Export:
         path = os.path.join(self.folder, 'assets.extra', 'golden.npz')
         if not os.path.exists(path):
             return  # Written by an older trainer.
-        with np.load(path) as golden:
+        with np.load(path, allow_pickle=False) as golden:
             for name, signature in self.signatures.items():
                 kept = {key: '{}/inputs/{}'.format(name, key) for key in signature.types}
                 if set(kept.values()) <= set(golden.files):

@@ -9,7 +9,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.support import tiny
 from tests.support.paths import OLD_RUN, OLD_VAMP_RUN
@@ -116,7 +115,7 @@ def test_a_run_with_a_checkpoint_of_its_own_keeps_what_it_started_from(tmp_path,
 def test_only_who_makes_the_weights_of_a_cluster_starts_from_them(tmp_path):
     params = initial.settle(params_from(OLD_RUN, tmp_path / 'new'), None)
     for task, starts in ((Task('chief'), True), (Task('worker'), False), (Task('ps'), False)):
-        with mock.patch.object(tf.estimator, 'Estimator') as made:
+        with mock.patch.object(run, 'Estimator') as made:
             run.make_estimator(params, task)
         assert (made.call_args[1]['warm_start_from'] is not None) == starts
 

@@ -36,7 +36,7 @@ def test_every_client_of_tensorflow_1_answers_as_predict_and_the_decoder_do(grey
     golden = reference.answers(images, validation, checkpoint_path, params)
     results = table.by_tensorflow_1(export_dir, golden)
     assert len(results) == 6
-    text = table.markdown(results)
+    text = table.markdown(results, table.impossible(low_latency=False))
     assert 'FAILED' not in text, text
     assert text.count('not possible') == 3  # Scalars in REST's rows, and nothing else.
 
@@ -59,7 +59,7 @@ def test_a_wrong_answer_and_an_impossible_one_that_works_fail_in_the_table():
 
     def verdict(answer, client='raw session', signature='generate'):
         result = verify_export.check(lambda inputs: {'y': answer}, golden, 1e-4)
-        return table.verdict(client, signature, result)
+        return table.verdict(client, signature, result, table.impossible(low_latency=False))
 
     assert verdict(np.array([1.0, 300.01])) == 'ok'
     assert verdict(np.array([1.0, 300.1])).startswith('FAILED: off by 3.3e-04')

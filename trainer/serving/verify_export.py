@@ -48,7 +48,7 @@ def import_ops(export_dir):
     """Has TensorFlow 1 know the op of an export of low latency; any other needs none."""
     with open(os.path.join(export_dir, 'saved_model.pb'), 'rb') as f:
         if b'BlockLSTM' in f.read():
-            importlib.import_module('tensorflow.contrib.rnn')
+            import tensorflow.contrib.rnn  # noqa: F401
 
 
 def load_tensorflow_2(args):
