@@ -8,6 +8,7 @@ import glob
 import io
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from typing import Any, Callable, Dict, List
@@ -15,7 +16,6 @@ from typing import Any, Callable, Dict, List
 import numpy as np
 import tensorflow as tf
 
-from scripts.clients import environment
 from scripts.servers import predict_protocol
 from trainer.serving import signatures, verify_export
 from trainer.serving.signatures import DEFAULT
@@ -58,13 +58,20 @@ def saved_model_cli(export_dir: str) -> Dict[str, Call]:
                 stated.append('{}={}'.format(name, path))
             arguments = ['--dir', export_dir, '--tag_set', 'serve', '--outdir', answers]
             arguments += ['--signature_def', signature, '--inputs', ';'.join(stated)]
-            environment.run(command + arguments, '`saved_model_cli run`')
+            _run(command + arguments)
             return {
                 os.path.basename(path)[: -len('.npy')]: np.load(path, allow_pickle=False)
                 for path in glob.glob(os.path.join(answers, '*.npy'))
             }
 
     return {name: functools.partial(call, name) for name in signatures_of(export_dir)}
+
+
+def _run(command: List[str]) -> None:
+    """Runs a command; where it fails raises RuntimeError with its words, the last ones first."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stdout.strip().split('\n')[-1] + '\n' + done.stdout)
 
 
 def grpc(export_dir: str) -> Dict[str, Call]:
