@@ -4,14 +4,19 @@ import contextlib
 import os
 
 
-def newest(folder):
-    """Returns the export itself, or the newest of the numbered ones in `folder`; None without."""
+def newest(folder, but=()):
+    """Returns the export itself, or the newest numbered one in `folder`, but for those of `but`.
+
+    None where there is none.
+    """
     if os.path.exists(os.path.join(folder, 'saved_model.pb')):
         return folder
     numbers = [
         int(name)
         for name in os.listdir(folder)
-        if name.isdigit() and os.path.exists(os.path.join(folder, name, 'saved_model.pb'))
+        if name.isdigit()
+        and os.path.exists(os.path.join(folder, name, 'saved_model.pb'))
+        and os.path.join(folder, name) not in but
     ]
     return os.path.join(folder, str(max(numbers))) if numbers else None
 

@@ -26,6 +26,7 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(os.path.dirname(_HERE)))
 
 from scripts.servers import triton_checks, triton_repository  # noqa: E402
+from scripts.servers.exports import newest, state_of  # noqa: E402
 
 _number = triton_repository.version_of
 _SECONDS_BETWEEN_LOOKS = 1
@@ -33,31 +34,6 @@ _SECONDS_TO_START = 300
 # Triton without a GPU says at each start that it found none.
 _NOISE = ('CUDA', 'Cuda', 'pinned', 'NVML', 'DCGM', 'absl::InitializeLog', 'cpu_feature_guard',
           'To enable the following instructions')  # fmt: skip
-
-
-def newest(folder, but=()):
-    """Returns the export itself, or the newest in `folder` that is not of `but`, or None."""
-    if os.path.exists(os.path.join(folder, 'saved_model.pb')):
-        return folder
-    numbers = [
-        int(name)
-        for name in os.listdir(folder)
-        if name.isdigit()
-        and os.path.exists(os.path.join(folder, name, 'saved_model.pb'))
-        and os.path.join(folder, name) not in but
-    ]
-    return os.path.join(folder, str(max(numbers))) if numbers else None
-
-
-def state_of(export_dir):
-    """Returns the sizes and times of all files: the same twice, nobody is writing to them."""
-    found = []
-    for folder, _, names in os.walk(export_dir):
-        for name in sorted(names):
-            with contextlib.suppress(FileNotFoundError):
-                status = os.stat(os.path.join(folder, name))
-                found.append((folder, name, status.st_size, status.st_mtime_ns))
-    return sorted(found)
 
 
 def write_repository(export_dir, repository):

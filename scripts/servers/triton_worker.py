@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 
+from scripts.servers.joining import outcomes
 from scripts.servers.predict_protocol import reason_of
 
 
@@ -24,37 +25,6 @@ def number_to_answer(sizes, limit):
       limit: how many examples to answer; a single request may have more.
     """
     return max(1, int(np.searchsorted(np.cumsum(sizes), limit, side='right')))
-
-
-def answers(run, requests, refusals):
-    """Returns the outputs of each request, or the exception that says why there are none.
-
-    A bad example fails the whole batch that it is in: halves of a batch that fails are tried alone,
-    so that the good requests of it are answered.
-
-    Args:
-      run: from arrays by input name to arrays by output name, their first axis that of examples.
-      requests: arrays by input name.
-      refusals: the exceptions of `run` that are due to its inputs.
-    """
-    inputs = {name: [request[name] for request in requests] for name in requests[0]}
-    try:
-        outputs = run({name: _joined(parts) for name, parts in inputs.items()})
-    except refusals as error:
-        if len(requests) == 1:
-            return [error]
-        half = len(requests) // 2
-        return answers(run, requests[:half], refusals) + answers(run, requests[half:], refusals)
-    ends = np.cumsum([len(part) for part in next(iter(inputs.values()))])
-    starts = [0, *ends[:-1]]
-    return [
-        {name: value[start:end] for name, value in outputs.items()}
-        for start, end in zip(starts, ends)
-    ]
-
-
-def _joined(parts):
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 # Whoever has few connections, as the front end needs it, is refused too before all of them wait.
@@ -111,7 +81,7 @@ class TritonPythonModel:
         refusals = (self.tf.errors.OpError, ValueError, TypeError)
         run = functools.partial(self._run, name, signature, specs)
         if name not in self.unbatched:
-            return answers(run, requests, refusals)
+            return outcomes(run, requests, refusals)
         results = []
         for request in requests:
             try:

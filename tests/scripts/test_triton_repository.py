@@ -8,7 +8,14 @@ import socket
 import numpy as np
 import pytest
 
-from scripts.servers import triton_checks, triton_repository, triton_server, triton_worker
+from scripts.servers import (
+    exports,
+    joining,
+    triton_checks,
+    triton_repository,
+    triton_server,
+    triton_worker,
+)
 from scripts.servers.triton_repository import Signature, Tensor
 
 IMAGES = Tensor('float32', [-1, 28, 28])
@@ -107,13 +114,13 @@ def test_a_bad_request_of_a_batch_fails_alone():
     values = np.split(np.arange(sum(sizes), dtype=np.float32), np.cumsum(sizes)[:-1])
     values[4] = -values[4]
     doubled.calls = 0
-    results = triton_worker.answers(doubled, [{'images': part} for part in values], Refused)
+    results = joining.outcomes(doubled, [{'images': part} for part in values], Refused)
     assert isinstance(results[4], Refused)
     for number in set(range(8)) - {4}:
         np.testing.assert_array_equal(results[number]['mean'], 2 * values[number])
     assert doubled.calls == 7  # The whole, and two halves three times.
     doubled.calls = 0
-    triton_worker.answers(doubled, [{'images': part} for part in values[5:]], Refused)
+    joining.outcomes(doubled, [{'images': part} for part in values[5:]], Refused)
     assert doubled.calls == 1
 
 
@@ -126,17 +133,17 @@ def test_the_requests_beyond_a_number_of_examples_are_refused(sizes, limit, numb
 
 
 def test_the_newest_whole_export_counts(tmp_path):
-    assert triton_server.newest(str(tmp_path)) is None
+    assert exports.newest(str(tmp_path)) is None
     for name in ('9', '10', '11', 'temp-12'):
         (tmp_path / name).mkdir()
         if name != '11':
             (tmp_path / name / 'saved_model.pb').write_bytes(b'x')
-    assert triton_server.newest(str(tmp_path)) == str(tmp_path / '10')
-    assert triton_server.newest(str(tmp_path / '9')) == str(tmp_path / '9')
-    before = triton_server.state_of(str(tmp_path / '10'))
-    assert before == triton_server.state_of(str(tmp_path / '10'))
+    assert exports.newest(str(tmp_path)) == str(tmp_path / '10')
+    assert exports.newest(str(tmp_path / '9')) == str(tmp_path / '9')
+    before = exports.state_of(str(tmp_path / '10'))
+    assert before == exports.state_of(str(tmp_path / '10'))
     (tmp_path / '10' / 'saved_model.pb').write_bytes(b'xy')
-    assert before != triton_server.state_of(str(tmp_path / '10'))
+    assert before != exports.state_of(str(tmp_path / '10'))
 
 
 def test_a_taken_port_is_named_with_its_variable():
