@@ -136,7 +136,7 @@ def test_without_validation_images_there_are_no_scores(tmp_path):
 
 
 @pytest.mark.slow
-def test_scores_are_constants_of_a_frozen_export(tmp_path):
+def test_scores_are_constants_of_a_low_latency_export(tmp_path):
     path, params = serving_models.write_model(tmp_path)
     images = serving_models.images_of(params, 4)
 
@@ -147,9 +147,9 @@ def test_scores_are_constants_of_a_frozen_export(tmp_path):
         )
         return in_tensorflow_1.raw_session(folder)['serving_default']({'images': images})
 
-    alone, optimized = scored(signature='score'), scored(signature='score', optimize=True)
+    alone, fast = scored(signature='score'), scored(signature='score', low_latency=True)
     assert alone['quantile'].max() > 0
-    np.testing.assert_allclose(alone['quantile'], optimized['quantile'], atol=1e-6)
+    np.testing.assert_allclose(alone['quantile'], fast['quantile'], atol=1e-6)
 
 
 def test_each_export_has_the_scores_of_its_own_weights(tmp_path):
