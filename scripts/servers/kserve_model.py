@@ -130,7 +130,6 @@ def main():
     if not export_dir:
         raise SystemExit('{} holds no export: name a folder as export/final.'.format(args.export))
     listen_on(args.host)
-    saved_model.use_one_thread_a_batch()
     # One processor reads and writes the requests.
     batcher = Batcher(threads=max(1, (os.cpu_count() or 1) - 1))
     look_for_garbage_rarely()

@@ -3,8 +3,9 @@
     python scripts/servers/triton_repository.py EXPORT REPOSITORY
 
 Each signature is a model, an ensemble of one step, which costs no process. All have the same step:
-the model `vae`, one process with the export (`triton_worker.py`), to which Triton sends what waits
-together as one batch. Its inputs are optional, and tell by their names which signature is asked.
+the model `vae`, two processes with the export (`triton_worker.py`), to which Triton sends what
+waits together as one batch. Its inputs are optional, and tell by their names which signature is
+asked.
 """
 
 import json
@@ -82,7 +83,8 @@ def worker_config(signatures: Dict[str, Signature]) -> str:
             *(f'input {text}' for text in inputs),
             *(f'output {text}' for text in outputs),
             'dynamic_batching { }',
-            'instance_group { kind: KIND_CPU count: 1 }',
+            # While Triton hands out the answers of one, the other computes.
+            f'instance_group {{ kind: KIND_CPU count: {min(2, len(os.sched_getaffinity(0)))} }}',
             f'parameters {{ key: "unbatched" value {{ string_value: {_text(unbatched)} }} }}',
             '',
         ]

@@ -1,15 +1,17 @@
 """Answers from a loaded export inside Triton, whose Python backend imports `TritonPythonModel`.
 
 `triton_repository.py` writes the model that does so: its inputs and outputs are those of all
-signatures, each called `signature/name`, so one process with one loaded export answers for all.
+signatures, each called `signature/name`, so a process with one loaded export answers for all.
 """
 
 import functools
 import json
 import os
+from concurrent import futures
 
 import numpy as np
 
+from scripts.servers import saved_model
 from scripts.servers.joining import outcomes
 from scripts.servers.predict_protocol import reason_of
 
@@ -27,6 +29,19 @@ def number_to_answer(sizes, limit):
     return max(1, int(np.searchsorted(np.cumsum(sizes), limit, side='right')))
 
 
+def _signatures_of(export_dir, threads):
+    return saved_model.Export(export_dir, threads).signatures
+
+
+def _run(name, signature, inputs):
+    tensors = {}
+    for key, tensor in signature.inputs.items():
+        value = inputs[f'{name}/{key}']
+        # Triton has no scalars and no vectors of examples: their last axis, of one, goes.
+        tensors[key] = value.reshape(value.shape[: tensor.shape.rank or 0])
+    return {f'{name}/{key}': value for key, value in signature(tensors).items()}
+
+
 # Whoever has few connections, as the front end needs it, is refused too before all of them wait.
 _MOST_REQUESTS = 128
 
@@ -37,20 +52,17 @@ class TritonPythonModel:
     export = None  # The folder; set in the model that is written.
 
     def initialize(self, args):
-        import tensorflow as tf
         import triton_python_backend_utils as backend
 
-        self.tf, self.backend = tf, backend
-        # Triton's own threads need the other processors; small matrices gain nothing from more.
-        tf.config.threading.set_intra_op_parallelism_threads(
-            max(1, len(os.sched_getaffinity(0)) // 2)
-        )
-        tf.config.threading.set_inter_op_parallelism_threads(1)
+        self.backend = backend
         config = json.loads(args['model_config'])
         self.limit = max(1, config['max_batch_size'] // 4)
         self.unbatched = json.loads(config['parameters']['unbatched']['string_value'])
-        self.loaded = tf.saved_model.load(self.export)  # Kept: the signatures use its variables.
-        self.signatures = self.loaded.signatures
+        # Triton's own threads need the other processors.
+        threads = max(1, len(os.sched_getaffinity(0)) // 2)
+        # An older export answers meanwhile: on Linux a thread has a niceness of its own.
+        with futures.ThreadPoolExecutor(1, initializer=os.nice, initargs=(10,)) as loader:
+            self.signatures = loader.submit(_signatures_of, self.export, threads).result()
 
     def execute(self, requests):
         """Returns a response for each request, in their order."""
@@ -75,11 +87,13 @@ class TritonPythonModel:
         """Returns the outputs of each request, or an exception; all have inputs of these names."""
         name = names[0].split('/')[0] if names else ''
         signature = self.signatures.get(name)
-        specs = signature.structured_input_signature[1] if signature else {}
-        if set(names) != {f'{name}/{key}' for key in specs} or not names:
+        if not signature or set(names) != {f'{name}/{key}' for key in signature.inputs}:
             return [ValueError('ask for a signature by its own name, as encode')] * len(requests)
-        refusals = (self.tf.errors.OpError, ValueError, TypeError)
-        run = functools.partial(self._run, name, signature, specs)
+        # TensorFlow is not here before it is loaded.
+        import tensorflow as tf
+
+        refusals = (tf.errors.OpError, ValueError, TypeError)
+        run = functools.partial(_run, name, signature)
         if name not in self.unbatched:
             return outcomes(run, requests, refusals)
         results = []
@@ -91,16 +105,6 @@ class TritonPythonModel:
             except refusals as error:
                 results.append(error)
         return results
-
-    def _run(self, name, signature, specs, inputs):
-        tensors = {}
-        for key, spec in specs.items():
-            value = inputs[f'{name}/{key}']
-            # Triton has no scalars and no vectors of examples: their last axis, of one, goes.
-            shape = value.shape[: spec.shape.rank or 0]
-            tensors[key] = self.tf.constant(value.reshape(shape), spec.dtype)
-        outputs = signature(**tensors)
-        return {f'{name}/{key}': value.numpy() for key, value in outputs.items()}
 
     def _response(self, result):
         backend = self.backend

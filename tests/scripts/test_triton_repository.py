@@ -81,10 +81,19 @@ def test_one_worker_has_the_tensors_of_all_signatures(repository):
     names = {f'{name}/{key}' for name, signature in SIGNATURES.items() for key in signature.inputs}
     assert set(tensors(text, 'input')) == names and text.count('optional: true') == len(names)
     assert tensors(text, 'output')['interpolate/interpolations'] == ('TYPE_FP32', '-1, -1, 28, 28')
-    assert 'count: 1' in text and 'dynamic_batching' in text
+    assert 'dynamic_batching' in text
     model = (repository / 'vae' / '1795' / 'model.py').read_text()
     assert "export = '{}'".format(repository.parent / 'final' / '1795') in model
     assert (repository / 'vae' / '1795' / '__pycache__').is_dir()
+
+
+@pytest.mark.parametrize(('processors', 'workers'), [({3}, 1), ({0, 1}, 2), (set(range(64)), 2)])
+def test_a_second_worker_computes_while_the_first_ones_answers_go_out(
+    processors, workers, monkeypatch
+):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda process: processors)
+    text = triton_repository.worker_config(SIGNATURES)
+    assert f'instance_group {{ kind: KIND_CPU count: {workers} }}' in text
 
 
 def test_large_examples_make_small_batches():
