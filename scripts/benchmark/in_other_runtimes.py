@@ -2,6 +2,7 @@
 
 import argparse
 import glob
+import os
 import subprocess
 import sys
 import tempfile
@@ -32,9 +33,10 @@ def answers(kind, runtime, settings):
             subprocess.check_call(command, stdout=subprocess.DEVNULL)
         arguments = argparse.Namespace(export_dir=export_dir, onnx=folder)
         if (kind, runtime) == ('client_low_latency', 'tensorflow2'):
+            # As trainer/serving/README.md says for one example at a time.
+            os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
             import tensorflow as tf
 
-            # As trainer/serving/README.md says for one example at a time.
             tf.config.threading.set_inter_op_parallelism_threads(1)
         answer = verify_export.RUNTIMES[runtime](arguments)['serving_default']
         while True:

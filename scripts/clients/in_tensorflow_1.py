@@ -137,6 +137,7 @@ def arrays_of(answer: Dict[str, Any], names: List[str]) -> Dict[str, np.ndarray]
 
 def input_types(export_dir: str) -> Dict[str, Dict[str, Any]]:
     """Returns the NumPy type of each input of each signature."""
+    verify_export.import_ops(export_dir)
     with tf.Graph().as_default(), tf.Session() as session:
         loaded = tf.saved_model.load(session, [tf.saved_model.SERVING], export_dir)
     return {
