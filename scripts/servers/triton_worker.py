@@ -7,6 +7,8 @@ signatures, each called `signature/name`, so a process with one loaded export an
 import functools
 import json
 import os
+import threading
+import time
 from concurrent import futures
 
 import numpy as np
@@ -27,6 +29,13 @@ def number_to_answer(sizes, limit):
       limit: how many examples to answer; a single request may have more.
     """
     return max(1, int(np.searchsorted(np.cumsum(sizes), limit, side='right')))
+
+
+def _end_with(server):
+    """Ends this process where the server is gone, as one that was killed cannot tell it to end."""
+    while os.getppid() == server:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _signatures_of(export_dir, threads):
@@ -55,6 +64,7 @@ class TritonPythonModel:
         import triton_python_backend_utils as backend
 
         self.backend = backend
+        threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
         config = json.loads(args['model_config'])
         self.limit = max(1, config['max_batch_size'] // 4)
         self.unbatched = json.loads(config['parameters']['unbatched']['string_value'])

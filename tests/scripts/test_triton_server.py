@@ -12,6 +12,7 @@ import signal
 import time
 
 import numpy as np
+import psutil
 import pytest
 import requests
 
@@ -179,6 +180,16 @@ def test_a_newer_export_is_served_once_it_is_whole(venv, model, tmp_path):
             time.sleep(0.05)
             means = means_of(encode(server, images))
         np.testing.assert_allclose(means, after, rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_runs_on_where_the_launcher_was_killed(venv, model, monkeypatch, tmp_path):
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
+    with served(venv, os.path.dirname(model[0])) as server:
+        launcher = psutil.Process(server.process.pid)
+        processes = launcher.children(recursive=True)
+        assert len(processes) > 1  # Triton, and what answers for it.
+        launcher.kill()
+        assert not psutil.wait_procs(processes, timeout=30)[1]
 
 
 def test_the_server_ends_when_its_requests_are_answered(venv, model):
