@@ -4,10 +4,12 @@ import io
 import os
 import re
 import socket
+import subprocess
 
 import numpy as np
 import pytest
 
+from scripts import ROOT
 from scripts.servers import (
     exports,
     joining,
@@ -163,6 +165,30 @@ def test_a_taken_port_is_named_with_its_variable():
         with pytest.raises(SystemExit, match=f'port {port} .*VAE_GRPC_PORT'):
             triton_checks.free_address('127.0.0.1', port, 'VAE_GRPC_PORT')
     assert triton_checks.free_address('127.0.0.1', port, 'VAE_GRPC_PORT') == '127.0.0.1'
+
+
+@pytest.mark.parametrize(
+    ('program', 'prints', 'sentence'),
+    [
+        ('getconf', 'glibc 2.31', 'needs glibc 2.35 or later, and this is glibc 2.31: serve with'),
+        ('getconf', 'musl', 'needs glibc 2.35 or later, and this is musl: serve with --kserve.'),
+        ('uname', 'Linux aarch64', 'is for Linux on x86_64, and this is Linux aarch64: serve with'),
+        ('uname', 'Darwin x86_64', 'is for Linux on x86_64, and this is Darwin x86_64: serve with'),
+    ],
+)
+def test_a_machine_that_cannot_run_the_binary_is_told_so(program, prints, sentence, tmp_path):
+    (tmp_path / 'final' / '1').mkdir(parents=True)
+    (tmp_path / 'final' / '1' / 'saved_model.pb').write_bytes(b'')
+    (tmp_path / program).write_text(f'#!/bin/sh\necho "{prints}"\n')
+    (tmp_path / program).chmod(0o755)
+    done = subprocess.run(
+        [os.path.join(ROOT, 'scripts', 'serve'), '--triton', str(tmp_path / 'final')],
+        env={'PATH': f'{tmp_path}:/usr/bin:/bin', 'VAE_TRITON_VENV': str(tmp_path / 'venv')},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 1 and sentence in done.stderr and done.stderr.count('\n') == 1
+    assert not (tmp_path / 'venv').exists()
 
 
 def test_too_little_shared_memory_is_said(monkeypatch):
