@@ -17,7 +17,7 @@ from trainer.base.console import say
 # At the end so many that each waits for longer than `_SECONDS_TO_ARRIVE`.
 _CLIENTS, _CLIENTS_AT_THE_END = 32, 256
 _SECONDS_OF_HEALTH, _SECONDS_TO_END = 0.1, 10.0
-_SECONDS_OF_TWO_MODELS, _SECONDS_TO_RELOAD = 10.0, 40.0
+_SECONDS_OF_TWO_MODELS, _SECONDS_TO_RELOAD = 10.0, 60.0
 # What has been sent has reached the server after so many seconds.
 _SECONDS_TO_ARRIVE = 0.05
 # What memory and files may grow by.
@@ -25,7 +25,8 @@ _MEGABYTES, _SHARE, _FILES = 20.0, 0.05, 16
 # Of good requests, while a huge one is answered.
 _ANSWERED_AMONG_BAD = 0.75
 _DOUBLINGS = 3
-_BELOW, _AMONG_BAD = 0.5, 0.25  # Of the capacity.
+# Of the capacity. To load a newer export takes a processor and more.
+_BELOW, _WHILE_IT_LOADS, _AMONG_BAD = 0.5, 0.25, 0.25
 _CODES = (0, 143, -15)  # Of a program that SIGTERM has ended.
 
 
@@ -153,21 +154,25 @@ class Soak:
         )  # fmt: skip
 
     def stay_below(self, seconds: float, newer: Optional[str], target: str) -> None:
-        """Asks for half of the capacity; meanwhile the newer export takes its place by a rename.
+        """Asks for half of the capacity; then for a quarter, while a newer export takes its place.
 
         Args:
           newer: its folder, beside the served one; None where there is none.
           target: what it becomes.
         """
+        with self._asking(seconds / 2, rate=max(1.0, _BELOW * self.capacity)) as client:
+            results = client.results()
+        self._add('no request lost below capacity', not bad_ones(results), counted(results))
         must_reload = newer and self._server.kind.reloads
-        whole = seconds + (_SECONDS_TO_RELOAD if must_reload else 0.0)
-        with self._asking(whole, rate=max(1.0, _BELOW * self.capacity)) as client:
-            time.sleep(seconds / 3)
+        whole = seconds / 2 + (_SECONDS_TO_RELOAD if must_reload else 0.0)
+        with self._asking(whole, rate=max(1.0, _WHILE_IT_LOADS * self.capacity)) as client:
+            time.sleep(seconds / 6)
             renamed = time.monotonic()
             if newer:
                 os.rename(newer, target)
             results = client.results()
-        self._add('no request lost below capacity', not bad_ones(results), counted(results))
+        is_kept = not bad_ones(results) if newer else None
+        self._add('none lost while a newer export is loaded', is_kept, counted(results))
         self._add('a newer export takes over', *self._taken_over(newer, renamed, results))
 
     def _taken_over(self, newer, renamed, results):

@@ -38,7 +38,7 @@ _NOISE = ('CUDA', 'Cuda', 'pinned', 'NVML', 'DCGM', 'absl::InitializeLog', 'cpu_
 
 def write_repository(export_dir, repository):
     """Writes Triton's models of an export; returns the last line of an error, or None."""
-    # In a process of its own, as TensorFlow would stay in memory.
+    # In a process of its own, as TensorFlow would stay in memory; with what CPU others leave.
     program = os.path.join(_HERE, 'triton_repository.py')
     done = subprocess.run(
         [sys.executable, program, export_dir, repository],
@@ -47,6 +47,7 @@ def write_repository(export_dir, repository):
         env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL='3'),
         errors='replace',
         start_new_session=True,  # Ctrl-C is for this program alone, which ends the others.
+        preexec_fn=lambda: os.nice(10),
     )
     return done.stdout.strip().split('\n')[-1] if done.returncode else None
 
@@ -107,6 +108,9 @@ def start(command_line, libraries):
         # Else memory goes back to the kernel after a batch, and comes anew for the next: some 8%.
         MALLOC_TRIM_THRESHOLD_='536870912',
         MALLOC_MMAP_THRESHOLD_='33554432',
+        # One worker of a newer export after the other, as they begin before they can give way.
+        TRITON_PARALLEL_INSTANCE_LOADING='0',
+        OPENBLAS_NUM_THREADS='1',
     )
     libc = ctypes.CDLL(None)
     server = subprocess.Popen(

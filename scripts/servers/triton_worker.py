@@ -52,7 +52,7 @@ def _run(name, signature, inputs):
 
 
 # Whoever has few connections, as the front end needs it, is refused too before all of them wait.
-_MOST_REQUESTS = 128
+_MOST_REQUESTS = 192
 
 
 class TritonPythonModel:
