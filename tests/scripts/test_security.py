@@ -515,7 +515,7 @@ def test_kserve_listens_on_loopback_unless_told(arguments, host, tmp_path):
         'uvicorn.py': 'class Config:\n    def __init__(self, app, host, port):\n'
         '        self.host, self.port = host, port\n',
         'tensorflow.py': 'from unittest import mock\n'
-        'saved_model, config = mock.MagicMock(), mock.MagicMock()\n',
+        'compat, Graph = mock.MagicMock(), mock.MagicMock()\n',
         'orjson.py': '',
         'starlette/requests.py': 'class ClientDisconnect(Exception): pass\n',
         'starlette/responses.py': 'JSONResponse = Response = None\n',
