@@ -182,8 +182,7 @@ def test_a_newer_export_is_served_once_it_is_whole(venv, model, tmp_path):
         np.testing.assert_allclose(means, after, rtol=1e-4, atol=1e-4)
 
 
-def test_nothing_runs_on_where_the_launcher_was_killed(venv, model, monkeypatch, tmp_path):
-    monkeypatch.setenv('TMPDIR', str(tmp_path))
+def test_nothing_runs_on_where_the_launcher_was_killed(venv, model):
     with served(venv, os.path.dirname(model[0])) as server:
         launcher = psutil.Process(server.process.pid)
         processes = launcher.children(recursive=True)
