@@ -27,6 +27,11 @@ _START = time.monotonic()
 _SLOW_MINUTES = float(os.environ.get('SLOW_MINUTES', 'inf'))
 
 
+def pytest_addoption(parser):
+    text = 'of tests/faults: all rows of the table, as often as each says, in place of a sample'
+    parser.addoption('--all_attempts', action='store_true', help=text)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     is_over = time.monotonic() - _START > 60 * _SLOW_MINUTES

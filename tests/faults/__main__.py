@@ -22,16 +22,13 @@ _TEST = os.path.join(os.path.dirname(__file__), 'test_faults.py') + '::test_faul
 
 
 class Attempts:
-    """A plugin of pytest's that asks for all attempts, and keeps what the good ones noted."""
+    """A plugin of pytest's that keeps what the good attempts noted."""
 
     def __init__(self, path):
         self._path, self.noted = path, []
         if path and os.path.exists(path):
             with open(path) as f:
                 self.noted = [a for a in map(json.loads, f) if a['outcome'] == 'ok']
-
-    def pytest_addoption(self, parser):
-        parser.addoption('--all_attempts', default=True)
 
     def pytest_runtest_logreport(self, report):
         for _, noted in report.user_properties if report.when == 'call' else ():
@@ -62,7 +59,8 @@ def main(arguments):
     parser.add_argument('--attempts', help='keeps what was tried; what is ok there is not repeated')
     options, others = parser.parse_known_args(arguments)
     attempts = Attempts(options.attempts)
-    command = [_TEST, '-m', 'slow', '-v', '-n', '2', '--dist', 'load', *others]
+    # xdist's processes get the words of this command, and nothing that a plugin here has set.
+    command = [_TEST, '--all_attempts', '-m', 'slow', '-v', '-n', '2', '--dist', 'load', *others]
     with contextlib.redirect_stdout(sys.stderr):
         done = ['--deselect=' + one['test'] for one in attempts.noted]
         code = pytest.main(command + done, [attempts])

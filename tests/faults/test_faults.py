@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from unittest import mock
 
@@ -14,11 +15,12 @@ from tests.faults import machine, run_folder
 from tests.faults.attempt import KINDS, Attempt, SharedRuns
 from tests.faults.table import FAULTS, SAMPLE, Fault
 from tests.support import tiny
+from tests.support.paths import ROOT
 
 
 def pytest_generate_tests(metafunc):
     if 'fault' in metafunc.fixturenames:
-        are_all = metafunc.config.getoption('all_attempts', False)
+        are_all = metafunc.config.getoption('all_attempts')
         if are_all:
             tries = [(one, number) for one in FAULTS for number in range(one.tries)]
         else:
@@ -179,3 +181,18 @@ def test_a_table_shows_what_was_bad_and_goes_on_from_what_was_good(tmp_path, cap
     assert capsys.readouterr().out.splitlines()[2:-2] == rows[:1]
     command, _ = program.pytest.main.call_args[0]
     assert command[-4:] == ['-k', 'o', '--deselect=soak2', '--deselect=soak10']
+
+
+@pytest.mark.slow
+def test_the_processes_of_a_table_try_all_rows_and_not_the_sample_alone():
+    # No row is begun, as the time for slow tests is over at once.
+    done = subprocess.run(
+        [sys.executable, '-m', 'tests.faults', '-k', 'damaged and TFRecord', '-n', '1'],
+        cwd=ROOT,
+        env=dict(os.environ, SLOW_MINUTES='0'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    (row,) = [one for one in FAULTS if one.name == 'damaged TFRecord']
+    assert row.tries > 1 and '{} skipped'.format(row.tries) in done.stdout
