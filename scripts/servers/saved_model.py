@@ -23,7 +23,7 @@ class Signature:
         self.types = {name: tensor.dtype.as_numpy_dtype for name, tensor in inputs.items()}
         self.is_of_rows = are_rows(_shapes(inputs) + _shapes(outputs))
         self._names = list(outputs)
-        # As Keras runs its own functions: `make_callable` takes 0.3 ms more for its look at names.
+        # As Keras runs its own functions: `make_callable` looks at the names in each call.
         self._run = session._make_callable_from_options(
             config_pb2.CallableOptions(
                 feed=[tensor.name for tensor in inputs.values()],
@@ -64,7 +64,7 @@ def are_rows(shapes):
 class Export:
     """An export whose signatures have been asked once, as a first answer takes a third of a second.
 
-    It is in a session, as in TensorFlow 1: a function of TensorFlow 2 takes 0.3 ms more a call.
+    It is in a session, as in TensorFlow 1: a function of TensorFlow 2 costs more a call.
 
     Args:
       folder: where it is.

@@ -105,7 +105,7 @@ def start(command_line, libraries):
         PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get('PATH', ''),
         LD_LIBRARY_PATH=os.pathsep.join(path for path in paths if path),
         TF_CPP_MIN_LOG_LEVEL='2',
-        # Else memory goes back to the kernel after a batch, and comes anew for the next: some 8%.
+        # Else memory goes back to the kernel after a batch, and comes anew for the next.
         MALLOC_TRIM_THRESHOLD_='536870912',
         MALLOC_MMAP_THRESHOLD_='33554432',
         # One worker of a newer export after the other, as they begin before they can give way.
