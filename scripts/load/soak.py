@@ -18,8 +18,8 @@ from trainer.base.console import say
 _CLIENTS, _CLIENTS_AT_THE_END = 32, 256
 _SECONDS_OF_HEALTH, _SECONDS_TO_END = 0.1, 10.0
 _SECONDS_OF_TWO_MODELS, _SECONDS_TO_RELOAD = 10.0, 60.0
-# What has been sent has reached the server after so many seconds.
-_SECONDS_TO_ARRIVE = 0.05
+# What has been sent has reached the server after so many seconds; answers take 50 ms and more.
+_SECONDS_TO_ARRIVE = 0.02
 # What memory and files may grow by.
 _MEGABYTES, _SHARE, _FILES = 20.0, 0.05, 16
 # Of good requests, while a huge one is answered.
