@@ -4,6 +4,7 @@ The environments made here hold a package of a few bytes instead of TensorFlow, 
 file of their own (VAE_LOCK). CI itself starts with the real one.
 """
 
+import glob
 import hashlib
 import os
 import re
@@ -107,8 +108,16 @@ def made(tiny, tmp_path_factory):
     return env, start(env, 'python', '-c', 'import sys, tinyrest; print(sys.prefix)')
 
 
+def is_of_bash(path):
+    with open(path, 'rb') as file:
+        return b'bash' in file.readline()
+
+
 def test_shell_scripts_are_clean():
-    scripts = [RUN, os.path.join(ROOT, '.ci', 'run')]
+    names = ('.ci/*', 'scripts/*', 'scripts/*/*')
+    paths = [path for name in names for path in glob.glob(os.path.join(ROOT, name))]
+    scripts = [path for path in paths if os.path.isfile(path) and is_of_bash(path)]
+    assert RUN in scripts
     subprocess.run(['shellcheck', *scripts], check=True)
 
 
@@ -250,6 +259,20 @@ def test_a_failed_install_says_why_and_is_tried_again(tiny, tmp_path):
     # Nothing to make it anew with: that it is refused tells that it would be made.
     env = {**env, 'VAE_LOCK': str(lock), 'VAE_PYTHON': '/bin/false'}
     assert 'VAE_PYTHON' in start(env, 'true').stderr
+
+
+@pytest.mark.slow
+def test_an_environment_of_a_later_python_is_made_once_by_two_starts_at_once(tmp_path):
+    write_wheel(tmp_path, 'tinyrest')
+    venv, wheel = str(tmp_path / 'venv'), str(tmp_path / 'tinyrest-1.0-py3-none-any.whl')
+    command = [os.path.join(ROOT, 'scripts', 'clients', 'make_environment'), venv, wheel]
+    starts = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=600)[1] for process in starts]
+    if any('was found' in text for text in said):
+        pytest.skip(said[0])
+    assert [process.returncode for process in starts] == [0, 0], said
+    assert sorted(text.count('installing') for text in said) == [0, 1]
+    subprocess.run([venv + '/bin/python', '-Ic', 'import tinyrest'], check=True)
 
 
 def test_outdated_environment_is_not_used(made, tmp_path):
