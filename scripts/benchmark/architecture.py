@@ -1,5 +1,8 @@
 """The network's layers by their sizes, for peers that build it anew and for a step's cost."""
 
+# Of the posterior of each image, for its log p(x).
+LOG_LIKELIHOOD_SAMPLES = 5000
+
 
 class Architecture:
     """Sizes that follow from the trainer's settings, a dict by name."""

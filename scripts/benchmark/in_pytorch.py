@@ -14,9 +14,11 @@ from torch import nn
 from torch.nn import functional
 
 from scripts.benchmark import timed_steps
-from scripts.benchmark.architecture import Architecture
+from scripts.benchmark.architecture import LOG_LIKELIHOOD_SAMPLES, Architecture
 
 _FOREVER = itertools.repeat(None)
+# Of the samples for a log p(x): in larger ones each takes longer.
+_CHUNK = 500
 
 
 class Autoencoder(nn.Module):
@@ -51,16 +53,29 @@ class Autoencoder(nn.Module):
         latents = mean[:, None] + scale[:, None] * noise
         logits = self.decode(latents.flatten(0, 1)).view(len(mean), samples, *self.sizes.row)
         loss, reconstruction, divergence = terms(images[:, None], mean, scale, logits)
-        log_posterior = -(0.5 * noise**2 + torch.log(scale)[:, None]).sum(2)
-        log_weights = -reconstruction - (0.5 * latents**2).sum(2) - log_posterior
+        log_weights = log_weights_of(reconstruction, latents, noise, scale[:, None])
         bound = math.log(samples) - torch.logsumexp(log_weights, 1)
         return loss.mean(1), reconstruction.mean(1), divergence, bound
+
+    def log_weights(self, image, mean, scale):
+        """Log-likelihoods and log-weights of as many samples as an image has chunks of."""
+        noise = torch.randn(_CHUNK, mean.shape[0])
+        latents = mean + scale * noise
+        logits = self.decode(latents)
+        _, reconstruction, _ = terms(image, mean[None], scale[None], logits)
+        return -reconstruction, log_weights_of(reconstruction, latents, noise, scale)
 
     def serve(self, images):
         """All that the SavedModel's `serving_default` returns."""
         mean, scale = self.encode(images)
         logits = self.decode(mean)
         return (torch.sigmoid(logits), mean, scale) + terms(images, mean, scale, logits)
+
+
+def log_weights_of(reconstruction, latents, noise, scale):
+    """Returns log p(x, z) / q(z | x) of latents, up to the same constants in p(z) and q(z | x)."""
+    log_posterior = -(0.5 * noise**2 + torch.log(scale)).sum(-1)
+    return -reconstruction - (0.5 * latents**2).sum(-1) - log_posterior
 
 
 def terms(images, mean, scale, logits):
@@ -119,6 +134,21 @@ class Runs:
             for _ in self._weights():
                 found = [torch.stack(terms_fn(some.float() / 255)) for some in pixels.split(1000)]
                 yield torch.cat(found, dim=1).mean(1).tolist()
+
+    def log_likelihood(self):
+        """Of two images, one after the other, all threads at each."""
+        log_weights = self.wrapped(self.network.log_weights)
+        chunks = range(LOG_LIKELIHOOD_SAMPLES // _CHUNK)
+        pixels = self._pixels('test')
+        with torch.inference_mode():
+            for chosen in itertools.cycle(pixels.split(2)):
+                images = chosen.float() / 255
+                found = []
+                for one in zip(images, *self.network.encode(images)):
+                    likelihood, weights = map(torch.cat, zip(*[log_weights(*one) for _ in chunks]))
+                    bound = torch.logsumexp(weights, 0) - math.log(LOG_LIKELIHOOD_SAMPLES)
+                    found.append((bound.item(), likelihood.mean().item()))
+                yield found
 
     def generate(self):
         draw = self.wrapped(lambda noise: torch.sigmoid(self.network.decode(noise)))

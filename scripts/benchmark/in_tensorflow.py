@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from scripts.benchmark import timed_steps
-from scripts.benchmark.architecture import Architecture
+from scripts.benchmark.architecture import LOG_LIKELIHOOD_SAMPLES, Architecture
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
+from trainer.evaluation import importance_sampling, scores
 from trainer.monitoring import picture_files
 from trainer.serving import saved_model, verify_export
 from trainer.serving.signatures import DEFAULT
@@ -86,6 +87,14 @@ class Runs:
         images = lambda: inputs.eval_input_fn(self.data, *more)  # noqa: E731
         settings = {'checkpoint_path': self.checkpoint, 'name': 'timed'}
         return (self.of_trainer.evaluate(images, **settings) for _ in _FOREVER)
+
+    def log_likelihood(self):
+        """Rows of two images, as `trainer.evaluate` has them."""
+        images = lambda: inputs.eval_input_fn(self.data, 'test', 1000, 'none')  # noqa: E731
+        settings = (LOG_LIKELIHOOD_SAMPLES, importance_sampling.SEED, towers.count(self.params))
+        model = scores.model_of(self.checkpoint, self.params)
+        rows = importance_sampling.ImportanceSampler(model, images, *settings).rows()
+        return zip(rows, rows)
 
     def export(self):
         # Each into a folder of its own: their names have whole seconds.
