@@ -10,7 +10,7 @@ from typing import Any, Callable, List
 
 import tensorflow as tf
 
-from trainer.base import errors, optional, signals
+from trainer.base import errors, files, optional, signals
 from trainer.base.errors import UserError
 from trainer.base.signals import Interrupted
 from trainer.checkpoints import listing, weights
@@ -234,39 +234,24 @@ class EvaluationListener(tf.train.CheckpointSaverListener):
 
 
 class CheckpointSaverHook(tf.train.CheckpointSaverHook):
-    """TF's own, but for the graph in the event files: once in a run.
+    """TF's own, but for the graph, which that of 1.14 writes at each start.
 
-    That of 1.14 writes it twice at each start, and TensorBoard warns of each repetition.
+    It goes into the event files once in a run, as TensorBoard warns of each repetition; and into
+    graph.pbtxt by protobuf's C++, which takes a tenth of the time of its Python.
     """
 
     _has_graph = False
 
     def after_create_session(self, session, coord) -> None:
-        writer: tf.summary.FileWriter = self._summary_writer  # type: ignore[has-type]
-        self._summary_writer = _WithoutGraphs(writer)
-        try:
-            super().after_create_session(session, coord)
-        finally:
-            self._summary_writer = writer
+        graph, step = tf.get_default_graph(), session.run(self._global_step_tensor)
+        text = str(graph.as_graph_def(add_shapes=True)).encode()
+        files.write_bytes(os.path.join(self._checkpoint_dir, 'graph.pbtxt'), text)
         # Not again for a session that is made anew before the first step was saved.
-        if not self._has_graph and session.run(tf.train.get_global_step()) == 0:
-            writer.add_graph(tf.get_default_graph())
+        if not self._has_graph and step == 0:
+            self._summary_writer.add_graph(graph)
             self._has_graph = True
-
-
-class _WithoutGraphs:
-    """A FileWriter that leaves graphs out."""
-
-    def __init__(self, writer: tf.summary.FileWriter):
-        self._writer = writer
-
-    def add_graph(self, graph: Any) -> None:
-        pass
-
-    add_meta_graph = add_graph
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._writer, name)
+        self._save(session, step)
+        self._timer.update_last_triggered_step(step)
 
 
 class ProfilerHook(tf.train.ProfilerHook):
