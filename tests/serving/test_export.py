@@ -393,6 +393,21 @@ def saved_graph(folder):
         return graph.as_graph_def()
 
 
+def refusals(graph_def):
+    """The texts of assertions that may fail."""
+    nodes = {node.name: node for node in graph_def.node}
+    conditions = [
+        (nodes[node.input[0].split(':')[0]], nodes[node.input[1]])
+        for node in graph_def.node
+        if node.op == 'Assert'
+    ]
+    return sorted(
+        bytes(text.attr['value'].tensor.string_val[0])
+        for condition, text in conditions
+        if condition.op != 'Const'
+    )
+
+
 @pytest.mark.slow
 def test_export_of_low_latency_has_an_lstm_of_one_op_and_the_same_answers(command, untrained):
     _, params = untrained
@@ -424,6 +439,7 @@ def test_export_of_low_latency_has_an_lstm_of_one_op_and_the_same_answers(comman
         for folder in (plain, fast)
     ]
     assert sizes[1] < sizes[0]  # Each weight is there once.
+    assert refusals(after) == refusals(before) != []
 
 
 def test_command_takes_another_checkpoint_and_refuses_none_and_damaged_ones(

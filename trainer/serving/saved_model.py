@@ -9,7 +9,7 @@ import functools
 import os
 import pathlib
 import time
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Set
 
 import numpy as np
 import tensorflow as tf
@@ -223,7 +223,8 @@ def _write_frozen(
     graph_def = session.graph.as_graph_def()
     graph_def = tf.graph_util.convert_variables_to_constants(session, graph_def, names)
     if is_folded:
-        graph_def = _folded(graph_def, names)
+        fed = {tensor.op.name for one in signatures.values() for tensor in one.inputs.values()}
+        graph_def = _folded(graph_def, names, fed)
     with tf.Graph().as_default() as graph:
         tf.import_graph_def(graph_def, name='')
 
@@ -236,21 +237,33 @@ def _write_frozen(
             _write_graph(folder, frozen_session, signatures, saver)
 
 
-def _folded(graph_def: tf.GraphDef, names: List[str]) -> tf.GraphDef:
+def _folded(graph_def: tf.GraphDef, names: List[str], fed: Set[str]) -> tf.GraphDef:
     """Computes what depends on constants alone; then keeps one of equal constants.
 
     Else the weights would be there once for each signature that uses them. Grappler folds, because
-    `fold_constants` of `graph_transforms` 1.14 makes required placeholders of those with a default.
+    `fold_constants` of `graph_transforms` 1.14 makes required placeholders of those with a default;
+    of those that are `fed` it sees no default, whose shape it would take for what is fed.
     """
+    nodes = {node.name: node for node in graph_def.node}
+    optional = {name for name in fed if nodes[name].op == 'PlaceholderWithDefault'}
+    kept = optional.union(*(nodes[name].input for name in optional))
+    seen = tf.GraphDef.FromString(graph_def.SerializeToString())
+    for node in seen.node:
+        if node.name in optional:
+            node.op = 'Placeholder'
+            del node.input[:]
     with tf.Graph().as_default() as graph:
-        tf.import_graph_def(graph_def, name='')
+        tf.import_graph_def(seen, name='')
         meta_graph = tf.train.export_meta_graph(graph=graph)
     meta_graph.collection_def['train_op'].node_list.value.extend(names)  # What it has to keep.
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.min_graph_nodes = -1
     config.graph_options.rewrite_options.optimizers.extend(['constfold', 'dependency'])
     folded = tf_optimizer.OptimizeGraph(config, meta_graph)
-    return TransformGraph(folded, [], names, ['merge_duplicate_nodes'])
+    whole = tf.GraphDef(versions=folded.versions, library=folded.library)
+    whole.node.extend(node for node in folded.node if node.name not in kept)
+    whole.node.extend(nodes[name] for name in sorted(kept))
+    return TransformGraph(whole, [], names, ['merge_duplicate_nodes'])
 
 
 def _serving_api() -> Any:
