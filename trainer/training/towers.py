@@ -1,14 +1,29 @@
 """Gradients over several threads: a batch is cut into parts, each computed by a core of its own."""
 
-from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
 
 from trainer.base import cores
 from trainer.settings.table import HParams
+from trainer.training.scope_copy import ScopeCopy
 
 # Matrix products of fewer rows keep no core busy, and each part is a copy of the graph to build.
 _IMAGES_PER_THREAD = 32
+
+
+class _Tower(NamedTuple):
+    """A part of the batch, and what is computed of it in a name scope.
+
+    Attributes:
+      copy: of the tower of number `copied`, where this one is a copy.
+    """
+
+    scope: str
+    part: List[tf.Tensor]
+    outputs: Any
+    copy: Optional[ScopeCopy] = None
+    copied: int = -1
 
 
 def count(params: HParams) -> int:
@@ -47,11 +62,16 @@ def in_towers(
     with tf.name_scope('towers/'):
         # Copies, so that a shared variable is reached by way of `shared` alone.
         shared = [tf.identity(tensor) for tensor in shared]
-    scopes, parts, whole = _forward(lambda *part: forward(*part, shared), tensors, towers)
-    variables, gradients = tf.trainable_variables(), []
-    for scope, part in zip(scopes, parts):
-        with tf.name_scope(scope):
-            share_of_mean = tf.reduce_sum(loss(part, whole)) / batch_size
+    made, whole = _forward(lambda *part: forward(*part, shared), tensors, towers)
+    variables = tf.trainable_variables()
+    gradients: List[List[Optional[tf.Tensor]]] = []
+    for tower in made:
+        if tower.copy:
+            tower.copy.extend()
+            gradients.append([tower.copy.of(one) for one in gradients[tower.copied]])
+            continue
+        with tf.name_scope(tower.scope):
+            share_of_mean = tf.reduce_sum(loss(tower.outputs, whole)) / batch_size
             targets = variables + list(shared)
             gradients.append(tf.gradients(share_of_mean, targets, stop_gradients=shared))
     with tf.name_scope('towers/'):
@@ -67,13 +87,13 @@ def forward_in_towers(
     forward: Callable[..., Any], tensors: Sequence[tf.Tensor], towers: int
 ) -> Any:
     """Computes the structure of the whole batch alone, as `in_towers`; its size may be unknown."""
-    return _forward(forward, tensors, towers)[2]
+    return _forward(forward, tensors, towers)[1]
 
 
 def _forward(
     forward: Callable[..., Any], tensors: Sequence[tf.Tensor], towers: int
-) -> Tuple[List[str], List[Any], Any]:
-    """The scope and the structure of each tower, and the structure of the whole batch."""
+) -> Tuple[List[_Tower], Any]:
+    """Each tower, and the structure of the whole batch."""
     batch_size = tensors[0].shape.as_list()[0]
     if batch_size is None:
         batch_size = tf.shape(tensors[0])[0]
@@ -81,14 +101,29 @@ def _forward(
         # So that they differ by one at most.
         ends = [batch_size * number // towers for number in range(towers + 1)]
         split = [[tensor[start:end] for tensor in tensors] for start, end in zip(ends, ends[1:])]
-    scopes, parts = [], []
+    made: List[_Tower] = []
     for number, part in enumerate(split):
         with tf.name_scope('tower_{}'.format(number)) as scope:
-            scopes.append(scope)
-            parts.append(forward(*part))
+            pass  # The name alone.
+        made.append(_tower(forward, scope, part, made))
     with tf.name_scope('towers/'):
-        whole = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts)
-    return scopes, parts, whole
+        outputs = [tower.outputs for tower in made]
+        whole = tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *outputs)
+    return made, whole
+
+
+def _tower(
+    forward: Callable[..., Any], scope: str, part: List[tf.Tensor], others: List[_Tower]
+) -> _Tower:
+    """Builds the first tower of its size, and copies it for others."""
+    for number, other in enumerate(others):
+        if other.copy is None and other.part[0].shape.as_list() == part[0].shape.as_list():
+            copy = ScopeCopy(other.scope, scope, other.part, part)
+            copy.extend()
+            outputs = tf.nest.map_structure(copy.of, other.outputs)
+            return _Tower(scope, part, outputs, copy, number)
+    with tf.name_scope(scope):
+        return _Tower(scope, part, forward(*part))
 
 
 def _sum(gradients: Iterable[Optional[tf.Tensor]]) -> Optional[tf.Tensor]:
