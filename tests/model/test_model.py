@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests.support import graphs
 from tests.support.graphs import run
+from trainer.model import lstm
 from trainer.model.priors import StandardNormal
 from trainer.model.vae import decode, encode
 from trainer.settings.table import HParams
@@ -93,8 +94,11 @@ def test_the_decoder_is_its_layers_written_out():
 
 
 @pytest.mark.slow  # tests/model/test_objective.py has a quick one.
-@pytest.mark.parametrize('towers', [2, 3, 4])
-def test_towers_give_the_gradients_of_the_whole_batch(towers):
+@pytest.mark.parametrize(
+    'towers, longest_unrolled', [(2, 64), (3, 64), (4, 64), pytest.param(3, 1, id='looped')]
+)
+def test_towers_give_the_gradients_of_the_whole_batch(towers, longest_unrolled, monkeypatch):
+    monkeypatch.setattr(lstm, 'LONGEST_UNROLLED', longest_unrolled)
     noise = tf.random.stateless_normal([6, 1, 3], seed=[1, 2])
     tensors = [images_of(SMALLEST), noise]
 

@@ -63,9 +63,26 @@ def test_a_copy_that_would_be_wrong_is_refused(session):
         copied('target').extend()
 
 
-def test_a_copy_waits_for_nothing_that_is_not_copied(session):
+def test_a_copy_waits_for_what_the_source_waits_for(session):
+    graph = tf.get_default_graph()
+    a, b = [graph.get_tensor_by_name(name) for name in ('a:0', 'b:0')]
+    count = tf.get_variable('count', initializer=0.0)
+    once = tf.assign_add(count, 1.0)
+    with tf.name_scope('source'), tf.control_dependencies([once]):
+        added = tf.assign_add(count, a)
+    copy = copied('target')
+    copy.extend()
+    with tf.name_scope('source/'), tf.control_dependencies([added]):
+        last = tf.constant(2.0)
+    copy.extend()
+    session.run(count.initializer)
+    assert session.run(copy.of(last), {b: 7.0}) == 2.0
+    assert session.run(count) == 8.0
+
+
+def test_a_copy_that_would_not_wait_is_refused(session):
     a = tf.get_default_graph().get_tensor_by_name('a:0')
     with tf.control_dependencies([tf.no_op('before')]), tf.name_scope('source'):
         tf.negative(a)
-    with pytest.raises(ValueError, match='source/Neg waits for before, which is not copied'):
+    with pytest.raises(ValueError, match='source/Neg waits for before, which has no output'):
         copied('target').extend()

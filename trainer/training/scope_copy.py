@@ -33,7 +33,8 @@ class ScopeCopy:
         """Copies the ops that the scope has got since the last time.
 
         Raises:
-          ValueError: other new ops depend on them, or they wait for others: copies would be wrong.
+          ValueError: other new ops depend on them, so that copies would be wrong; or they wait for
+            an op that is not among them and has no output.
         """
         operations = self._graph.get_operations()[self._count :]
         added = {op.name for op in operations if op.name.startswith(self._source)}
@@ -41,9 +42,7 @@ class ScopeCopy:
         taken: Dict[str, tf.Tensor] = {}
         for op in operations:
             if op.name in added:
-                graph_def.node.add().CopyFrom(self._node(op, added))
-                outside = [tensor for tensor in op.inputs if tensor.op.name not in added]
-                taken.update({tensor.name: self.of(tensor) for tensor in outside})
+                graph_def.node.add().CopyFrom(self._node(op, added, taken))
             elif any(tensor.op.name in added for tensor in op.inputs):
                 raise ValueError(f'{op.name} depends on {self._source}, and is outside of it')
         tf.import_graph_def(graph_def, input_map=taken, name='')
@@ -55,18 +54,28 @@ class ScopeCopy:
             return self._replacements.get(getattr(tensor, 'name', ''), tensor)
         return self._graph.get_tensor_by_name(self._renamed(tensor.name))
 
-    def _node(self, op: tf.Operation, added: Container[str]) -> tf.NodeDef:
+    def _node(
+        self, op: tf.Operation, added: Container[str], taken: Dict[str, tf.Tensor]
+    ) -> tf.NodeDef:
+        """Returns the copy of an op; what it takes that is not just added goes into `taken`."""
         node = op.node_def
         node.name = self._renamed(op.name)
         del node.input[:]
         for tensor in op.inputs:
             is_added = tensor.op.name in added
             node.input.append(self._renamed(tensor.name) if is_added else tensor.name)
+            if not is_added:
+                taken[tensor.name] = self.of(tensor)
         for control in op.control_inputs:
-            if control.name not in added:
-                raise ValueError(f'{op.name} waits for {control.name}, which is not copied')
-            node.input.append('^' + self._renamed(control.name))
+            is_added = control.name in added
+            node.input.append('^' + (self._renamed(control.name) if is_added else control.name))
+            if not is_added:
+                if not control.outputs:
+                    raise ValueError(f'{op.name} waits for {control.name}, which has no output')
+                taken['^' + control.name] = self.of(control.outputs[0])
         node.attr.pop('_class', None)  # Places beside ops of the source.
+        if 'frame_name' in node.attr:  # Of a loop.
+            node.attr['frame_name'].s = self._renamed(op.get_attr('frame_name').decode()).encode()
         return node
 
     def _renamed(self, name: str) -> str:
