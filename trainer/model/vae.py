@@ -39,8 +39,8 @@ def encode(images: tf.Tensor, params: HParams, fused_lstm: bool = False) -> Post
         ends = sorted({params.rows * quarter // 4 for quarter in (1, 2, 3, 4)} - {0})
         summary = tf.concat(lstm(images, params.lstm_units, ends, fused_lstm), axis=1)
         with tf.variable_scope('posterior'):
-            mean = tf.layers.dense(summary, params.latent_size, name='mean')
-            raw_scale = tf.layers.dense(summary, params.latent_size, name='raw_scale')
+            mean = _dense(summary, params.latent_size, 'mean')
+            raw_scale = _dense(summary, params.latent_size, 'raw_scale')
             # Scales start near 1, the prior's, where the KL divergence is 0.
             scale = tf.nn.softplus(raw_scale + softplus_inverse(1.0)) + _SCALE_FLOOR
             return DiagonalGaussian(mean, scale)
@@ -73,8 +73,7 @@ def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
     with _shared_weights(), tf.variable_scope('decoder'):
         hidden = latents
         for number, units in enumerate([params.decoder_units] * 2 + [int(np.prod(quarter))]):
-            name = f'dense_{number + 1}'
-            hidden = tf.layers.dense(hidden, units, activation=tf.nn.elu, name=name)
+            hidden = _dense(hidden, units, f'dense_{number + 1}', tf.nn.elu)
         hidden = tf.reshape(hidden, [-1] + quarter)
         name = 'transpose_convolution_1'
         hidden = _enlarged(hidden, 3, strides, params.decoder_channels, name, tf.nn.elu)
@@ -88,6 +87,20 @@ def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
 def _quarter(params: HParams) -> List[int]:
     """The sides of the decoder's first feature map, in pixels: a quarter of each, rounded up."""
     return [(side + 3) // 4 for side in params.image_shape[:2]]
+
+
+def _dense(
+    inputs: tf.Tensor,
+    units: int,
+    name: str,
+    activation: Optional[Callable[[tf.Tensor], tf.Tensor]] = None,
+) -> tf.Tensor:
+    """As `tf.layers.dense`, in which 1.14 first translates the layer's Python by AutoGraph."""
+    with tf.variable_scope(name):
+        kernel = tf.get_variable('kernel', [inputs.shape.as_list()[1], units])
+        bias = tf.get_variable('bias', [units], initializer=tf.zeros_initializer())
+        outputs = tf.nn.bias_add(tf.matmul(inputs, kernel), bias)
+        return activation(outputs) if activation else outputs
 
 
 def _enlarged(
