@@ -6,6 +6,7 @@ reason of each place. Methods of TF's interfaces take what TF documents.
 
 import os
 import threading
+import time
 from typing import Any, Callable, List
 
 import tensorflow as tf
@@ -243,12 +244,14 @@ class CheckpointSaverHook(tf.train.CheckpointSaverHook):
     _has_graph = False
 
     def after_create_session(self, session, coord) -> None:
-        graph, step = tf.get_default_graph(), session.run(self._global_step_tensor)
-        text = str(graph.as_graph_def(add_shapes=True)).encode()
+        graph_def = tf.get_default_graph().as_graph_def(add_shapes=True)
+        text = str(graph_def).encode()
         files.write_bytes(os.path.join(self._checkpoint_dir, 'graph.pbtxt'), text)
+        step = session.run(self._global_step_tensor)
         # Not again for a session that is made anew before the first step was saved.
         if not self._has_graph and step == 0:
-            self._summary_writer.add_graph(graph)
+            event = tf.Event(wall_time=time.time(), graph_def=graph_def.SerializeToString())
+            self._summary_writer.add_event(event)
             self._has_graph = True
         self._save(session, step)
         self._timer.update_last_triggered_step(step)
