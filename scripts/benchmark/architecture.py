@@ -1,7 +1,7 @@
 """The network's layers by their sizes, for peers that build it anew and for a step's cost."""
 
-# Of the posterior of each image, for its log p(x).
-LOG_LIKELIHOOD_SAMPLES = 5000
+# What log p(x) is estimated of, and from how many samples of each image.
+LOG_LIKELIHOOD_IMAGES, LOG_LIKELIHOOD_SAMPLES = 8, 5000
 
 
 class Architecture:

@@ -14,7 +14,11 @@ from torch import nn
 from torch.nn import functional
 
 from scripts.benchmark import timed_steps
-from scripts.benchmark.architecture import LOG_LIKELIHOOD_SAMPLES, Architecture
+from scripts.benchmark.architecture import (
+    LOG_LIKELIHOOD_IMAGES,
+    LOG_LIKELIHOOD_SAMPLES,
+    Architecture,
+)
 
 _FOREVER = itertools.repeat(None)
 # Of the samples for a log p(x): in larger ones each takes longer.
@@ -136,13 +140,12 @@ class Runs:
                 yield torch.cat(found, dim=1).mean(1).tolist()
 
     def log_likelihood(self):
-        """Of two images, one after the other, all threads at each."""
+        """Of one image after the other, all threads at each."""
         log_weights = self.wrapped(self.network.log_weights)
         chunks = range(LOG_LIKELIHOOD_SAMPLES // _CHUNK)
-        pixels = self._pixels('test')
+        images = self._pixels('test')[:LOG_LIKELIHOOD_IMAGES].float() / 255
         with torch.inference_mode():
-            for chosen in itertools.cycle(pixels.split(2)):
-                images = chosen.float() / 255
+            while True:
                 found = []
                 for one in zip(images, *self.network.encode(images)):
                     likelihood, weights = map(torch.cat, zip(*[log_weights(*one) for _ in chunks]))

@@ -13,7 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from scripts.benchmark import timed_steps
-from scripts.benchmark.architecture import LOG_LIKELIHOOD_SAMPLES, Architecture
+from scripts.benchmark.architecture import (
+    LOG_LIKELIHOOD_IMAGES,
+    LOG_LIKELIHOOD_SAMPLES,
+    Architecture,
+)
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
 from trainer.evaluation import importance_sampling, scores
@@ -89,12 +93,13 @@ class Runs:
         return (self.of_trainer.evaluate(images, **settings) for _ in _FOREVER)
 
     def log_likelihood(self):
-        """Rows of two images, as `trainer.evaluate` has them."""
-        images = lambda: inputs.eval_input_fn(self.data, 'test', 1000, 'none')  # noqa: E731
+        """As `trainer.evaluate` does."""
+        more = ('test', 1000, 'none', LOG_LIKELIHOOD_IMAGES)
+        images = lambda: inputs.eval_input_fn(self.data, *more)  # noqa: E731
         settings = (LOG_LIKELIHOOD_SAMPLES, importance_sampling.SEED, towers.count(self.params))
         model = scores.model_of(self.checkpoint, self.params)
-        rows = importance_sampling.ImportanceSampler(model, images, *settings).rows()
-        return zip(rows, rows)
+        sampler = importance_sampling.ImportanceSampler(model, images, *settings)
+        return (list(sampler.rows()) for _ in _FOREVER)
 
     def export(self):
         # Each into a folder of its own: their names have whole seconds.

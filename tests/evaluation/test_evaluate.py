@@ -227,6 +227,7 @@ def test_real_models_agree_with_what_training_evaluates(tmp_path, likelihood, pr
         threads=2,
     )
     rows = np.array(list(sampler.rows()), sampler.row_type)
+    assert np.array(list(sampler.rows(2)), sampler.row_type).tobytes() == rows[2:].tobytes()
     names = [name for name in rows.dtype.names if name != 'kl_by_dimension']
     for name, values in zip(names, expected):
         np.testing.assert_allclose(rows[name], values, rtol=1e-4, atol=1e-4, err_msg=name)

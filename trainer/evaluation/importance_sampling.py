@@ -108,7 +108,8 @@ class ImportanceSampler:
         blocks = math.ceil(self._chunk / _NOISE_BLOCK)
         self._stop = threading.Event()
         with tf.Graph().as_default():
-            images = input_fn().make_one_shot_iterator().get_next()['images']
+            iterator = input_fn().make_initializable_iterator()
+            images = iterator.get_next()['images']
             encoded = model.encode(images)
             latent_size = encoded.point().shape.as_list()[1]
 
@@ -141,6 +142,7 @@ class ImportanceSampler:
             outputs = [log_likelihood, log_weights[0]]
             feeds = [image] + of_posterior + place + [start]
             batch = [images, encoded.point(), *encoded.parameters]
+            self._begin = self._session.make_callable(iterator.initializer)
             self._next_batch = self._session.make_callable(batch)
             self._first_chunk = self._session.make_callable(outputs + marginals, feeds)
             self._later_chunk = self._session.make_callable(outputs, feeds)
@@ -148,6 +150,7 @@ class ImportanceSampler:
     def rows(self, start: int = 0) -> Generator[Tuple, None, None]:
         """Yields a row of `row_type` for each image in order, from number `start` on."""
         pending: Deque[concurrent.futures.Future] = collections.deque()
+        self._stop.clear()
         with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
             try:
                 for number, encoded in enumerate(self._encoded()):
@@ -166,6 +169,7 @@ class ImportanceSampler:
 
         Encoded in the same batches in each evaluation: in others they would round differently.
         """
+        self._begin()
         while True:
             try:
                 batch = self._next_batch()
