@@ -5,7 +5,6 @@ file of their own (VAE_LOCK). CI itself starts with the real one.
 """
 
 import glob
-import hashlib
 import os
 import re
 import runpy
@@ -14,17 +13,15 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 
 import pytest
 import setuptools
 from packaging.requirements import Requirement
 
 from scripts import ROOT
+from tests.support.environments import RUN, SYSTEM_PATH, start
 
-RUN = os.path.join(ROOT, 'scripts', 'run')
 LOCK = os.path.join(ROOT, 'scripts', 'requirements.lock')
-SYSTEM_PATH = '/usr/bin:/bin'
 PYTHON_BIN = os.path.join(sys.base_prefix, 'bin')
 
 
@@ -38,50 +35,6 @@ def find_other_python():
 
 
 OTHER_PYTHON = find_other_python()
-
-
-def write_wheel(folder, name):
-    """Writes the wheel of an empty package; returns its line in a lock file."""
-    path = os.path.join(str(folder), f'{name}-1.0-py3-none-any.whl')
-    info = f'{name}-1.0.dist-info'
-    with zipfile.ZipFile(path, 'w') as wheel:
-        wheel.writestr(f'{name}.py', '')
-        wheel.writestr(f'{info}/METADATA', f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
-        wheel.writestr(f'{info}/WHEEL', 'Wheel-Version: 1.0\nTag: py3-none-any\n')
-        wheel.writestr(f'{info}/RECORD', f'{name}.py,,\n')
-    with open(path, 'rb') as file:
-        return f'{name}==1.0 --hash=sha256:{hashlib.sha256(file.read()).hexdigest()}\n'
-
-
-@pytest.fixture(scope='module')
-def tiny(tmp_path_factory):
-    """The environment variables of a start that installs next to nothing, from no network."""
-    folder = tmp_path_factory.mktemp('tiny')
-    build, rest = write_wheel(folder, 'tinybuild'), write_wheel(folder, 'tinyrest')
-    lock = folder / 'tiny.lock'
-    lock.write_text(
-        f'# --- fetch\nuv==0.5.0 --hash=sha256:{"0" * 64}\n# --- build\n{build}# --- rest\n{rest}'
-    )
-    home = folder / 'home'
-    home.mkdir()
-    return {
-        'HOME': str(home),
-        'PATH': SYSTEM_PATH,
-        'PIP_CONFIG_FILE': os.devnull,
-        'PIP_FIND_LINKS': str(folder),
-        'PIP_NO_INDEX': '1',
-        'VAE_LOCK': str(lock),
-        'VAE_PYTHON': sys.executable,
-    }
-
-
-def start(env, *command, **options):
-    """What ./scripts/run COMMAND gives, with exactly these environment variables."""
-    options = {'timeout': 120, 'cwd': ROOT, **options}
-    command = ['/usr/bin/env', 'bash', RUN, *command]
-    return subprocess.run(
-        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, **options
-    )
 
 
 def without(env, *names):
@@ -259,20 +212,6 @@ def test_a_failed_install_says_why_and_is_tried_again(tiny, tmp_path):
     # Nothing to make it anew with: that it is refused tells that it would be made.
     env = {**env, 'VAE_LOCK': str(lock), 'VAE_PYTHON': '/bin/false'}
     assert 'VAE_PYTHON' in start(env, 'true').stderr
-
-
-@pytest.mark.slow
-def test_an_environment_of_a_later_python_is_made_once_by_two_starts_at_once(tmp_path):
-    write_wheel(tmp_path, 'tinyrest')
-    venv, wheel = str(tmp_path / 'venv'), str(tmp_path / 'tinyrest-1.0-py3-none-any.whl')
-    command = [os.path.join(ROOT, 'scripts', 'clients', 'make_environment'), venv, wheel]
-    starts = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=600)[1] for process in starts]
-    if any('was found' in text for text in said):
-        pytest.skip(said[0])
-    assert [process.returncode for process in starts] == [0, 0], said
-    assert sorted(text.count('installing') for text in said) == [0, 1]
-    subprocess.run([venv + '/bin/python', '-Ic', 'import tinyrest'], check=True)
 
 
 def test_outdated_environment_is_not_used(made, tmp_path):
