@@ -87,10 +87,13 @@ def test_answers_are_read_as_each_protocol_writes_them():
 
 
 @pytest.mark.parametrize('protocol', TEXT_PROTOCOLS)
-def test_malformed_requests_are_whole_but_for_what_is_wrong_with_them(protocol):
-    inputs = {'images': IMAGE}
+@pytest.mark.parametrize('image', [IMAGE, 0.25 + 0.5 * IMAGE], ids=['black', 'without zeros'])
+def test_malformed_requests_are_whole_but_for_what_is_wrong_with_them(protocol, image):
+    inputs = {'images': image}
     good = protocols.PROTOCOLS[protocol].request_of(inputs)
     requests = bad_clients.malformed(protocol, inputs)
+    if 'text' in requests:
+        assert b'"a"' in requests['text'] and b'"a"' not in good
     assert good not in requests.values() and len(set(requests.values())) == len(requests) >= 11
     for name, request in requests.items():
         if name not in ('no HTTP', 'no length'):

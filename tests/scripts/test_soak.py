@@ -155,4 +155,4 @@ def test_a_minute_of_every_load(name, export_dir, tmp_path):
     expected = dict.fromkeys(kept, True)
     if not server.KINDS[name].reloads:
         expected['a newer export takes over'] = None
-    assert kept == expected and len(checks) == 16, done.stdout
+    assert kept == expected and len(checks) == 17, done.stdout
