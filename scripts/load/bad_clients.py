@@ -59,7 +59,7 @@ def malformed(protocol: str, inputs: Inputs) -> Dict[str, bytes]:
         'not a number': ask({name: spoiled}),
         'another shape': ask({name: row[:, :-1]}),
         'another name': ask({name: row}).replace(name.encode(), name[::-1].encode()),
-        'text': posted(path, re.sub(rb'\d\.\d+', b'"a"', body, 1)),
+        'text': posted(path, re.sub(rb'\d\.\d+', b'"a"', body, count=1)),
         'nothing': posted(path, b''),
     }
     if protocol == 'rest':

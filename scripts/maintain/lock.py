@@ -16,9 +16,10 @@ LOCK = ROOT + '/scripts/requirements.lock'
 HEADER = """\
 # All packages of the environment, with the hashes of their files. Do not edit; made by
 #     ./scripts/run python scripts/maintain/lock.py
-# scripts/run tells its sections by their '# ---' lines: `fetch` is used only where no Python 3.7
-# is found; `build` is installed first, so that nothing else is needed to build the `rest`. The
-# container image takes the packages of `rest` down to its '# -- ' line.
+# scripts/run tells its sections by their '# ---' lines: `fetch` is uv, which installs the others,
+# and fetches a Python 3.7 where none is found; `build` is installed first, so that nothing else is
+# needed to build the `rest`. The container image takes the packages of `rest` down to its '# -- '
+# line.
 """
 FETCH = ['uv==0.5.0']  # the last that offers Python 3.7.9
 BUILD = ['pip', 'setuptools', 'wheel']
