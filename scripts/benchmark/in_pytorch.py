@@ -22,7 +22,7 @@ from scripts.benchmark.architecture import (
 )
 
 _FOREVER = itertools.repeat(None)
-# Of the samples for a log p(x): in larger ones each takes longer.
+# Samples for a log p(x) that are decoded at once, as many as ours.
 _CHUNK = 500
 
 
@@ -63,7 +63,7 @@ class Autoencoder(nn.Module):
         return loss.mean(1), reconstruction.mean(1), divergence, bound
 
     def log_weights(self, image, mean, scale):
-        """Log-likelihoods and log-weights of as many samples as an image has chunks of."""
+        """Log-likelihoods and log-weights, `[_CHUNK]` each, of samples of an image's posterior."""
         noise = torch.randn(_CHUNK, mean.shape[0])
         latents = mean + scale * noise
         logits = self.decode(latents)
@@ -141,7 +141,7 @@ class Runs:
                 yield torch.cat(found, dim=1).mean(1).tolist()
 
     def log_likelihood(self):
-        """An image a thread, as ours: faster by a fifth than all threads at one image."""
+        """An image a thread, as ours: all threads at one image take longer."""
         log_weights = self.wrapped(self.network.log_weights)
         chunks = range(LOG_LIKELIHOOD_SAMPLES // _CHUNK)
         images = self._pixels('test')[:LOG_LIKELIHOOD_IMAGES].float() / 255

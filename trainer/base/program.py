@@ -59,8 +59,8 @@ def run(
 
     With 141 where nobody reads the output; `must_print` is that of `terminal.guarded`.
     """
-    # A graph is a hundred thousand objects that stay, beside the imported ones: to look for garbage
-    # among them again and again took a third of a second of each start.
+    # What is imported stays, and so do graphs: to look for garbage among them again and again
+    # delays each start.
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
     with terminal.guarded(must_print):

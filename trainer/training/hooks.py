@@ -238,7 +238,7 @@ class CheckpointSaverHook(tf.train.CheckpointSaverHook):
     """TF's own, but for the graph, which that of 1.14 writes at each start.
 
     It goes into the event files once in a run, as TensorBoard warns of each repetition; and into
-    graph.pbtxt by protobuf's C++, which takes a tenth of the time of its Python.
+    graph.pbtxt by protobuf's C++, which is far faster than its Python.
     """
 
     _has_graph = False

@@ -175,7 +175,7 @@ def make_estimator(params: HParams, task: Task = LOCAL) -> tf.estimator.Estimato
         allow_soft_placement=True,
         device_filters=tf_config.device_filters(task),
     )
-    # Grappler gains nothing on these graphs, and takes half a second for each session.
+    # Grappler gains nothing on these graphs, and works anew for each session.
     session_config.graph_options.rewrite_options.disable_meta_optimizer = True
     with tf_config.environment(task):
         config = tf.estimator.RunConfig(

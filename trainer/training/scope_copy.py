@@ -1,4 +1,4 @@
-"""A copy of what a graph holds in one name scope: C++ makes it in a tenth of Python's time."""
+"""A copy of what a graph holds in one name scope: C++ makes it sooner than Python would."""
 
 from typing import Container, Dict, Optional, Sequence
 
