@@ -14,7 +14,7 @@ import tempfile
 
 from absl import flags
 
-from scripts.benchmark import comparisons, scaling, trainings
+from scripts.benchmark import comparisons, parts, scaling, trainings
 from scripts.clients import environment
 from trainer.base import files, path_flags, program
 from trainer.base.console import say
@@ -37,6 +37,8 @@ _QUICK_SECTIONS = ['training', 'constant', 'estimator']
 SECTIONS = {
     **{name: functools.partial(comparisons.run, name) for name in comparisons.COMPARISONS},
     'scale': scaling.run,
+    'step_parts': parts.step,
+    'start_parts': parts.start,
     'memory': trainings.memory,
     'summaries': trainings.summaries,
 }

@@ -29,19 +29,27 @@ class Architecture:
         return [size if stride == 2 else 1 for stride in self.strides]
 
     def training_flops(self):
-        """Returns the additions and multiplications of an example's products.
+        """Returns the additions and multiplications of an example's products."""
+        return sum(self.training_flops_by_part().values())
+
+    def training_flops_by_part(self):
+        """Returns those of encoder, Dense layers and transpose convolutions.
 
         A layer's backward pass is two products of the size of its forward one, for its weights and
         for its input; images need no gradient.
         """
         (steps, features), gates = self.row, 4 * self.units
-        macs = 2 * steps * features * gates
-        macs += 3 * 2 * len(self.read_after) * self.units * self.latents
-        macs += 3 * (steps - 1) * self.units * gates  # the first step has no state before it
-        macs += 3 * sum(inputs * outputs for inputs, outputs in self.dense)
-        pixels = self.quarter[0] * self.quarter[1]
+        encoder = 2 * steps * features * gates
+        encoder += 3 * 2 * len(self.read_after) * self.units * self.latents
+        encoder += 3 * (steps - 1) * self.units * gates  # the first step has no state before it
+        dense = 3 * sum(inputs * outputs for inputs, outputs in self.dense)
+        convolutions, pixels = 0, self.quarter[0] * self.quarter[1]
         for inputs, outputs, size in self.convolutions:
             down, right = self.kernel(size)
-            macs += 3 * pixels * down * right * inputs * outputs
+            convolutions += 3 * pixels * down * right * inputs * outputs
             pixels *= self.strides[0] * self.strides[1]
-        return 2 * macs
+        return {
+            'encoder, matrix products': 2 * encoder,
+            'decoder, matrix products': 2 * dense,
+            'decoder, transpose convolutions': 2 * convolutions,
+        }

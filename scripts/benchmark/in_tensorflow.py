@@ -30,7 +30,7 @@ from trainer.training.hooks import CheckpointSaverHook, ProgressHook
 from trainer.training.progress import TrainingProgress
 
 GEMM_SIZE = 2048
-_FOREVER = itertools.repeat(None)
+FOREVER = itertools.repeat(None)
 
 
 class Runs:
@@ -52,12 +52,12 @@ class Runs:
     def input(self):
         # Left where a training step would take them.
         batch = self._batches().make_one_shot_iterator().get_next()['images'].op
-        return self._in_session(batch, self.of_trainer.config.session_config)
+        return self.in_session(batch, self.of_trainer.config.session_config)
 
     def gemm(self):
         square = tf.Variable(tf.random.normal([GEMM_SIZE, GEMM_SIZE]))
         config = tf.ConfigProto(intra_op_parallelism_threads=towers.count(self.params))
-        return self._in_session(tf.matmul(square, square).op, config)
+        return self.in_session(tf.matmul(square, square).op, config)
 
     def plain(self):
         return self._plain(static_lstm)
@@ -75,9 +75,9 @@ class Runs:
         train_op = optimizer.training_step(gradients, self.params).train_op
         pixels = np.fromfile(self.data.files['train'], np.uint8).reshape([-1, *sizes.row])
         draw = np.random.RandomState(self.params.seed).randint
-        chosen = (draw(len(pixels), size=self.params.batch_size) for _ in _FOREVER)
+        chosen = (draw(len(pixels), size=self.params.batch_size) for _ in FOREVER)
         feeds = ({images: pixels[some] / 255.0} for some in chosen)
-        return self._in_session([train_op, loss], feeds=feeds)
+        return self.in_session([train_op, loss], feeds=feeds)
 
     def estimator(self):
         """As `train_and_evaluate` does: progress, checkpoints and summaries included."""
@@ -90,7 +90,7 @@ class Runs:
         more = ('test', 1000, self.params.binarization)
         images = lambda: inputs.eval_input_fn(self.data, *more)  # noqa: E731
         settings = {'checkpoint_path': self.checkpoint, 'name': 'timed'}
-        return (self.of_trainer.evaluate(images, **settings) for _ in _FOREVER)
+        return (self.of_trainer.evaluate(images, **settings) for _ in FOREVER)
 
     def log_likelihood(self):
         """As `trainer.evaluate` does."""
@@ -99,7 +99,7 @@ class Runs:
         settings = (LOG_LIKELIHOOD_SAMPLES, importance_sampling.SEED, towers.count(self.params))
         model = scores.model_of(self.checkpoint, self.params)
         sampler = importance_sampling.ImportanceSampler(model, images, *settings)
-        return (list(sampler.rows()) for _ in _FOREVER)
+        return (list(sampler.rows()) for _ in FOREVER)
 
     def export(self):
         # Each into a folder of its own: their names have whole seconds.
@@ -109,7 +109,7 @@ class Runs:
 
     def generate(self):
         settings = (10000, self.params.seed, self.checkpoint, self.params)
-        return (picture_files.draw_from_prior(*settings) for _ in _FOREVER)
+        return (picture_files.draw_from_prior(*settings) for _ in FOREVER)
 
     def inference(self):
         return self._answers(*glob.glob(self.params.model_dir + '/export/final/*'))
@@ -136,9 +136,9 @@ class Runs:
         tf.set_random_seed(self.params.seed)
         tf.train.create_global_step()
         spec = model_fn.model_fn(features, None, tf.estimator.ModeKeys.TRAIN, self.params)
-        return self._in_session([spec.train_op, spec.loss], self.of_trainer.config.session_config)
+        return self.in_session([spec.train_op, spec.loss], self.of_trainer.config.session_config)
 
-    def _in_session(self, fetches, config=None, feeds=_FOREVER):
+    def in_session(self, fetches, config=None, feeds=FOREVER):
         with tf.Session(config=config) as session:
             session.run(tf.global_variables_initializer())
             for feed in feeds:

@@ -95,6 +95,15 @@ def test_the_decoder_is_its_layers_written_out():
 
 @pytest.mark.slow  # tests/model/test_objective.py has a quick one.
 @pytest.mark.parametrize(
+    'batch_size, threads, parts',
+    [(8, 8, 8), (64, 2, 2), (256, 2, 2), (257, 2, 4), (512, 2, 4), (512, 1, 4), (1000, 3, 9)],
+)
+def test_parts_are_as_many_for_each_thread_and_have_at_most_128_images(batch_size, threads, parts):
+    params = HParams(batch_size=batch_size, num_threads=threads)
+    assert towers_module.parts(params) == parts
+
+
+@pytest.mark.parametrize(
     'towers, longest_unrolled', [(2, 64), (3, 64), (4, 64), pytest.param(3, 1, id='looped')]
 )
 def test_towers_give_the_gradients_of_the_whole_batch(towers, longest_unrolled, monkeypatch):

@@ -13,6 +13,10 @@ from absl import app, flags
 from trainer.base import errors, path_flags, signals, terminal
 from trainer.base.errors import UserError
 
+# Programs import this before all else. What they import stays: it is not worth looking for garbage
+# among it again and again.
+gc.set_threshold(100_000, 10, 10)
+
 
 def expanded(argv: List[str], flag_values: flags.FlagValues = flags.FLAGS) -> List[str]:
     """Returns `argv` with the lines of its flag files in their place.

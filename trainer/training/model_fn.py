@@ -23,7 +23,7 @@ def model_fn(
 ) -> tf.estimator.EstimatorSpec:
     """Encodes, samples, decodes; trains on, evaluates or predicts the negative ELBO.
 
-    A batch is cut into parts, one a thread (`towers`). Calls of `vae` share its weights.
+    A batch is cut into parts, one a thread or more (`towers`). Calls of `vae` share its weights.
 
     Args:
       features: `images`, float32 `[batch, rows, features]` in [0, 1].
@@ -50,7 +50,7 @@ def model_fn(
 
         tensors = [images, noise.of_step(images, params, _replica(config))]
         batch, gradients = towers.in_towers(
-            forward, loss_of, tensors, prior.parameters, towers.count(params)
+            forward, loss_of, tensors, prior.parameters, towers.parts(params)
         )
         norm = finite_check.checked_norm(gradients, images, batch)
         step = optimizer.training_step(gradients, params, norm)

@@ -1,5 +1,6 @@
 """Gradients over several threads: a batch is cut into parts, each computed by a core of its own."""
 
+import math
 from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
@@ -10,6 +11,8 @@ from trainer.training.scope_copy import ScopeCopy
 
 # Matrix products of fewer rows keep no core busy, and each part is a copy of the graph to build.
 _IMAGES_PER_THREAD = 32
+# What larger parts compute leaves the caches before it is used again.
+_MOST_IN_PART = 128
 
 
 class _Tower(NamedTuple):
@@ -31,6 +34,12 @@ def count(params: HParams) -> int:
     if params.num_threads:
         return min(params.num_threads, params.batch_size)
     return max(1, min(cores.available(), params.batch_size // _IMAGES_PER_THREAD))
+
+
+def parts(params: HParams) -> int:
+    """Returns how many towers a training step has: one a thread, more of a large batch."""
+    threads = count(params)
+    return threads * math.ceil(params.batch_size / (threads * _MOST_IN_PART))
 
 
 def in_towers(
