@@ -73,6 +73,8 @@ def slow(settings):
         {'objective': 'dreg', 'training_samples': 3, 'prior': 'mixture', 'prior_components': 3},
         slow({'prior': 'mixture', 'prior_components': 3}),
         slow({'prior': 'vamp', 'prior_components': 3}),
+        slow({'prior': 'flow'}),
+        slow({'objective': 'dreg', 'training_samples': 1, 'prior': 'flow'}),
         slow({'objective': 'iwae', 'training_samples': 3}),
         slow({'objective': 'dreg', 'training_samples': 3, 'prior': 'vamp', 'prior_components': 3}),
         slow({'likelihood': 'continuous_bernoulli', 'beta': 0.5}),

@@ -35,7 +35,9 @@ def loss(part: Terms, batch: Terms, beta_now: tf.Tensor, params: HParams) -> tf.
     * elbo: -log p(x | z) + beta KL, of which beta = 1 is the negative ELBO: the beta-VAE, Higgins
       et al. 2017 (ICLR), equation 4; the KL with free bits, if asked for.
     * iwae: minus the importance-weighted bound, Burda et al. 2016 (arXiv:1509.00519), equation 8.
-    * dreg: a loss with the gradients of the same bound in their doubly reparameterised form.
+    * dreg: a loss with the gradients of the same bound in their doubly reparameterised form. Of one
+      sample it is the ELBO, whose gradient reaches the posterior through the sample alone: Roeder
+      et al. 2017 (arXiv:1703.09194), equation 8.
     """
     if params.objective == 'elbo':
         if params.free_bits:

@@ -11,6 +11,7 @@ from typing import Callable, Dict, List, Sequence, Type
 import numpy as np
 import tensorflow as tf
 
+from trainer.model.couplings import Coupling
 from trainer.model.distributions import (
     LOG_2_PI,
     Distribution,
@@ -157,6 +158,51 @@ class VampPrior(Mixture, kind='vamp'):
         count = params.prior_components
         mean, scale = encode(pseudo_inputs(params)).parameters
         return cls(mean, scale, tf.constant(-np.log(count), tf.float32, [count]))
+
+
+class Flow(Prior, kind='flow'):
+    """Draws of N(0, I), moved by affine couplings: Dinh et al. 2017 (arXiv:1605.08803).
+
+    The couplings map latents z to noise y, of which a draw takes the inverse, and
+
+        log p(z) = log N(y; 0, I) + log |det dy/dz|      (there equation 2)
+
+    The dimensions depend on each other, and the marginals have no closed form.
+    """
+
+    def __init__(self, couplings: Sequence[Coupling]):
+        self.couplings = list(couplings)
+
+    @classmethod
+    def create(cls, params: HParams, encode: Encode) -> 'Flow':
+        del encode
+        with tf.variable_scope('prior'):
+            numbers = range(params.prior_couplings)
+            return cls([Coupling.create(number, params.latent_size) for number in numbers])
+
+    @property
+    def parameters(self) -> List[tf.Tensor]:
+        return [tensor for coupling in self.couplings for tensor in coupling.weights]
+
+    def with_parameters(self, parameters: Sequence[tf.Tensor]) -> 'Flow':
+        left = iter(parameters)
+        return Flow([one.with_weights([next(left) for _ in one.weights]) for one in self.couplings])
+
+    def log_prob(self, latents: tf.Tensor) -> tf.Tensor:
+        with tf.name_scope('prior_log_prob'):
+            values = tf.reshape(latents, [-1, latents.shape.as_list()[-1]])
+            log_prob = 0.0
+            for coupling in self.couplings:
+                values, log_det = coupling.forward(values)
+                log_prob += log_det
+            log_prob += tf.reduce_sum(gaussian_log_prob(values, 0.0, 1.0), axis=1)
+            return tf.reshape(log_prob, tf.shape(latents)[:-1])
+
+    def sample(self, noise: tf.Tensor, choice: tf.Tensor) -> tf.Tensor:
+        del choice
+        for coupling in reversed(self.couplings):
+            noise = coupling.inverse(noise)
+        return noise
 
 
 def pseudo_inputs(params: HParams) -> tf.Tensor:

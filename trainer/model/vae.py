@@ -127,12 +127,28 @@ def prior(params: HParams) -> Prior:
 
 
 def expected_images(latents: tf.Tensor, params: HParams) -> tf.Tensor:
-    """Returns the means of p(x | z), float32 `[n, rows, columns, channels]`.
+    """Returns the means of p(x | z), as grey levels, float32 `[n, rows, columns, channels]`.
 
     Args:
       latents: z, float32 `[n, latent_size]`.
     """
-    return tf.reshape(decode(latents, params).mean(), [-1, *params.image_shape])
+    mean = as_levels(decode(latents, params).mean(), params)
+    return tf.reshape(mean, [-1, *params.image_shape])
+
+
+def without_noise(images: tf.Tensor, params: HParams) -> tf.Tensor:
+    """Returns what stands for grey levels in [0, 1] where no noise may be drawn to dequantise them.
+
+    A level of 0 to 255 becomes the middle of its 256th of [0, 1], the mean of what is drawn of it.
+    """
+    return (255.0 * images + 0.5) / 256.0 if params.sampling == 'uniform' else images
+
+
+def as_levels(means: tf.Tensor, params: HParams) -> tf.Tensor:
+    """Returns the grey levels of which `without_noise` makes `means`, at least 0 and at most 1."""
+    if params.sampling != 'uniform':
+        return means
+    return tf.clip_by_value((256.0 * means - 0.5) / 255.0, 0.0, 1.0)
 
 
 def images_of_pictures(latents: tf.Tensor, params: HParams) -> tf.Tensor:
@@ -150,7 +166,7 @@ def predictions(
     """Returns what PREDICT yields and the exports serve, one row an example, without noise.
 
     Args:
-      images: x, float32 `[batch, rows, features]` in [0, 1].
+      images: float32 `[batch, rows, features]` in [0, 1]; x is what `without_noise` makes of them.
       fused_lstm: see `encode`.
 
     Returns:
@@ -160,6 +176,7 @@ def predictions(
       values; `nats_by_pixel`, whose sum is `reconstruction_loss`; and `excess_by_pixel`, how much
       of these is more than the least possible for such a pixel, or 0.
     """
+    images = without_noise(images, params)
     posterior = encode(images, params, fused_lstm)
     likelihood = decode(posterior.point(), params)
     with tf.name_scope('predictions'):
@@ -168,7 +185,7 @@ def predictions(
         reconstruction_loss = tf.reduce_sum(nats_by_pixel, axis=[-2, -1])
         kl_divergence = posterior.kl_divergence(prior)
         by_pixel = {
-            'reconstruction': likelihood.mean(),
+            'reconstruction': as_levels(likelihood.mean(), params),
             'nats_by_pixel': nats_by_pixel,
             'excess_by_pixel': excess_by_pixel,
         }

@@ -3,14 +3,15 @@
 import dataclasses
 import math
 import os
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable, List, Optional
 
 from absl import flags
 
 from trainer.base import path_flags
 from trainer.base.errors import UserError
 from trainer.settings import rules, table
-from trainer.settings.table import HParams, Range
+from trainer.settings.ranges import Range
+from trainer.settings.table import HParams
 
 # The flags that say which images, and where they are prepared.
 OF_IMAGES = (
@@ -84,6 +85,11 @@ def of_images(flag_values: flags.FlagValues) -> HParams:
     params = HParams(**values)
     rules.check_images(params)
     return params
+
+
+def given(flag_values: flags.FlagValues) -> List[str]:
+    """Returns the names of the settings that the command line has."""
+    return [row.name for row in table.settings() if flag_values[row.name].present]
 
 
 def from_flags(flag_values: flags.FlagValues) -> HParams:

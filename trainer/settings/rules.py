@@ -19,7 +19,11 @@ OF_SERIES: Dict[str, Any] = {
 
 
 def with_data(
-    params: HParams, image_shape: Optional[Tuple[int, int, int]], scaling: Scaling, digest: str
+    params: HParams,
+    image_shape: Optional[Tuple[int, int, int]],
+    scaling: Scaling,
+    digest: str,
+    dtype: str = 'uint8',
 ) -> HParams:
     """Returns the settings with what the data tells; nothing changes them after it is prepared.
 
@@ -27,6 +31,7 @@ def with_data(
       image_shape: None where only the preparation will tell.
       scaling: of a series; where only its preparation will tell means and deviations, any.
       digest: of own data; '' where it is not known.
+      dtype: as which the data are stored; where only the preparation will tell, any.
     """
     likelihood = params.likelihood
     if likelihood == UNDECIDED:
@@ -36,6 +41,7 @@ def with_data(
         image_shape=image_shape or params.image_shape,
         scaling=scaling,
         source_digest=digest,
+        dtype=dtype,
         likelihood=likelihood,
     )
 
@@ -48,7 +54,8 @@ def check_consistent(params: HParams) -> None:
     """
     check_images(params)
     # What the data decides is no contradiction.
-    decided = with_data(params, params.image_shape, params.scaling, params.source_digest)
+    known = params.image_shape, params.scaling, params.source_digest, params.dtype
+    decided = with_data(params, *known)
     _refuse(_contradictions(decided))
 
 
@@ -126,10 +133,8 @@ def _contradictions(params: HParams) -> Dict[str, bool]:
         'its pixels are 0 and 1 already.': (
             table.is_binary(params.dataset) and params.binarization != 'static'
         ),
-        f'--objective={params.objective} needs --training_samples of at least 2 (now '
-        f'{params.training_samples}): with one it is the ELBO.': (
-            weighted and params.training_samples < 2
-        ),
+        f'--objective=iwae needs --training_samples of at least 2 (now {params.training_samples}): '
+        'with one it is the ELBO.': params.objective == 'iwae' and params.training_samples < 2,
         f'--free_bits={params.free_bits:g} needs --objective=elbo (now {params.objective}): the '
         'importance-weighted bound has no KL divergence to leave free.': (
             weighted and params.free_bits > 0
@@ -145,7 +150,7 @@ def _contradictions(params: HParams) -> Dict[str, bool]:
             cycles > params.max_steps
         ),
         f'--free_bits={params.free_bits:g} needs --prior=standard_normal (now {params.prior}): the '
-        'KL divergence from a mixture is not a sum over dimensions.': (
+        'KL divergence from a learned prior is not a sum over dimensions.': (
             params.free_bits > 0 and not table.PRIORS[params.prior].has_closed_kl
         ),
         f'--free_bits_groups={groups} needs --free_bits above 0.': (

@@ -11,6 +11,8 @@ import os
 import re
 from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 
+from trainer.settings.ranges import COUNT, GRADIENT_NORM, SIZE, STEP_SIZE, STEPS, Range
+
 # Larochelle's binary MNIST, as TFDS calls it.
 BINARIZED_MNIST = 'binarized_mnist'
 
@@ -48,28 +50,9 @@ class PriorFacts(NamedTuple):
 PRIORS: Dict[str, PriorFacts] = {
     'standard_normal': PriorFacts(has_closed_kl=True, has_components=False),
     'mixture': PriorFacts(has_closed_kl=False, has_components=True),
+    'flow': PriorFacts(has_closed_kl=False, has_components=False),
     'vamp': PriorFacts(has_closed_kl=False, has_components=True, starts_from_images=True),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """The values a number may take: `low` to `high`, both included unless `open_low`."""
-
-    low: float
-    high: float
-    open_low: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        return (self.low < value if self.open_low else self.low <= value) and (
-            value <= self.high and not math.isinf(value)
-        )
-
-    def __str__(self) -> str:
-        if math.isinf(self.high):
-            return '{} {:g}'.format('above' if self.open_low else 'at least', self.low)
-        start = 'above {:g} and at most' if self.open_low else 'from {:g} to'
-        return '{} {:,}'.format(start.format(self.low), self.high)
 
 
 def _setting(
@@ -93,12 +76,6 @@ _found: Any = functools.partial(dataclasses.field, metadata={'fixed': True})
 _noted: Any = functools.partial(dataclasses.field, metadata={'fixed': False})
 
 Scaling = Tuple[Tuple[str, float, float], ...]  # Name, mean and deviation of each column.
-COUNT, STEPS, SIZE = Range(1, 10**9), Range(0, 10**9), Range(1, 8192)
-# Within these, Adam's step along finite gradients leaves finite weights and moments in single
-# precision, which ends at 3e38: the second moment is at most the square of the norm, and a step at
-# most some 10 learning rates.
-_STEP_SIZE = Range(0, 10**9, open_low=True)
-_GRADIENT_NORM = Range(0, 10**18, open_low=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +116,12 @@ class HParams:
         'time an image is seen in training, once for evaluation.',
         choices=('none', 'static', 'dynamic'),
     )
+    dequantization: str = _setting(
+        'uniform',
+        'What is added to 8-bit grey levels where the likelihood is a density. uniform: noise of a '
+        "level's width, drawn anew each time an image is seen in training, once for evaluation.",
+        choices=('uniform', 'none'),
+    )
     latent_size: int = _setting(32, 'Dimensions of the latent space.', SIZE)
     lstm_units: int = _setting(96, "Units of the encoder's recurrent layer.", SIZE)
     decoder_units: int = _setting(256, "Units of the decoder's first two Dense layers.", SIZE)
@@ -158,11 +141,12 @@ class HParams:
     )
     prior: str = _setting(
         'standard_normal',
-        'Prior of the latents: N(0, I), a learned mixture of Gaussians, or the mixture of the '
-        'posteriors of learned pseudo-inputs (VampPrior).',
+        'Prior of the latents: N(0, I), a learned mixture of Gaussians, N(0, I) moved by learned '
+        'affine couplings, or the mixture of the posteriors of learned pseudo-inputs (VampPrior).',
         choices=PRIORS,
     )
     prior_components: int = _setting(200, 'Components of a mixture or vamp prior.', SIZE)
+    prior_couplings: int = _setting(4, 'Affine couplings of a flow prior.', Range(1, 100))
 
     # How it is trained.
     objective: str = _setting(
@@ -196,13 +180,13 @@ class HParams:
         4e-3,
         'Peak learning rate of Adam, reached after warmup_steps; over the last 30% of max_steps it '
         'falls linearly to 0.',
-        _STEP_SIZE,
+        STEP_SIZE,
     )
     warmup_steps: int = _setting(200, 'Steps over which the learning rate rises linearly.', STEPS)
     max_gradient_norm: float = _free(
         100.0,
         'Gradients whose global norm (nats per unit of weight) is larger are scaled down to it.',
-        _GRADIENT_NORM,
+        GRADIENT_NORM,
     )
     seed: int = _setting(
         1,
@@ -277,6 +261,8 @@ class HParams:
     image_shape: Tuple[int, int, int] = _found(default=(28, 28, 1))
     scaling: Scaling = _found(default=())
     source_digest: str = _found(default='')
+    # How the data are stored: uint8 grey levels, or float32.
+    dtype: str = _noted(default='uint8')
     # Which checkpoint of --init_from training started from; the SHA-256 of its .index file.
     init_checkpoint: str = _noted(default='')
     init_digest: str = _noted(default='')
@@ -317,6 +303,14 @@ class HParams:
     def is_binarised(self) -> bool:
         """Whether images are of 0 and 1: the model has no probability for what lies between."""
         return self.binarization != 'none'
+
+    @property
+    def sampling(self) -> str:
+        """What is drawn of a stored pixel: its `binarization`, `uniform` noise, or nothing."""
+        is_density = LIKELIHOODS[self.likelihood].of_grey_levels and self.dtype == 'uint8'
+        if is_density and not self.is_binarised:
+            return self.dequantization
+        return self.binarization
 
     @property
     def samples_evaluated(self) -> int:
