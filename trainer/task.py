@@ -25,10 +25,12 @@ def main(argv: List[str]) -> None:
     del argv
     values = flags.FLAGS
     task = tf_config.join()
-    params = checks.with_recorded_source(command_line.from_flags(values))
+    params = vertex.placed(command_line.from_flags(values), bool(values.model_dir), os.environ)
+    params = checks.with_recorded(params, command_line.given(values))
+    params = checks.with_recorded_source(params)
     facts = prepare.facts(params)
-    params = rules.with_data(params, facts.image_shape, facts.scaling, params.source_digest)
-    params = vertex.placed(params, bool(values.model_dir), os.environ)
+    known = facts.image_shape, facts.scaling, params.source_digest, facts.dtype
+    params = rules.with_data(params, *known)
     checks.check(params, facts.num_examples)
     report = vertex.metric_reporter(params, os.environ)
     record = run.run(params, task, report)

@@ -311,6 +311,36 @@ def test_dynamic_training_images_are_new_each_time_and_a_function_of_seed_and_st
     assert (_trained_on(prepared, 8, 'dynamic', seed=2) != first).mean() > 0.4
 
 
+def test_dequantised_levels_have_noise_of_their_width_new_each_time(tmp_path):
+    prepared = datasets.write_prepared(tmp_path, num_train=100, shape=(8, 8, 1))
+    first = _trained_on(prepared, 8, 'uniform', graph_seed=1)
+    levels = np.rint(255 * _trained_on(prepared, 8, 'none'))
+    noise = 256 * first.astype(np.float64) - levels
+    assert first.min() >= 0 and first.max() < 1
+    # Single precision rounds the noise on the highest levels.
+    assert noise.min() > -1e-4 and noise.max() < 1 + 1e-4
+    error = 1 / np.sqrt(12 * noise.size)
+    assert noise.mean() == pytest.approx(0.5, abs=5 * error)
+    assert noise.std() == pytest.approx(1 / np.sqrt(12), abs=5 * error)
+    np.testing.assert_array_equal(_trained_on(prepared, 8, 'uniform', graph_seed=2), first)
+    np.testing.assert_array_equal(_trained_on(prepared, 3, 'uniform', start_step=5), first[5:])
+    other = 256 * _trained_on(prepared, 8, 'uniform', seed=2) % 1
+    assert abs(np.corrcoef(other.ravel(), (256 * first % 1).ravel())[0, 1]) < 0.1
+
+
+def test_dequantised_levels_are_evaluated_with_one_noise(tmp_path):
+    prepared = datasets.write_prepared(tmp_path, num_train=1010, shape=(3, 7, 1))
+    once, again = [
+        np.concatenate(
+            _batches(lambda size=size: inputs.eval_input_fn(prepared, 'train', size, 'uniform'))
+        )
+        for size in (100, 7)
+    ]
+    np.testing.assert_array_equal(once, again)
+    levels = np.fromfile(prepared.files['train'], np.uint8).reshape(once.shape)
+    np.testing.assert_array_equal(np.floor(256 * once), levels)
+
+
 def test_dynamic_training_sees_the_images_in_the_order_of_grey_training(numbered):
     grey, dynamic = [_trained_on(numbered, 12, name) for name in ('none', 'dynamic')]
     # Only a black pixel never, and only a white one always becomes 1.

@@ -32,7 +32,7 @@ from trainer.model import vae
 from trainer.model.bounds import importance_weighted_bound
 from trainer.model.posteriors import DiagonalGaussian
 from trainer.model.priors import Mixture, StandardNormal
-from trainer.settings import storage
+from trainer.settings import storage, wording
 from trainer.settings.table import HParams
 from trainer.training import run as training_run
 from trainer.training.model_fn import elbo_terms
@@ -195,7 +195,12 @@ TINY = HParams(
 
 @pytest.mark.parametrize(
     'likelihood, prior',
-    [('bernoulli', 'standard_normal'), ('continuous_bernoulli', 'mixture'), ('normal', 'vamp')],
+    [
+        ('bernoulli', 'standard_normal'),
+        ('bernoulli', 'flow'),
+        ('continuous_bernoulli', 'mixture'),
+        ('normal', 'vamp'),
+    ],
 )
 def test_real_models_agree_with_what_training_evaluates(tmp_path, likelihood, prior):
     params = dataclasses.replace(TINY, likelihood=likelihood, prior=prior)
@@ -233,22 +238,36 @@ def test_real_models_agree_with_what_training_evaluates(tmp_path, likelihood, pr
         np.testing.assert_allclose(rows[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-@pytest.mark.parametrize(('likelihood', 'scales'), [('normal', True), ('bernoulli', False)])
-def test_the_table_names_the_scale_of_the_bits_of_densities(likelihood, scales):
+@pytest.mark.parametrize(
+    'settings, second_line',
+    [
+        ({'likelihood': 'normal'}, 'bits per dimension, of 8-bit images 7.9549'),
+        (
+            {'likelihood': 'normal', 'dequantization': 'none'},
+            'bits per dimension, of levels from 0 to 255 7.9493',
+        ),
+        ({'binarization': 'dynamic'}, ''),
+    ],
+)
+def test_the_table_names_the_scale_of_the_bits_of_densities(settings, second_line):
     rows = np.ones(4, importance_sampling.row_type(TINY.latent_size))
-    binarization = 'none' if scales else 'dynamic'
-    params = dataclasses.replace(TINY, likelihood=likelihood, binarization=binarization)
-    names = ('checkpoint', 'split', 'examples', 'dataset', 'convention', 'log_likelihood')
+    params = dataclasses.replace(TINY, **settings)
+    names = ('checkpoint', 'split', 'examples', 'dataset', 'log_likelihood')
     facts = dict(dict.fromkeys(names, 'x'), global_step=1, seed=1, importance_samples=2)
-    facts.update(num_images=4, images_in_split=4, latent_size=TINY.latent_size)
+    facts.update(
+        convention=wording.data_convention(params),
+        num_images=4,
+        images_in_split=4,
+        latent_size=TINY.latent_size,
+    )
     table = report.table(dict(facts, **report.summarize(rows, params)))
-    # 1 nat less than 0, over 32 pixels and ln 2, is -0.04508; log2 255 is 7.99435.
+    # 1 nat less than 0, over 32 pixels and ln 2, is -0.04508; log2 255 is 7.99435, log2 256 is 8.
     lines = [line.split() for line in table.split('\n') if line.startswith('bits per dimension')]
-    if not scales:
+    if not second_line:
         assert [line[:-1] for line in lines] == [['bits', 'per', 'dimension', '-0.0451']]
         return
     assert ' '.join(lines[0][:-1]) == 'bits per dimension, of levels in [0, 1] -0.0451'
-    assert ' '.join(lines[1][:-1]) == 'bits per dimension, of levels from 0 to 255 7.9493'
+    assert ' '.join(lines[1][:-1]) == second_line
 
 
 def test_the_summary_is_made_as_by_hand():
@@ -284,7 +303,8 @@ def test_the_summary_is_made_as_by_hand():
     grey = report.summarize(rows, TINY)
     assert grey['negative_importance_weighted_bound'] == summary['negative_log_likelihood']
     assert not {'negative_log_likelihood', 'bits_per_dimension'} & set(grey)
-    density = report.summarize(rows, dataclasses.replace(TINY, likelihood='normal'))
+    without = dataclasses.replace(TINY, likelihood='normal', dequantization='none')
+    density = report.summarize(rows, without)
     assert density['negative_log_likelihood'] == summary['negative_log_likelihood']
     # A density of levels in [0, 1], and one of levels from 0 to 255.
     assert density['bits_per_dimension'] == summary['bits_per_dimension']
@@ -295,6 +315,10 @@ def test_the_summary_is_made_as_by_hand():
         }
     )
     assert 'bits_per_dimension_8_bit' not in summary
+    # Noise of a 256th of [0, 1] is 8 bits wide.
+    with_noise = report.summarize(rows, dataclasses.replace(TINY, likelihood='normal'))
+    assert with_noise['bits_per_dimension'] == summary['bits_per_dimension']
+    assert with_noise['bits_per_dimension_8_bit']['mean'] == pytest.approx(3 / 32 / math.log(2) + 8)
     assert report.summarize(rows[:1], TINY)['negative_elbo'] == {
         'mean': 3.0, 'standard_error': None
     }  # fmt: skip

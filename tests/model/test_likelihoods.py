@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests.support import graphs
 from tests.support.graphs import run
+from trainer.model import vae
 from trainer.model.likelihoods import Bernoulli, ContinuousBernoulli, Normal
 from trainer.settings.table import HParams
 
@@ -33,6 +34,21 @@ def test_log_prob_of_grey_pixels_is_the_mean_over_both_outcomes():
     expected = grey * np.log(p) + (1 - grey) * np.log(1 - p)
     actual = run(Bernoulli(tf.constant([[[logit]]])).log_prob(tf.constant([[[grey]]])))
     np.testing.assert_allclose(actual, [expected], rtol=1e-6)
+
+
+def test_where_no_noise_is_drawn_a_level_stands_in_the_middle_of_its_noise():
+    params = HParams(likelihood='normal')
+    levels = np.arange(256) / 255.0
+    middle = run(vae.without_noise(tf.constant(levels, tf.float32), params))
+    of_noise = [[(level + noise) / 256 for noise in (0.25, 0.75)] for level in range(256)]
+    np.testing.assert_allclose(middle, np.mean(of_noise, axis=1), rtol=1e-6)
+    back = run(vae.as_levels(tf.constant(middle), params))
+    np.testing.assert_allclose(back, levels, atol=1e-6)
+    ends = run(vae.as_levels(tf.constant([0.0, 1.0]), params))
+    np.testing.assert_array_equal(ends, [0, 1])
+    for settings in ({}, {'likelihood': 'normal', 'dequantization': 'none'}):
+        other = HParams(**settings)
+        assert vae.without_noise(middle, other) is vae.as_levels(middle, other) is middle
 
 
 def test_log_prob_of_certain_pixels_is_finite():

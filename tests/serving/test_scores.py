@@ -23,6 +23,7 @@ MODELS = {
     'binary': {'binarization': 'dynamic'},
     'density': {'likelihood': 'continuous_bernoulli'},
     'normal': {'likelihood': 'normal', 'normal_scale': 0.2},
+    'flow': {'prior': 'flow'},
     'vamp': {'prior': 'vamp', 'prior_components': 4},
 }
 

@@ -145,8 +145,21 @@ def test_resume_allows_cadence_paths_threads_length_and_remedies_to_differ():
     'settings, convention, log_likelihood',
     [
         ({}, 'grey levels', 'no log-likelihood'),
-        ({'likelihood': 'continuous_bernoulli'}, 'grey levels', 'a log-density of grey levels'),
-        ({'likelihood': 'normal'}, 'grey levels', 'a log-density of grey levels'),
+        (
+            {'likelihood': 'continuous_bernoulli'},
+            'dequantised grey levels',
+            'a log-density of grey levels with uniform noise, whose mean bounds',
+        ),
+        (
+            {'likelihood': 'normal', 'dequantization': 'none'},
+            'grey levels, not dequantised',
+            'a log-density of grey levels',
+        ),
+        (
+            {'likelihood': 'normal', 'dtype': 'float32'},
+            'grey levels, not dequantised',
+            'a log-density of grey levels',
+        ),
         ({'binarization': 'dynamic'}, 'dynamic binarisation', 'a log-probability'),
         (
             {'binarization': 'static'},

@@ -24,6 +24,7 @@ from trainer.serving import saved_model, verify_export
 from trainer.serving.client import Export
 from trainer.serving.saved_model import Options
 from trainer.settings import storage
+from trainer.settings.table import HParams
 from trainer.training import checks
 
 _LATENTS = np.array([[0, 0], [1.5, -2]], np.float32)
@@ -112,6 +113,27 @@ def test_an_old_run_is_gone_on_with_only_under_its_settings(old_run, mnist_like)
         params = dataclasses.replace(storage.trained(old_run), **changes)
         with pytest.raises(UserError, match=sentence):
             checks.check(params, mnist_like.num_examples)
+
+
+def test_the_command_of_an_old_run_goes_on_with_what_was_its_default(old_run, capsys):
+    # As if it had the default of its days, which is not today's.
+    command = HParams(model_dir=old_run, latent_size=2, learning_rate=1e-3)
+    params = checks.with_recorded(command, ['model_dir', 'latent_size', 'learning_rate'])
+    recorded = storage.trained(old_run)
+    assert recorded.dequantization == 'none'
+    assert params == dataclasses.replace(recorded, learning_rate=1e-3)
+    said = capsys.readouterr().err
+    assert f'as {old_run} began' in said
+    for flag in ('--lstm_units=4', '--batch_size=20', '--dequantization=none'):
+        assert flag in said
+    assert '--latent_size' not in said and '--learning_rate' not in said
+
+    # What the command gives is refused where it cannot be.
+    other = checks.with_recorded(dataclasses.replace(command, latent_size=3), ['latent_size'])
+    with pytest.raises(UserError, match=r'--latent_size=3 \(was 2\)'):
+        storage.check_resumable(other, recorded)
+    new = dataclasses.replace(command, model_dir=old_run + '/new')
+    assert checks.with_recorded(new, []) == new
 
 
 def test_a_setting_that_this_version_does_not_know_is_named(old_run):

@@ -28,6 +28,7 @@ class DatasetFacts:
     image_shape: Optional[Tuple[int, int, int]]
     num_examples: Optional[Dict[str, int]]
     scaling: Scaling = ()  # Of a series; means and deviations are right once it is prepared.
+    dtype: str = 'uint8'  # One of DTYPES; right once it is prepared.
 
 
 class Windows(NamedTuple):
@@ -106,7 +107,7 @@ class PreparedDataset:
     @property
     def facts(self) -> DatasetFacts:
         return DatasetFacts(
-            self.name, self.version, self.image_shape, self.num_examples, self.scaling
+            self.name, self.version, self.image_shape, self.num_examples, self.scaling, self.dtype
         )
 
     @property

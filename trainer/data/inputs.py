@@ -10,7 +10,8 @@ Binary images, where they are not stored as such, are drawn from grey ones: a pi
 probability grey / 255 or, of grey levels that are stored as numbers in [0, 1], grey. In the fixed
 sampling the draw is a function of (split, number of the image) alone, so all runs, whatever their
 seed, are evaluated on the same binary images; training is on the same ones each time (static), or
-on new ones, a function of (seed, global step), each time an image is seen (dynamic).
+on new ones, a function of (seed, global step), each time an image is seen (dynamic). The noise of
+dequantised grey levels (uniform) is drawn as that of dynamic ones.
 """
 
 from typing import Callable, Dict, Iterator, Optional, Union
@@ -34,7 +35,7 @@ _MOST_BYTES_IN_MEMORY = 1 << 30
 
 
 def train_input_fn(
-    prepared: PreparedDataset, batch_size: int, seed: int, start_step: int, binarization: str
+    prepared: PreparedDataset, batch_size: int, seed: int, start_step: int, sampling: str
 ) -> tf.data.Dataset:
     """Endless shuffled batches of the train split, from the batch of step `start_step` on.
 
@@ -47,10 +48,10 @@ def train_input_fn(
     Args:
       seed: any 64-bit integer.
       start_step: a run resumed with another batch size starts elsewhere in the sequence.
-      binarization: 'none', 'static' or 'dynamic'.
+      sampling: 'none', 'static', 'dynamic' or 'uniform'.
     """
     num_examples = prepared.num_examples['train']
-    is_sampled = binarization == 'static' and not prepared.is_binary
+    is_sampled = sampling == 'static' and not prepared.is_binary
     gather = _gather_from_disk(prepared, is_sampled) if _is_large(prepared) else tf.gather
     first_epoch, offset = divmod(start_step * batch_size, num_examples)
 
@@ -60,10 +61,11 @@ def train_input_fn(
     def batches(split: tf.Tensor) -> tf.data.Dataset:
         def features(indices: tf.Tensor, step: tf.Tensor) -> Dict[str, tf.Tensor]:
             pixels = gather(split, indices)
-            if binarization == 'dynamic':
+            if sampling in ('dynamic', 'uniform'):
                 # Neither a permutation nor the latents' noise has a negative number in its seed.
-                pixels = _sampled(pixels, tf.stack([tf.constant(seed, tf.int64), -1 - step]))
-            return _features(pixels, prepared, binarization)
+                of_step = tf.stack([tf.constant(seed, tf.int64), -1 - step])
+                pixels = _sampled(pixels, of_step, sampling)
+            return _features(pixels, prepared, sampling)
 
         order = tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(permuted)
         batched = order.skip(offset).batch(batch_size, drop_remainder=True)
@@ -83,7 +85,7 @@ def train_input_fn(
     # wanted. It stays inside the dataset's functions and so never becomes a constant of the graph.
     with tf.name_scope('input'):
         if is_sampled and gather is tf.gather:
-            split = _fixed_sampling(prepared, 'train')
+            split = _fixed_sampling(prepared, 'train', sampling)
             split = split.batch(num_examples, drop_remainder=True)
         else:
             split = tf.data.Dataset.from_tensors(prepared.files['train'])
@@ -96,7 +98,7 @@ def eval_input_fn(
     prepared: PreparedDataset,
     split: str,
     batch_size: int,
-    binarization: str,
+    sampling: str,
     num_examples: Optional[int] = None,
     spread: bool = False,
 ) -> tf.data.Dataset:
@@ -106,13 +108,13 @@ def eval_input_fn(
     which may be sorted; `num_examples` is a number of such blocks, and no other is read.
 
     Batches are as `train_input_fn`'s, but their size is not static: the last may be smaller. The
-    split 'test' is for the final evaluation only. The binarizations 'static' and 'dynamic' are one
-    and the same fixed sampling.
+    split 'test' is for the final evaluation only. The samplings 'static' and 'dynamic' are one and
+    the same.
     """
     with tf.name_scope('input'):
         blocks = None if num_examples is None or not spread else num_examples // _BLOCK
-        if binarization != 'none' and not prepared.is_binary:
-            images = _fixed_sampling(prepared, split, blocks)
+        if sampling != 'none' and not prepared.is_binary:
+            images = _fixed_sampling(prepared, split, sampling, blocks)
         elif blocks is not None:
             found = _spread_blocks(prepared, split, blocks).map(lambda records, _: records)
             images = found.flat_map(tf.data.Dataset.from_tensor_slices)
@@ -121,12 +123,12 @@ def eval_input_fn(
         if num_examples is not None:
             images = images.take(num_examples)
         batches = images.batch(batch_size)
-        features = batches.map(lambda batch: _features(batch, prepared, binarization))
+        features = batches.map(lambda batch: _features(batch, prepared, sampling))
         return _plain(features.prefetch(_PREFETCH))
 
 
 def batches_of(
-    prepared: PreparedDataset, split: str, count: int, batch_size: int, binarization: str
+    prepared: PreparedDataset, split: str, count: int, batch_size: int, sampling: str
 ) -> Iterator[np.ndarray]:
     """Yields `count` images of a split as the model sees them, float32 `[n, rows, features]`.
 
@@ -134,7 +136,7 @@ def batches_of(
     """
     spread = count < prepared.num_examples[split]
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = eval_input_fn(prepared, split, batch_size, binarization, count, spread)
+        dataset = eval_input_fn(prepared, split, batch_size, sampling, count, spread)
         batch = dataset.make_one_shot_iterator().get_next()['images']
         while True:
             try:
@@ -152,15 +154,13 @@ def numbers_read(in_split: int, count: int) -> np.ndarray:
     return (firsts[:, np.newaxis] + np.arange(_BLOCK)).ravel()
 
 
-def first_images(
-    prepared: PreparedDataset, split: str, count: int, binarization: str
-) -> np.ndarray:
+def first_images(prepared: PreparedDataset, split: str, count: int, sampling: str) -> np.ndarray:
     """Returns the first images of a split as the model sees them, float32 `[n, rows, features]`.
 
     Arguments as of `eval_input_fn`; `n` is `count`, or all of the split where it has fewer.
     """
     with tf.Graph().as_default(), tf.Session() as session:
-        dataset = eval_input_fn(prepared, split, count, binarization, num_examples=count)
+        dataset = eval_input_fn(prepared, split, count, sampling, num_examples=count)
         return session.run(dataset.make_one_shot_iterator().get_next()['images'])
 
 
@@ -204,7 +204,7 @@ def _sampled_bits(prepared: PreparedDataset) -> BinaryImages:
     say(f'{prepared.name}: drawing the pixels of its {count:,} training images once.')
     images = BinaryImages(count, prepared.image_pixels)
     with tf.Graph().as_default(), tf.Session() as session:
-        blocks = _fixed_sampling(prepared, 'train').batch(_BLOCK)
+        blocks = _fixed_sampling(prepared, 'train', 'static').batch(_BLOCK)
         block = blocks.make_one_shot_iterator().get_next()
         for first in range(0, count, _BLOCK):
             images.put(first, session.run(block))
@@ -264,17 +264,18 @@ def _spread_blocks(prepared: PreparedDataset, split: str, count: int) -> tf.data
 
 
 def _fixed_sampling(
-    prepared: PreparedDataset, split: str, num_blocks: Optional[int] = None
+    prepared: PreparedDataset, split: str, sampling: str, num_blocks: Optional[int] = None
 ) -> tf.data.Dataset:
-    """The images of a split in their stored order, uint8 [rows * columns * channels] of 0 and 1;
-    all, or those of some blocks.
+    """The images of a split in their stored order, [rows * columns * channels], as `_sampled`; all,
+    or those of some blocks.
 
     Drawn block by block, for a tenth of the time, with a negative seed: no run has one.
     """
     stream = tf.constant(-1 - SPLITS.index(split), tf.int64)
 
     def sampled(records: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-        return _sampled(tf.decode_raw(records, prepared.dtype), tf.stack([stream, number]))
+        pixels = tf.decode_raw(records, prepared.dtype)
+        return _sampled(pixels, tf.stack([stream, number]), sampling)
 
     if num_blocks is None:
         blocks = _records(prepared, split).batch(_BLOCK)
@@ -284,16 +285,24 @@ def _fixed_sampling(
     return numbered.map(sampled).flat_map(tf.data.Dataset.from_tensor_slices)
 
 
-def _sampled(pixels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """uint8 of the shape of `pixels`: 1 with probability pixel / 255, of floats pixel, else 0."""
+def _sampled(pixels: tf.Tensor, seed: tf.Tensor, sampling: str) -> tf.Tensor:
+    """What is drawn of pixels, uint8 levels or floats in [0, 1].
+
+    Binarised: uint8 of their shape, 1 with probability pixel / 255, of floats pixel, else 0.
+    Uniform: float32, a level and noise of its width, over 256 (Theis et al. 2016, arXiv:1511.01844,
+    section 3.1), which lies in [0, 1); no floats are drawn of.
+    """
     white = 255.0 if pixels.dtype == tf.uint8 else 1.0
+    levels = tf.cast(pixels, tf.float32)
+    if sampling == 'uniform':
+        noise = tf.random.stateless_uniform(tf.shape(pixels), seed)
+        # Of the highest levels the sum may round to the next one.
+        return tf.minimum((levels + noise) / 256.0, 1.0 - 2.0**-24)
     thresholds = tf.random.stateless_uniform(tf.shape(pixels), seed, maxval=white)
-    return tf.cast(thresholds < tf.cast(pixels, tf.float32), tf.uint8)
+    return tf.cast(thresholds < levels, tf.uint8)
 
 
-def _features(
-    pixels: tf.Tensor, prepared: PreparedDataset, binarization: str
-) -> Dict[str, tf.Tensor]:
+def _features(pixels: tf.Tensor, prepared: PreparedDataset, sampling: str) -> Dict[str, tf.Tensor]:
     """The features of `pixels`, numbers [batch, rows * columns * channels] or strings [batch].
 
     Rows become the time steps; a row's pixels, channels innermost, become a step's features.
@@ -304,7 +313,7 @@ def _features(
     if pixels.dtype == tf.string:
         pixels = tf.decode_raw(pixels, prepared.dtype)
     images = tf.cast(pixels, tf.float32)
-    if pixels.dtype == tf.uint8 and binarization == 'none' and not prepared.is_binary:
+    if pixels.dtype == tf.uint8 and sampling == 'none' and not prepared.is_binary:
         images /= 255.0
     shape = [-1 if batch_size is None else batch_size, rows, columns * channels]
     return {'images': standardised(tf.reshape(images, shape), prepared.scaling)}

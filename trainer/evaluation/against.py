@@ -16,6 +16,7 @@ from trainer.evaluation import detection, importance_sampling
 from trainer.evaluation.detection import Detection
 from trainer.evaluation.importance_sampling import ImportanceSampler
 from trainer.evaluation.scores import BOUND, NAMES, Checkpoint, Scorer, model_of
+from trainer.model import vae
 from trainer.settings import memory, storage
 from trainer.settings.table import HParams
 
@@ -107,7 +108,8 @@ class Scores:
                 )
 
             shape = {'images': tf.TensorShape([None, params.rows, params.row_features])}
-            return tf.data.Dataset.from_generator(blocks, {'images': tf.float32}, shape)
+            found = tf.data.Dataset.from_generator(blocks, {'images': tf.float32}, shape)
+            return found.map(lambda some: {'images': vae.without_noise(some['images'], params)})
 
         sampler = ImportanceSampler(
             model_of(self._model.path, params),

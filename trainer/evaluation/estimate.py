@@ -109,7 +109,7 @@ def evaluate(
     def input_fn() -> tf.data.Dataset:
         split, count = facts['split'], facts['num_images']
         batch = memory.images_at_once(params, _BATCH)
-        return inputs.eval_input_fn(data, split, batch, params.binarization, count)
+        return inputs.eval_input_fn(data, split, batch, params.sampling, count)
 
     model, samples = scores.model_of(checkpoint_path, params), facts['importance_samples']
     # Each thread decodes a chunk of its own.

@@ -46,6 +46,8 @@ def load(model_dir: str, flag: str = 'model_dir') -> Optional[HParams]:
 def _from_json(values: Any, path: str, flag: str) -> HParams:
     try:
         values['image_shape'] = tuple(values['image_shape'])
+        # Runs of before there was that setting had no noise.
+        values.setdefault('dequantization', 'none')
         values['scaling'] = tuple(map(tuple, values.get('scaling', ())))
         hparams = HParams(**values)
         _check_values(hparams)
@@ -73,7 +75,7 @@ def _check_values(hparams: HParams) -> None:
             good = type(value) is str and terminal.is_text(value) and value in (choices or [value])
         if not good:
             raise UserError(f'{row.name} cannot be {value!r:.100}')
-    for name in ('source_digest', 'init_checkpoint', 'init_digest'):
+    for name in ('source_digest', 'dtype', 'init_checkpoint', 'init_digest'):
         value = getattr(hparams, name)
         if type(value) is not str or not terminal.is_text(value):
             raise UserError(f'{name} cannot be {value!r:.100}')

@@ -8,6 +8,8 @@ from trainer.settings.table import LIKELIHOODS, HParams
 # The first is the sum of the others.
 LOSSES = ('negative_elbo', 'reconstruction_loss', 'kl_divergence')
 
+DEQUANTISED = 'dequantised grey levels'
+
 
 def examples(params: HParams) -> str:
     """What signatures call the data that they take and give."""
@@ -23,8 +25,11 @@ def data_convention(params: HParams) -> str:
     """Names the data that every number of the run is of: those of others cannot be compared."""
     if params.is_series:
         return 'standardised readings'
+    if params.sampling == 'uniform':
+        return DEQUANTISED
     if params.binarization == 'none':
-        return 'grey levels'
+        is_density = LIKELIHOODS[params.likelihood].of_grey_levels
+        return 'grey levels, not dequantised' if is_density else 'grey levels'
     if params.binarization == 'dynamic':
         return 'dynamic binarisation'
     if table.is_binary(params.dataset):
@@ -45,6 +50,11 @@ def log_likelihood(params: HParams) -> str:
         return 'a log-probability of binary images'
     if not has_log_likelihood(params):
         return 'no log-likelihood, as a Bernoulli is no density of grey levels'
+    if params.sampling == 'uniform':
+        return (
+            'a log-density of grey levels with uniform noise, whose mean bounds the '
+            'log-probability of 8-bit images from below'
+        )
     return 'a log-density of grey levels'
 
 

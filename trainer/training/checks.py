@@ -2,14 +2,15 @@
 
 import dataclasses
 import os
-from typing import Dict, Optional
+from typing import Collection, Dict, Optional
 
 import tensorflow as tf
 
 from trainer.base import files
+from trainer.base.console import say
 from trainer.base.errors import UserError
 from trainer.checkpoints import initial, listing
-from trainer.settings import rules, storage
+from trainer.settings import rules, storage, table
 from trainer.settings.table import HParams
 
 
@@ -46,6 +47,29 @@ def recorded_settings(model_dir: str) -> Optional[HParams]:
             f'--model_dir={model_dir} holds checkpoints of another model: choose another folder.'
         )
     return recorded
+
+
+def with_recorded(params: HParams, given: Collection[str]) -> HParams:
+    """Returns the settings of the run in `model_dir`, where the command names no other; says so.
+
+    Args:
+      given: the names of the settings that the command has.
+
+    Raises UserError as `recorded_settings` does.
+    """
+    recorded = recorded_settings(params.model_dir)
+    if recorded is None:
+        return params
+    open_names = {row.name for row in table.settings()} - set(given) - set(table.paths())
+    if params.source or recorded.source:  # It is known by its images, not by a name.
+        open_names.discard('dataset')
+    taken = {name: getattr(recorded, name) for name in sorted(open_names)}
+    taken = {name: value for name, value in taken.items() if value != getattr(params, name)}
+    said = [f'--{name}={value}' for name, value in taken.items() if name != 'likelihood']
+    if said:
+        named = ' '.join(said)
+        say(f'Going on with {named}, as {params.model_dir} began: this command gives no other.')
+    return dataclasses.replace(params, **taken)
 
 
 def with_recorded_source(params: HParams) -> HParams:

@@ -45,9 +45,9 @@ def evaluation(
         estimator, name = by_split[split], '{}_{}'.format(name, split)
         # Before TF makes one, and puts the graph into it.
         event_files.open_event_file(estimator.eval_dir(name))
-        batch, binarization = memory.evaluation_batch(params), params.binarization
         some = (count, True) if is_part else ()
-        input_fn = functools.partial(inputs.eval_input_fn, data, split, batch, binarization, *some)
+        of_images = split, memory.evaluation_batch(params), params.sampling
+        input_fn = functools.partial(inputs.eval_input_fn, data, *of_images, *some)
         metrics = estimator.evaluate(input_fn, checkpoint_path=path, name=name)
         by_name = summaries.without_groups(metrics)
         return {metric: float(by_name[metric]) for metric in best_model.reported_metrics(params)}

@@ -132,7 +132,7 @@ def settle(params: HParams, task: Task = LOCAL) -> Tuple[HParams, PreparedDatase
     data = prepare.of_run(
         params, idx_dir=params.idx_dir, is_alone=task == LOCAL, separate_process=True
     )
-    params = rules.with_data(params, data.image_shape, data.scaling, data.digest)
+    params = rules.with_data(params, data.image_shape, data.scaling, data.digest, data.dtype)
     checks.check(params, data.num_examples)
     return initial.settle(params, checks.recorded_settings(params.model_dir)), data
 
@@ -232,7 +232,7 @@ def train_and_evaluate(
         # Asked for at each start, so that a resumed run sees the images that come next.
         step = listing.start_step(params.model_dir) // task.replicas
         seed = noise.seed_of(params, task.replica)
-        return inputs.train_input_fn(data, params.batch_size, seed, step, params.binarization)
+        return inputs.train_input_fn(data, params.batch_size, seed, step, params.sampling)
 
     if task.type == 'worker':
         processes.watch(lambda: early_stopping.should_end(params), stop, leave=True)
@@ -271,9 +271,9 @@ def _evaluation(
             if task.type == 'evaluator':
                 raise early_stopping.StoppedEarly()
 
-    batch, binarization = memory.evaluation_batch(params), params.binarization
+    batch = memory.evaluation_batch(params)
     return tf.estimator.EvalSpec(
-        functools.partial(inputs.eval_input_fn, data, 'validation', batch, binarization),
+        functools.partial(inputs.eval_input_fn, data, 'validation', batch, params.sampling),
         steps=None,
         name='validation',
         hooks=[hooks.FirstBatchSummaryHook(estimator.eval_dir('validation'), params)],
