@@ -69,8 +69,9 @@ def build_signatures(
 
     * `serving_default`, also called `reconstruct`: `images` -> `reconstruction` of their shape;
       `negative_elbo`, `reconstruction_loss`, `kl_divergence`, `[n]`, in nats; `mean` and `scale` of
-      the posterior, `[n, z]`. No noise: `reconstruction_loss` is the value at the posterior's mean,
-      and a KL divergence without closed form is the mean over a constant set of samples.
+      the posterior, `[n, z]`. No noise, not even to dequantise: `reconstruction_loss` is the value
+      at the posterior's mean, and a KL divergence without closed form is the mean over a constant
+      set of samples.
     * `encode`: `images` -> `mean`, `scale`.
     * `decode`: `latents` float32 `[n, z]` from -10^6 to 10^6 -> `images`, the probabilities of the
       pixels.
