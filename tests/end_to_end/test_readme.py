@@ -58,6 +58,7 @@ ELSEWHERE = {
     'scripts/benchmark/large_split.py': 'tests/scripts/test_large_split.py',
     'scripts/benchmark/series.py': 'tests/scripts/test_series_benchmark.py',
     'scripts/benchmark/unusual.py': 'tests/scripts/test_unusual.py',
+    'scripts/check_likelihood.py': 'tests/evaluation/test_annealing.py',
     'scripts/clients': 'tests/scripts/test_clients.py',
     'scripts/load': 'tests/scripts/test_load.py',
     'scripts/reproduce_results': 'tests/scripts/test_reproduce_results.py',

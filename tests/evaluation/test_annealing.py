@@ -1,5 +1,9 @@
-"""Annealed importance sampling of a linear model, whose log p(x) SciPy knows."""
+"""Annealed importance sampling of a linear model, whose log p(x) SciPy knows; the program."""
 
+import json
+import os
+import subprocess
+import sys
 import types
 
 import numpy as np
@@ -7,7 +11,9 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from tests.support import serving_models
 from tests.support.graphs import run
+from tests.support.paths import ROOT
 from trainer.evaluation import annealing
 from trainer.evaluation.annealing import AnnealedSampler
 from trainer.evaluation.importance_sampling import Model
@@ -94,3 +100,46 @@ def test_temperatures_rise_from_prior_to_posterior_slowly_at_both_ends():
     assert (steps > 0).all()
     np.testing.assert_allclose(steps, steps[::-1])
     assert steps[50] > 10 * steps[0]
+
+
+def checked(*arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, 'scripts/check_likelihood.py', *arguments],
+        capture_output=True, text=True, timeout=600, cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=ROOT),
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert 'Traceback' not in done.stderr
+    return done
+
+
+@pytest.mark.slow
+def test_the_program_encloses_images_of_a_model_and_goes_on(small_mnist_data_dir, tmp_path):
+    # Random weights, of which the posterior is not the encoder's.
+    shape = {'image_shape': (28, 28, 1), 'prior': 'flow'}
+    serving_models.write_model(tmp_path, binarization='dynamic', **shape)
+    few = ['--num_images=12', '--num_test_images=2', '--chains=4', '--temperatures=100']
+    where = [f'--model_dir={tmp_path}', '--data_dir=' + small_mnist_data_dir]
+    arguments = [*where, *few, '--importance_samples=2000']
+    printed = checked(*arguments).stdout
+    with open(str(tmp_path / 'likelihood_check.json')) as f:
+        record = json.load(f)
+    lower, upper, estimate = [
+        np.array(record[name], float) for name in ('lower', 'upper', 'estimate')
+    ]
+    assert lower.shape == upper.shape == estimate.shape == (14,)
+    assert np.isnan(upper[12:]).all()
+    gaps = upper[:12] - lower[:12]
+    assert 0 < gaps.mean() < np.inf
+    np.testing.assert_array_less(estimate[:12], upper[:12] + 3)
+    line = next(line for line in printed.splitlines() if 'between the two' in line)
+    assert line.split()[-2] == f'{gaps.mean():.3f}'
+    assert 'test: at least' not in printed
+    assert not [name for name in os.listdir(str(tmp_path)) if name.endswith('.partial')]
+    assert checked(*arguments).stdout == printed
+
+
+def test_images_of_grey_levels_cannot_be_drawn(tmp_path):
+    serving_models.write_model(tmp_path)
+    error = checked(f'--model_dir={tmp_path}', code=1).stderr
+    assert f'--model_dir={tmp_path} is a run with --binarization=none' in error
