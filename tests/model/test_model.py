@@ -96,9 +96,9 @@ def test_the_decoder_is_its_layers_written_out():
 @pytest.mark.slow  # tests/model/test_objective.py has a quick one.
 @pytest.mark.parametrize(
     'batch_size, threads, parts',
-    [(8, 8, 8), (64, 2, 2), (256, 2, 2), (257, 2, 4), (512, 2, 4), (512, 1, 4), (1000, 3, 9)],
+    [(8, 8, 8), (64, 2, 2), (256, 2, 2), (257, 2, 4), (512, 2, 4), (512, 1, 2), (60000, 3, 6)],
 )
-def test_parts_are_as_many_for_each_thread_and_have_at_most_128_images(batch_size, threads, parts):
+def test_parts_are_one_a_thread_and_two_of_more_than_128_images(batch_size, threads, parts):
     params = HParams(batch_size=batch_size, num_threads=threads)
     assert towers_module.parts(params) == parts
 

@@ -251,8 +251,8 @@ class HParams:
     num_images: int = _free(100, 'Images drawn from the prior, new_images.png.', Range(1, 10000))
     num_threads: int = _free(
         0,
-        'Threads of a training step: the batch is cut into that many parts, computed in parallel. '
-        '0: one for each core that this process may use, while each part has 32 images.',
+        'Threads of a training step: the batch is cut into as many parts, or twice as many of more '
+        'than 128 images. 0: one a core that this process may use, while each has 32 images.',
         Range(0, 1024),
     )
 

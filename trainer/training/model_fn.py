@@ -23,7 +23,7 @@ def model_fn(
 ) -> tf.estimator.EstimatorSpec:
     """Encodes, samples, decodes; trains on, evaluates or predicts the negative ELBO.
 
-    A batch is cut into parts, one a thread or more (`towers`). Calls of `vae` share its weights.
+    A batch is cut into parts, one a thread or two (`towers`). Calls of `vae` share its weights.
 
     Args:
       features: `images`, float32 `[batch, rows, features]` in [0, 1].

@@ -1,6 +1,5 @@
 """Gradients over several threads: a batch is cut into parts, each computed by a core of its own."""
 
-import math
 from typing import Any, Callable, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow as tf
@@ -11,8 +10,9 @@ from trainer.training.scope_copy import ScopeCopy
 
 # Matrix products of fewer rows keep no core busy, and each part is a copy of the graph to build.
 _IMAGES_PER_THREAD = 32
-# What larger parts compute leaves the caches before it is used again.
-_MOST_IN_PART = 128
+# What larger parts compute leaves the caches before it is used again. Of smaller ones than a half
+# nothing more is gained, and the graph would grow with the batch.
+_LARGE_PART = 128
 
 
 class _Tower(NamedTuple):
@@ -37,9 +37,9 @@ def count(params: HParams) -> int:
 
 
 def parts(params: HParams) -> int:
-    """Returns how many towers a training step has: one a thread, more of a large batch."""
+    """Returns how many towers a training step has: one a thread, of a large batch two."""
     threads = count(params)
-    return threads * math.ceil(params.batch_size / (threads * _MOST_IN_PART))
+    return threads if params.batch_size <= threads * _LARGE_PART else 2 * threads
 
 
 def in_towers(
