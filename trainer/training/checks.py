@@ -65,7 +65,9 @@ def with_recorded(params: HParams, given: Collection[str]) -> HParams:
         open_names.discard('dataset')
     taken = {name: getattr(recorded, name) for name in sorted(open_names)}
     taken = {name: value for name, value in taken.items() if value != getattr(params, name)}
-    said = [f'--{name}={value}' for name, value in taken.items() if name != 'likelihood']
+    said = [f'--{name}={value}' for name, value in taken.items()]
+    if params.likelihood == rules.UNDECIDED:  # Only the data would tell: the run has no other.
+        said = [flag for flag in said if not flag.startswith('--likelihood=')]
     if said:
         named = ' '.join(said)
         say(f'Going on with {named}, as {params.model_dir} began: this command gives no other.')
