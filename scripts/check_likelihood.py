@@ -18,7 +18,7 @@ import tensorflow as tf
 from absl import flags
 
 from trainer.base import cores, files, path_flags, program
-from trainer.base.console import ImageProgress
+from trainer.base.console import ImageProgress, say
 from trainer.base.errors import UserError
 from trainer.checkpoints import chosen
 from trainer.data import inputs, prepare
@@ -112,6 +112,8 @@ def table(rows: np.ndarray, count: int) -> str:
 def main(argv: List[str]) -> None:
     del argv
     values, began = flags.FLAGS, time.perf_counter()
+    if values.output:
+        files.check_output('--output', values.output)
     params = storage.trained(values.model_dir)
     if not params.is_binarised:
         raise UserError(
@@ -138,6 +140,10 @@ def main(argv: List[str]) -> None:
     output = values.output or os.path.join(values.model_dir, 'likelihood_check.json')
     partial = PartialResults(output + '.partial', facts, _ROWS)
     rows, seconds = partial.load()
+    say(
+        f'Annealing {len(images):,} images, {values.chains} chains each, over '
+        f'{values.temperatures:,} temperatures: a line after each {_GROUP}, which take minutes.'
+    )
     progress = ImageProgress(len(images), len(rows))
     for lower, upper in enclosed(model, params, images, latents, len(rows)):
         some = np.zeros(len(lower), _ROWS)
@@ -163,9 +169,9 @@ def define_flags() -> None:
         ('chains', 16, 1, 'Chains of each image.'),
         ('temperatures', 1000, 2, 'Steps between prior and posterior.'),
         ('importance_samples', 5000, 2, 'Samples of the importance-weighted estimate.'),
-        ('seed', 1, 0, 'Of all draws.'),
     ):
         flags.DEFINE_integer(name, default, text, lower_bound=least)
+    flags.DEFINE_integer('seed', 1, 'Of all draws.', lower_bound=0, upper_bound=2**31 - 1)
     path_flags.define('output', '', 'JSON file. Default: likelihood_check.json in model_dir.')
 
 
