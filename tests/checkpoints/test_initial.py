@@ -53,6 +53,7 @@ def test_a_run_of_the_same_shapes_may_differ_in_all_else(tmp_path):
          ['--latent_size=3 (there 2), --lstm_units=5 (there 4);', 'give the values of that run']),
         (OLD_RUN, {'decoder_units': 9}, ['--decoder_units=9 (there 8)']),
         (OLD_RUN, {'decoder_channels': 9}, ['--decoder_channels=9 (there 2)']),
+        (OLD_RUN, {'decoder_activation': 'gated'}, ['--decoder_activation=gated (there elu)']),
         (OLD_RUN, {'prior': 'vamp'}, [': --prior=vamp (there standard_normal);']),
         (OLD_VAMP_RUN, {'prior_components': 7}, ['--prior_components=7 (there ']),
         (OLD_RUN, {'likelihood': 'normal'}, ['--likelihood=normal (there bernoulli)']),

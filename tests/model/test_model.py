@@ -64,12 +64,19 @@ def test_scale_stays_positive_and_the_loss_finite_for_any_weights():
     assert np.all(np.isfinite(loss))
 
 
-def test_the_decoder_is_its_layers_written_out():
+@pytest.mark.parametrize('activation', ['elu', 'gated'])
+def test_the_decoder_is_its_layers_written_out(activation):
     """Dense layers, then out[2 i + k - pad] += in[i] w[k] for each of the kernels, in NumPy."""
     latents = np.random.RandomState(1).randn(2, 3)
-    logits = decode(tf.constant(latents, tf.float32), SMALL).logits
+    params = dataclasses.replace(SMALL, decoder_activation=activation)
+    logits = decode(tf.constant(latents, tf.float32), params).logits
     weights = {v.op.name.partition('/')[2]: v for v in tf.trainable_variables()}
-    actual, of = run([logits, weights])
+    random = np.random.RandomState(2)
+    with graphs.session() as session:  # Biases that are not 0.
+        for variable in weights.values():
+            variable.load(random.normal(0, 0.5, variable.shape.as_list()), session)
+        actual, of = session.run([logits, weights])
+    assert ('gate_2/kernel' in of) == (activation == 'gated')
 
     def elu(x):
         return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
@@ -83,14 +90,21 @@ def test_the_decoder_is_its_layers_written_out():
                 out[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size] += pixels
         return out[:, before:, before:][:, : 2 * rows, : 2 * rows] + of[name + '/bias']
 
+    def dense(x, name):
+        return x @ of[name + '/kernel'] + of[name + '/bias']
+
     hidden = latents
-    for number in (1, 2, 3):
-        name = 'dense_{}'.format(number)
-        hidden = elu(hidden @ of[name + '/kernel'] + of[name + '/bias'])
+    for number in '12':
+        value = dense(hidden, 'dense_' + number)
+        if activation == 'gated':
+            hidden = value / (1 + np.exp(-dense(hidden, 'gate_' + number)))
+        else:
+            hidden = elu(value)
+    hidden = elu(dense(hidden, 'dense_3'))
     # 'same' padding cuts one pixel before a kernel of 4, and none before one of 3.
     hidden = elu(doubled(hidden.reshape(2, 2, 2, 4), 'transpose_convolution_1', 3, 0))
     expected = doubled(hidden, 'transpose_convolution_2', 4, 1)
-    np.testing.assert_allclose(actual, expected[..., 0], atol=1e-5)
+    np.testing.assert_allclose(actual, expected[..., 0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow  # tests/model/test_objective.py has a quick one.

@@ -15,7 +15,14 @@ from trainer.settings.table import PRIORS, HParams
 
 # The settings that decide which weights there are, and their shapes; beside them the images' shape,
 # a mixture's components and whether a scale of the pixels is learned.
-_OF_SHAPES = ('latent_size', 'lstm_units', 'decoder_units', 'decoder_channels', 'prior')
+_OF_SHAPES = (
+    'latent_size',
+    'lstm_units',
+    'decoder_units',
+    'decoder_channels',
+    'decoder_activation',
+    'prior',
+)
 
 
 def check(params: HParams) -> None:

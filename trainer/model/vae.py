@@ -54,12 +54,12 @@ def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
     the right. The last one goes straight to the image's channels: a further layer at full size
     costs more time than it gains in likelihood.
     Activations are exponential linear units (Clevert et al. 2016), which train faster here than
-    rectified ones.
+    rectified ones; `decoder_activation` can give the first two Dense layers gates instead.
 
     Args:
       latents: float32 `[batch, latent_size]` or `[batch, samples, latent_size]`.
-      params: `decoder_units`, `decoder_channels`, `image_shape`, `likelihood` and what that
-        takes are used.
+      params: `decoder_units`, `decoder_channels`, `decoder_activation`, `image_shape`,
+        `likelihood` and what that takes are used.
 
     Returns:
       The likelihood, with logits `[batch, rows, features]` or `[batch, samples, rows, features]`.
@@ -71,9 +71,9 @@ def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
     if samples:
         latents = tf.reshape(latents, [-1, params.latent_size])
     with _shared_weights(), tf.variable_scope('decoder'):
-        hidden = latents
-        for number, units in enumerate([params.decoder_units] * 2 + [int(np.prod(quarter))]):
-            hidden = _dense(hidden, units, f'dense_{number + 1}', tf.nn.elu)
+        hidden = _decoder_dense(latents, 1, params)
+        hidden = _decoder_dense(hidden, 2, params)
+        hidden = _dense(hidden, int(np.prod(quarter)), 'dense_3', tf.nn.elu)
         hidden = tf.reshape(hidden, [-1] + quarter)
         name = 'transpose_convolution_1'
         hidden = _enlarged(hidden, 3, strides, params.decoder_channels, name, tf.nn.elu)
@@ -82,6 +82,17 @@ def decode(latents: tf.Tensor, params: HParams) -> Likelihood:
             logits = logits[:, :rows, :columns]
         logits = tf.reshape(logits, [-1] + samples + [rows, columns * channels])
         return Likelihood.kinds[params.likelihood].create(logits, params)
+
+
+def _decoder_dense(inputs: tf.Tensor, number: int, params: HParams) -> tf.Tensor:
+    """One of the decoder's first two Dense layers, by its number.
+
+    A gated one is (W x + b) * sigmoid(V x + c): Dauphin et al. 2017 (arXiv:1612.08083), equation 1.
+    """
+    units, name = params.decoder_units, f'dense_{number}'
+    if params.decoder_activation == 'gated':
+        return _dense(inputs, units, name) * _dense(inputs, units, f'gate_{number}', tf.sigmoid)
+    return _dense(inputs, units, name, tf.nn.elu)
 
 
 def _quarter(params: HParams) -> List[int]:
@@ -209,8 +220,9 @@ def description(params: HParams) -> Dict[str, str]:
         ),
         'latents': '{} dimensions, prior {}'.format(params.latent_size, params.prior),
         'decoder': (
-            f'Dense {params.decoder_units}, {params.decoder_units} and '
-            f'{rows}x{columns}x{params.decoder_channels}; two transpose convolutions'
+            f'Dense {params.decoder_units}, {params.decoder_units} (both '
+            f'{params.decoder_activation}) and {rows}x{columns}x{params.decoder_channels}; two '
+            'transpose convolutions'
         ),
         'likelihood': params.likelihood,
         'objective': params.objective,

@@ -128,6 +128,11 @@ class HParams:
     decoder_channels: int = _setting(
         32, "Channels of the decoder's feature maps at 1/4 and at 1/2 of the image size.", SIZE
     )
+    decoder_activation: str = _setting(
+        'elu',
+        "Activation of the decoder's first two Dense layers; gated: times the sigmoid of another.",
+        choices=('elu', 'gated'),
+    )
     likelihood: str = _setting(
         'bernoulli',
         'Distribution of a pixel given the latents. Readings have normal_by_column.',
