@@ -139,6 +139,8 @@ def test_every_number_is_that_of_a_computation_in_numpy(prior):
     np.testing.assert_allclose(actual, [bound, -log_likelihood.mean(), kl], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(row['kl_by_dimension'], kl_by_dimension, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(row['posterior_mean'], mean, rtol=1e-5, atol=1e-6)
+    shares = scipy.special.softmax(log_weights)
+    np.testing.assert_allclose(row['effective_samples'], 1 / np.sum(shares**2), rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -183,6 +185,8 @@ def test_a_stream_of_far_apart_values_is_added_up_exactly():
     assert stream.result() == pytest.approx(
         scipy.special.logsumexp(values) - math.log(1000), rel=1e-13
     )
+    shares = scipy.special.softmax(values)
+    assert stream.effective_count() == pytest.approx(1 / np.sum(shares**2), rel=1e-9)
     stream.add(np.array([math.nan]))
     assert math.isnan(stream.result())
 
@@ -276,6 +280,7 @@ def test_the_summary_is_made_as_by_hand():
     rows['reconstruction_loss'] = [1, 2, 3, 4]
     rows['kl_divergence'] = [2, 2, 2, 6]
     rows['kl_by_dimension'] = [[1, 1], [2, 0], [0, 2], [5, 1]]
+    rows['effective_samples'] = [40, 10, 20, 100]
     # Variances 0.0101 and 0.0099, around means that single precision must not swallow.
     signs = np.array([1, -1, 1, -1])
     rows['posterior_mean'] = np.stack(
@@ -298,6 +303,9 @@ def test_the_summary_is_made_as_by_hand():
     assert summary['kl_divergence']['mean'] == 3.0
     assert summary['kl_by_dimension'] == [2.0, 1.0]
     assert summary['active_units'] == 1
+    # The 5th percentile lies 0.15 of the way from the fewest to the next.
+    expected = {'median': 30, 'percentile_5': 11.5, 'fewest': 10}
+    assert summary['effective_samples'] == pytest.approx(expected)
 
     # Grey levels of which a Bernoulli is no density have neither likelihood nor bits.
     grey = report.summarize(rows, TINY)

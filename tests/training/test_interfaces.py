@@ -78,6 +78,7 @@ def test_its_likelihood_is_estimated_without_what_it_lacks(trained, tmp_path):
     assert 'kl_by_dimension' not in record
     assert record['kl_is'].startswith('estimated')
     assert 'units are active' in report.table(record)
+    assert 'effective samples: median' in report.table(record)
 
 
 def test_it_is_drawn_from_and_exported(trained):

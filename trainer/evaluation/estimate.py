@@ -20,8 +20,8 @@ from trainer.evaluation.partial_results import PartialResults
 from trainer.settings import memory, storage, wording
 from trainer.settings.table import HParams
 
-# Raised whenever the same facts would lead to other numbers.
-_FORMAT = 1
+# Raised whenever the same facts would lead to other numbers, or to more of them.
+_FORMAT = 2
 _SECONDS_BETWEEN_SAVES = 10.0
 _BATCH = 1000
 

@@ -2,7 +2,7 @@
 
 The estimate is log 1/K sum_k p(x, z_k) / q(z_k | x) with K samples z_k of the posterior: Burda et
 al. 2016 (arXiv:1509.00519), equation 8. Samples are decoded a chunk at a time, and of their weights
-only the maximum, the scaled sum and two means are kept: memory limits neither K nor the images.
+only the maximum, two scaled sums and two means are kept: memory limits neither K nor the images.
 
 The noise of a sample is a function of (seed, number of the image, number of the sample) alone.
 Results therefore do not depend on threads, on the chunks but for rounding, or on where an
@@ -43,7 +43,7 @@ class Model(NamedTuple):
 
 
 class StreamingLogMeanExp:
-    """log 1/K sum_k exp(v_k) of values that come in parts, in float64.
+    """log 1/K sum_k exp(v_k) of the logarithms of weights, which come in parts, in float64.
 
     Attributes:
       count: K, the number of values so far.
@@ -53,12 +53,15 @@ class StreamingLogMeanExp:
         self.count = 0
         self._maximum = -np.inf
         self._sum = 0.0  # Of exp(v_k - maximum).
+        self._squares = 0.0  # Of their squares.
 
     def add(self, values: np.ndarray) -> None:
         """Takes in finite values, `[n]`."""
         values = values.astype(np.float64)
         maximum = np.maximum(self._maximum, values.max())  # Unlike max, it passes NaN on.
-        self._sum = self._sum * np.exp(self._maximum - maximum) + np.exp(values - maximum).sum()
+        scale, weights = np.exp(self._maximum - maximum), np.exp(values - maximum)
+        self._sum = self._sum * scale + weights.sum()
+        self._squares = self._squares * scale**2 + np.square(weights).sum()
         self._maximum = maximum
         self.count += len(values)
 
@@ -66,16 +69,26 @@ class StreamingLogMeanExp:
         """Returns the logarithm of the mean so far."""
         return float(self._maximum + np.log(self._sum / self.count))
 
+    def effective_count(self) -> float:
+        """Returns how many equal weights are worth as much as those so far, from 1 to `count`.
+
+        The squared sum of the weights over the sum of their squares: Kong 1992 ("A note on
+        importance sampling using standardized weights", technical report 348, University of
+        Chicago).
+        """
+        return float(self._sum**2 / self._squares)
+
 
 def row_type(latent_size: int, has_marginals: bool = True) -> np.dtype:
-    """The type of what is known of an image, in nats but for the posterior's mean.
+    """The type of what is known of an image, in nats but for the last two.
 
     `has_marginals` tells whether the KL divergence of each dimension is known.
     """
     losses = ('importance_weighted_bound', 'reconstruction_loss', 'kl_divergence')
     vectors = ['kl_by_dimension'] * has_marginals + ['posterior_mean']
     scalars = [(name, np.float64) for name in losses]
-    return np.dtype(scalars + [(name, np.float32, (latent_size,)) for name in vectors])
+    in_vectors = [(name, np.float32, (latent_size,)) for name in vectors]
+    return np.dtype([*scalars, *in_vectors, ('effective_samples', np.float64)])
 
 
 class ImportanceSampler:
@@ -202,7 +215,8 @@ class ImportanceSampler:
         else:
             kl_divergence = sums['log_ratio'] / self._samples
         reconstruction_loss = -sums['log_likelihood'] / self._samples
-        return (estimate.result(), reconstruction_loss, kl_divergence, *kl_by_dimension, point)
+        losses = (estimate.result(), reconstruction_loss, kl_divergence)
+        return (*losses, *kl_by_dimension, point, estimate.effective_count())
 
 
 def _rounded_down(chunk: int) -> int:

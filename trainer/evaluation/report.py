@@ -28,6 +28,8 @@ def summarize(rows: np.ndarray, params: HParams) -> Dict[str, Any]:
       `negative_elbo` and its parts `reconstruction_loss` (distortion) and `kl_divergence` (rate).
       `kl_by_dimension`, means. `active_units`, the dimensions whose posterior's mean varies over
       the images by more than 0.01: Burda et al. 2016 (arXiv:1509.00519), section 5.2.
+      `effective_samples`, of an image, by `StreamingLogMeanExp.effective_count`: the median over
+      the images, the number that 5% of them do not reach, and the fewest.
     """
     negative_bound = -rows['importance_weighted_bound']
     values = {
@@ -48,6 +50,8 @@ def summarize(rows: np.ndarray, params: HParams) -> Dict[str, Any]:
     variance = np.var(rows['posterior_mean'].astype(np.float64), axis=0)
     record: Dict[str, Any] = {name: _mean_and_error(value) for name, value in values.items()}
     record['active_units'] = int(np.sum(variance > ACTIVE_VARIANCE))
+    levels = np.percentile(rows['effective_samples'], [50, 5, 0])
+    record['effective_samples'] = dict(zip(('median', 'percentile_5', 'fewest'), levels.tolist()))
     record['kl_is'] = 'in closed form'
     if not PRIORS[params.prior].has_closed_kl:
         record['kl_is'] = (
@@ -114,6 +118,8 @@ def table(record: Dict[str, Any]) -> str:
         text = '' if error is None else '{:.{}f}'.format(error, digits + 1)
         lines.append('{:<{}} {:>12.{}f} {:>15}'.format(labels[name], width, mean, digits, text))
     lines += ['', '{} of {} units are active'.format(record['active_units'], record['latent_size'])]
+    text = 'effective samples: median {median:.0f}, 5% have fewer than {percentile_5:.0f}'
+    lines.append((text + ', fewest {fewest:.1f}').format(**record['effective_samples']))
     if 'kl_by_dimension' in record:
         kl = sorted(record['kl_by_dimension'], reverse=True)
         largest = ' '.join('{:.2f}'.format(value) for value in kl[:10])
