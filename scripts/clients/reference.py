@@ -6,8 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from trainer.base import image_files, scaling
+from trainer.checkpoints import weights
 from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
+from trainer.model import vae
 from trainer.monitoring import picture_files
 from trainer.serving import thresholds
 from trainer.serving.golden import Golden
@@ -39,6 +41,22 @@ def predicted(
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
+def drawn(
+    count: int, seed: int, temperature: float, checkpoint_path: str, params: HParams
+) -> np.ndarray:
+    """Returns what the decoder makes of draws of the prior, `[n, rows, columns, channels]`.
+
+    The draws are N(0, I) times the temperature, taken as the prior of the checkpoint takes noise.
+    """
+    with tf.Graph().as_default(), tf.Session() as session:
+        noise = tf.random.stateless_normal([count, params.latent_size], [seed, 0])
+        choice = tf.random.stateless_uniform([count], [seed, 1])
+        latents = vae.prior(params).sample(temperature * noise, choice)
+        images = vae.expected_images(latents, params)
+        weights.restore(session, checkpoint_path)
+        return session.run(images)
+
+
 def answers(
     images: np.ndarray, validation: ValidationImages, checkpoint_path: str, params: HParams
 ) -> Dict[str, Golden]:
@@ -58,16 +76,19 @@ def answers(
     of_validation = predicted(validation.batches(), checkpoint_path, params)['negative_elbo']
     quantile = thresholds.quantiles(outputs['negative_elbo'], of_validation)
 
-    def decoded(latents: np.ndarray) -> Dict[str, np.ndarray]:
-        images = picture_files.decode(latents, checkpoint_path, params)
-        images = scaling.in_units(images.reshape([-1] + params.served_shape), params.scaling)
-        return {examples: images}
-
     examples = wording.examples(params)
 
-    with tf.Graph().as_default(), tf.Session() as session:
-        noise = session.run(tf.random.stateless_normal([5, params.latent_size], [11, 0]))
-    drawn = {'count': np.int32(5), 'seed': np.int32(11)}
+    def served(images: np.ndarray) -> Dict[str, np.ndarray]:
+        images = images.reshape([-1] + params.served_shape)
+        return {examples: scaling.in_units(images, params.scaling)}
+
+    def decoded(latents: np.ndarray) -> Dict[str, np.ndarray]:
+        return served(picture_files.decode(latents, checkpoint_path, params))
+
+    def generated(temperature: float) -> Dict[str, np.ndarray]:
+        return served(drawn(5, 11, temperature, checkpoint_path, params))
+
+    wanted = {'count': np.int32(5), 'seed': np.int32(11)}
     latents = np.random.RandomState(1).standard_normal(outputs['mean'].shape).astype(np.float32)
     steps = 3
     mean = outputs['mean'][:, np.newaxis]
@@ -90,9 +111,9 @@ def answers(
         'reconstruct': Golden(shown, reconstructed),
         'encode': Golden(shown, some('mean', 'scale')),
         'decode': Golden({'latents': latents}, decoded(latents)),
-        'generate': Golden(drawn, decoded(noise)),
+        'generate': Golden(wanted, generated(1.0)),
         'generate_at_temperature': Golden(
-            dict(drawn, temperature=np.float32(0.5)), decoded(0.5 * noise)
+            dict(wanted, temperature=np.float32(0.5)), generated(0.5)
         ),
         'interpolate': Golden(
             dict(shown, steps=np.int32(steps)), {'interpolations': interpolations}

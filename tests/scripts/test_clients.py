@@ -42,16 +42,29 @@ def model(tmp_path_factory):
     return serving_models.write_export(tmp_path_factory.mktemp('model'), (28, 28, 1))
 
 
+@pytest.mark.parametrize('prior', ['mixture', 'flow', 'vamp'])
+def test_an_export_draws_from_a_learned_prior_as_the_reference_does(prior, tmp_path):
+    export_dir, checkpoint_path, params = serving_models.write_export(
+        tmp_path, prior=prior, prior_components=4
+    )
+    images = serving_models.pixels_of(params, 6)
+    validation = serving_models.validation_of(params)
+    golden = reference.answers(images, validation, checkpoint_path, params)
+    results = table.checked(in_tensorflow_1.raw_session(export_dir), golden)
+    assert {name: result.get('error') for name, result in results.items()} == dict.fromkeys(golden)
+
+
 # Long and odd: a loop over rows, and sides that are cropped. A series has no signatures of files.
 @pytest.mark.parametrize(
     'settings, low_latency, not_possible',
     [
         ({'image_shape': (28, 28, 1)}, False, 11),
+        ({'image_shape': (28, 28, 1), 'prior': 'flow', 'decoder_activation': 'gated'}, False, 11),
         ({'image_shape': (70, 13, 3)}, False, 11),
         ({'image_shape': (70, 13, 3)}, True, 16),
         ({**serving_models.SERIES, 'image_shape': (28, 1, 2)}, False, 5),
     ],
-    ids=['mnist', 'long-and-odd', 'low-latency', 'series'],
+    ids=['mnist', 'flow', 'long-and-odd', 'low-latency', 'series'],
 )
 def test_other_runtimes_answer_as_predict_and_the_decoder_do(
     python, settings, low_latency, not_possible, tmp_path
