@@ -114,7 +114,8 @@ def test_a_run_with_a_checkpoint_of_its_own_keeps_what_it_started_from(tmp_path,
 
 
 def test_only_who_makes_the_weights_of_a_cluster_starts_from_them(tmp_path):
-    params = initial.settle(params_from(OLD_RUN, tmp_path / 'new'), None)
+    old = shutil.copytree(OLD_RUN, str(tmp_path / 'old'))
+    params = initial.settle(params_from(old, tmp_path / 'new'), None)
     for task, starts in ((Task('chief'), True), (Task('worker'), False), (Task('ps'), False)):
         with mock.patch.object(run, 'Estimator') as made:
             run.make_estimator(params, task)

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -287,11 +288,12 @@ def test_a_real_cluster_stops_early_and_leaves_everything(
 @pytest.mark.slow
 def test_a_cluster_on_own_images_starts_from_another_run_s_weights(tmp_path):
     """A learning rate that changes no weight: at the end they are still the other run's."""
+    old = shutil.copytree(OLD_RUN, str(tmp_path / 'old'))
     source = own.write_array(tmp_path / 'my digits.npy', own.pictures(120, (28, 28)))
     command = [sys.executable, os.path.join(ROOT, 'scripts', 'train_cluster.py')]
     command += ['--workers=1', '--ps=1', '--'] + [
         f'--source={source}', f'--data_dir={tmp_path}/data', f'--model_dir={tmp_path}/run',
-        f'--init_from={OLD_RUN}', '--learning_rate=1e-30', '--max_steps=300',
+        f'--init_from={old}', '--learning_rate=1e-30', '--max_steps=300',
         '--save_checkpoints_steps=300', '--num_threads=1', '--latent_size=2', '--lstm_units=4',
         '--decoder_units=8', '--decoder_channels=2', '--evaluation_samples=1', '--batch_size=20',
     ]  # fmt: skip
@@ -311,8 +313,8 @@ def test_a_cluster_on_own_images_starts_from_another_run_s_weights(tmp_path):
     prepare = shlex.split(said.pop().partition('first, on one machine, run ')[2])
     run([sys.executable, *prepare[1:]], 0)
     log = run(command, 0)
-    assert log.count(f'from the weights of {OLD_RUN} (model.ckpt-4)') == 1
-    given = tiny.variables(os.path.join(OLD_RUN, 'model.ckpt-4'))
+    assert log.count(f'from the weights of {old} (model.ckpt-4)') == 1
+    given = tiny.variables(os.path.join(old, 'model.ckpt-4'))
     end = tiny.variables(listing.latest(str(tmp_path / 'run')))
     assert end['global_step'] >= 300
     for name in given:

@@ -266,9 +266,10 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(series, readings, tmp_path
     pictures = own.write_folder(tmp_path / 'pictures', own.pictures(1, (8, 12)))
     far = tmp_path / 'far.csv'
     far.write_text('heat,load\n' + '20,-5\n' * 20 + '1e30,-5\n')
+    old = shutil.copytree(OLD_EXPORT, str(tmp_path / 'old'))
     out = tmp_path / 'out'
     cases = [
-        (given(source=source, export_dir=OLD_EXPORT), 'the model in .* takes images'),
+        (given(source=source, export_dir=old), 'the model in .* takes images'),
         (given(images=pictures, export_dir=series[0]), 'the model takes readings'),
         (given(source=array, export_dir=series[0]), r'ends in \.csv'),
         (given(source=pictures, export_dir=series[0]), r'no file that ends in \.csv'),

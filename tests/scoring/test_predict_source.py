@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -283,12 +284,14 @@ def test_bad_sources_end_in_one_sentence(model, array, pixels, url, tmp_path, as
     assert 'do not go with --samples' in refusal(latents=tmp_path / 'x.csv', **run)
     (tmp_path / 'file').write_text('')
     assert '--output=' in refusal(source=array, output=tmp_path / 'file')
-    assert 'has no signature score' in refusal(source=array, export_dir=OLD_EXPORT)
+    old = shutil.copytree(OLD_EXPORT, str(tmp_path / 'old'))
+    assert 'has no signature score' in refusal(source=array, export_dir=old)
 
 
 def test_images_go_on_with_an_export_without_thresholds(tmp_path, ask, capsys):
-    picture = own.write_folder(tmp_path, own.pictures(1, (8, 4, 3)))
-    ask(picture, OLD_EXPORT, output=tmp_path / 'out')
+    picture = own.write_folder(tmp_path / 'pictures', own.pictures(1, (8, 4, 3)))
+    old = shutil.copytree(OLD_EXPORT, str(tmp_path / 'old'))
+    ask(picture, old, output=tmp_path / 'out')
     captured = capsys.readouterr()
     assert 'has no signature score_png' in captured.err and '0.png' in captured.out
     with open(str(tmp_path / 'out' / 'results.json')) as f:

@@ -291,7 +291,7 @@ def test_the_images_copies_are_all_that_the_trainer_needs(tmp_path, in_git):
     # absl ends --help with 1.
     assert (done.returncode, done.stderr) == (1, '')
     assert '--latent_size' in done.stdout
-    modules = glob.glob(os.path.join(ROOT, 'trainer', '**', '*.py'), recursive=True)
+    modules = glob.glob(os.path.join(glob.escape(ROOT), 'trainer', '**', '*.py'), recursive=True)
     assert all(os.path.isfile(replay.place('/app/' + os.path.relpath(m, ROOT))) for m in modules)
 
 

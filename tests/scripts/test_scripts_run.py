@@ -67,8 +67,8 @@ def is_of_bash(path):
 
 
 def test_shell_scripts_are_clean():
-    names = ('.ci/*', 'scripts/*', 'scripts/*/*')
-    paths = [path for name in names for path in glob.glob(os.path.join(ROOT, name))]
+    root, names = glob.escape(ROOT), ('.ci/*', 'scripts/*', 'scripts/*/*')
+    paths = [path for name in names for path in glob.glob(os.path.join(root, name))]
     scripts = [path for path in paths if os.path.isfile(path) and is_of_bash(path)]
     assert RUN in scripts
     subprocess.run(['shellcheck', *scripts], check=True)

@@ -126,7 +126,8 @@ def _wrong_in(source):
 def _programs():
     """Our Python programs: `*.py`, and scripts that begin as such."""
     for path in sorted(
-        glob.glob(os.path.join(ROOT, 'trainer', '**', '*.py'), recursive=True) + _scripts()
+        glob.glob(os.path.join(glob.escape(ROOT), 'trainer', '**', '*.py'), recursive=True)
+        + _scripts()
     ):
         with open(path, encoding='utf-8') as file:
             yield os.path.relpath(path, ROOT), file.read()
@@ -135,7 +136,7 @@ def _programs():
 def _scripts():
     found = []
     for path in filter(
-        os.path.isfile, glob.glob(os.path.join(ROOT, 'scripts', '**'), recursive=True)
+        os.path.isfile, glob.glob(os.path.join(glob.escape(ROOT), 'scripts', '**'), recursive=True)
     ):
         with open(path, 'rb') as file:
             if path.endswith('.py') or b'python' in file.readline():

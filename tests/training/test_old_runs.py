@@ -94,11 +94,11 @@ def test_an_old_run_goes_on_with_its_weights_and_moments(old_run, mnist_like):
         storage.trained(old_run), max_steps=7, save_checkpoints_steps=3, save_summary_steps=0
     )
     checks.check(params, mnist_like.num_examples)
+    before = tiny.variables(_checkpoint(old_run, 4))
     after, _ = tiny.trained(mnist_like, params)
     assert after['global_step'] == 7
     # Adam's, as TensorFlow keeps it: 0.9 to the number of all steps, the old ones too, and 1 more.
     np.testing.assert_allclose(after['optimizer/beta1_power'], 0.9**8, rtol=1e-5)
-    before = tiny.variables(_checkpoint(OLD_RUN, 4))
     assert set(before) == set(after)
     # Three steps at a rate of 0.004 go nowhere near as far as new weights would be.
     moved = np.abs(after['decoder/dense_2/kernel'] - before['decoder/dense_2/kernel']).max()

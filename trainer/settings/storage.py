@@ -46,9 +46,8 @@ def load(model_dir: str, flag: str = 'model_dir') -> Optional[HParams]:
 def _from_json(values: Any, path: str, flag: str) -> HParams:
     try:
         values['image_shape'] = tuple(values['image_shape'])
-        # Runs of before there were these settings had no noise and no gates.
+        # Runs of before there was that setting had no noise.
         values.setdefault('dequantization', 'none')
-        values.setdefault('decoder_activation', 'elu')
         values['scaling'] = tuple(map(tuple, values.get('scaling', ())))
         hparams = HParams(**values)
         _check_values(hparams)
