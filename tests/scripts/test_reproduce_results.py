@@ -1,6 +1,7 @@
 """A rehearsal of scripts/reproduce_results."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -46,3 +47,22 @@ def test_a_row_is_what_its_commands_left_and_is_not_made_twice(small_mnist_data_
     assert cells[2] == record['convention'] == 'dynamic binarisation'
     assert cells[3].startswith('{:.2f} = '.format(record['test']['negative_elbo']))
     assert cells[4] == '{mean:.2f} ± {standard_error:.2f}'.format(**estimate)
+
+
+@pytest.mark.slow
+def test_of_several_seeds_there_are_means_and_of_dequantised_levels_bits(
+    small_mnist_data_dir, tmp_path
+):
+    done = reproduce(
+        '--results_dir={}'.format(tmp_path), '--only=grey-32-normal', '--max_steps=3',
+        '--data_dir=' + small_mnist_data_dir,
+    )  # fmt: skip
+    losses = []
+    for seed in (1, 2, 3):
+        with open(str(tmp_path / 'grey-32-normal-seed{}'.format(seed) / 'results.json')) as f:
+            losses.append(json.load(f)['test']['negative_elbo'])
+    cell = done.stdout.splitlines()[-1].split('|')[3].strip()
+    mean = sum(losses) / 3
+    assert cell.startswith('{:.2f} = '.format(mean))
+    text = '({:.2f} to {:.2f}); {:.3f} bits per dimension'
+    assert cell.endswith(text.format(min(losses), max(losses), mean / 784 / math.log(2) + 8))

@@ -39,12 +39,10 @@ def summarize(rows: np.ndarray, params: HParams) -> Dict[str, Any]:
     }
     if wording.has_log_likelihood(params):
         values['negative_log_likelihood'] = negative_bound
-        bits_per_nat = 1.0 / np.log(2.0)
-        pixels = params.rows * params.row_features
-        values['bits_per_dimension'] = negative_bound * bits_per_nat / pixels
+        values['bits_per_dimension'] = bits_per_dimension(negative_bound, params)
         if LIKELIHOODS[params.likelihood].of_grey_levels:
-            highest = 256.0 if params.sampling == 'uniform' else 255.0
-            values['bits_per_dimension_8_bit'] = values['bits_per_dimension'] + np.log2(highest)
+            more = bits_of_levels(params)
+            values['bits_per_dimension_8_bit'] = values['bits_per_dimension'] + more
     else:
         values['negative_importance_weighted_bound'] = negative_bound
     variance = np.var(rows['posterior_mean'].astype(np.float64), axis=0)
@@ -62,6 +60,16 @@ def summarize(rows: np.ndarray, params: HParams) -> Dict[str, Any]:
         by_dimension = rows['kl_by_dimension'].mean(axis=0, dtype=np.float64)
         record['kl_by_dimension'] = by_dimension.tolist()
     return record
+
+
+def bits_per_dimension(nats: Any, params: HParams) -> Any:
+    """Turns nats an image into bits a pixel and channel."""
+    return nats / (np.log(2.0) * params.rows * params.row_features)
+
+
+def bits_of_levels(params: HParams) -> float:
+    """Bits a pixel by which -log p(x) grows from grey levels in [0, 1] to those of 8 bits."""
+    return float(np.log2(256.0 if params.sampling == 'uniform' else 255.0))
 
 
 def _mean_and_error(values: np.ndarray) -> Dict[str, Any]:
