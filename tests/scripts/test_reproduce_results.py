@@ -50,6 +50,27 @@ def test_a_row_is_what_its_commands_left_and_is_not_made_twice(small_mnist_data_
 
 
 @pytest.mark.slow
+def test_a_row_of_what_was_tried_is_of_validation_images(small_mnist_data_dir, tmp_path):
+    done = reproduce(
+        '--results_dir={}'.format(tmp_path), '--only=tried-path', '--max_steps=3',
+        '--importance_samples=2', '--num_images=20', '--data_dir=' + small_mnist_data_dir,
+    )  # fmt: skip
+    losses, estimates = [], []
+    for seed in (1, 2, 3):
+        folder = tmp_path / 'tried-path-seed{}'.format(seed)
+        with open(str(folder / 'results.json')) as f:
+            losses.append(json.load(f)['validation']['negative_elbo'])
+        with open(str(folder / 'evaluation_validation_2.json')) as f:
+            estimates.append(json.load(f)['negative_log_likelihood']['mean'])
+    head, _, row = done.stdout.splitlines()[-3:]
+    assert '| validation negative ELBO = reconstruction + KL | -log p(x), 2 samples |' in head
+    cells = [cell.strip() for cell in row.split('|')]
+    assert cells[3].startswith('{:.2f} = '.format(sum(losses) / 3))
+    assert cells[4].startswith('{:.2f} ± '.format(sum(estimates) / 3))
+    assert cells[4].endswith('({:.2f} to {:.2f})'.format(min(estimates), max(estimates)))
+
+
+@pytest.mark.slow
 def test_of_several_seeds_there_are_means_and_of_dequantised_levels_bits(
     small_mnist_data_dir, tmp_path
 ):
