@@ -24,9 +24,11 @@ from trainer.checkpoints import best_model
 from trainer.cluster.tf_config import Task
 from trainer.data import inputs, prepare
 from trainer.data.dataset import SPLITS
+from trainer.model import priors, vae
 from trainer.settings import memory, storage
 from trainer.settings.table import HParams
 from trainer.training import checks, final, run
+from trainer.training.hooks import PseudoInputsHook
 
 
 @pytest.fixture(scope='module')
@@ -88,6 +90,39 @@ def test_a_resumed_run_sees_the_images_that_come_next(data, binarization):
     unbroken = batches(0, 6)
     np.testing.assert_array_equal(batches(4, 2), unbroken[4:])
     assert not np.array_equal(batches(4, 1)[0], unbroken[0])
+
+
+@pytest.mark.slow
+def test_pseudo_inputs_start_from_the_images_that_the_model_sees(data, tmp_path):
+    params = params_in(
+        tmp_path, prior='vamp', prior_components=3, binarization='static', max_steps=1,
+        save_checkpoints_steps=1, learning_rate=1e-30,
+    )  # fmt: skip
+    variables, _ = trained(data, params)
+    seen = inputs.first_images(data, 'train', 3, 'static')
+    assert set(np.unique(seen)) == {0, 1}
+    pseudo_inputs = 1 / (1 + np.exp(-variables[priors.PSEUDO_INPUTS]))
+    np.testing.assert_allclose(
+        pseudo_inputs.reshape(seen.shape), np.where(seen == 1, 0.98, 0.02), rtol=1e-5
+    )
+
+
+def test_pseudo_inputs_start_from_images_though_a_worker_has_made_a_step(data, tmp_path):
+    params = params_in(tmp_path, prior='vamp', prior_components=3)
+    with tf.Graph().as_default(), tf.Session() as session:
+        step = tf.train.create_global_step()
+        vae.prior(params)
+        hook = PseudoInputsHook(data, params)
+        hook.begin()
+        session.run([tf.global_variables_initializer(), step.initializer])
+        session.run(step.assign_add(1))
+        hook.after_create_session(session, None)
+        (pseudo_inputs,) = [
+            v for v in tf.trainable_variables() if v.op.name == priors.PSEUDO_INPUTS
+        ]
+        logits = session.run(pseudo_inputs)
+    images = inputs.first_images(data, 'train', 3, 'none').reshape(logits.shape)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), 0.02 + 0.96 * images, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

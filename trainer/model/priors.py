@@ -150,7 +150,7 @@ class VampPrior(Mixture, kind='vamp'):
     """The mixture, in equal parts, of the posteriors of learned pseudo-inputs.
 
     Tomczak & Welling 2018 (arXiv:1705.07120), equation 9. A training starts the pseudo-inputs from
-    training images (`first_weights.PseudoInputsHook`).
+    training images (`hooks.PseudoInputsHook`).
     """
 
     @classmethod

@@ -19,8 +19,6 @@ from trainer.settings.table import HParams
 
 # Smallest posterior scale: keeps log(scale) finite whatever the weights are.
 _SCALE_FLOOR = 1e-4
-# The Dense layer of the posterior's means, as its variables are named.
-MEAN = 'encoder/posterior/mean'
 # More than all the pictures of an evaluation show.
 _MOST_IN_PICTURES = 1000
 
@@ -37,25 +35,15 @@ def encode(images: tf.Tensor, params: HParams, fused_lstm: bool = False) -> Post
       fused_lstm: whether the LSTM is one op, without a gradient.
     """
     with _shared_weights(), tf.variable_scope('encoder'):
-        read = _states(images, params, fused_lstm)
+        # Of fewer than four rows some quarters end at the same row, or before the first.
+        ends = sorted({params.rows * quarter // 4 for quarter in (1, 2, 3, 4)} - {0})
+        summary = tf.concat(lstm(images, params.lstm_units, ends, fused_lstm), axis=1)
         with tf.variable_scope('posterior'):
-            mean = _dense(read, params.latent_size, 'mean')
-            raw_scale = _dense(read, params.latent_size, 'raw_scale')
+            mean = _dense(summary, params.latent_size, 'mean')
+            raw_scale = _dense(summary, params.latent_size, 'raw_scale')
             # Scales start near 1, the prior's, where the KL divergence is 0.
             scale = tf.nn.softplus(raw_scale + softplus_inverse(1.0)) + _SCALE_FLOOR
             return DiagonalGaussian(mean, scale)
-
-
-def states(images: tf.Tensor, params: HParams, fused_lstm: bool = False) -> tf.Tensor:
-    """Returns what the Dense layers of `encode` read, float32 `[batch, units]`; as that."""
-    with _shared_weights(), tf.variable_scope('encoder'):
-        return _states(images, params, fused_lstm)
-
-
-def _states(images: tf.Tensor, params: HParams, fused_lstm: bool) -> tf.Tensor:
-    # Of fewer than four rows some quarters end at the same row, or before the first.
-    ends = sorted({params.rows * quarter // 4 for quarter in (1, 2, 3, 4)} - {0})
-    return tf.concat(lstm(images, params.lstm_units, ends, fused_lstm), axis=1)
 
 
 def decode(latents: tf.Tensor, params: HParams) -> Likelihood:

@@ -159,10 +159,6 @@ def _contradictions(params: HParams) -> Dict[str, bool]:
         f'--free_bits_groups={groups} must divide --latent_size={params.latent_size}.': (
             groups > 0 and params.latent_size % groups > 0
         ),
-        f'--initial_means={params.initial_means}: --init_from={params.init_from} gives the weights '
-        'that training starts from: leave one away.': (
-            params.initial_means == 'pca' and bool(params.init_from)
-        ),
         f'--normal_scale={params.normal_scale:g} needs --likelihood=normal (now '
         f'{params.likelihood}).': params.normal_scale > 0 and params.likelihood != 'normal',
     }

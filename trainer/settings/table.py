@@ -99,7 +99,9 @@ class HParams:
     window: int = _setting(0, 'Rows of a window of CSV files. 0: 28.', Range(0, 8192))
     stride: int = _setting(1, 'Rows from the start of a window to that of the next.', COUNT)
     columns: str = _setting('', 'Columns of CSV files to model, as a,b. Default: all of numbers.')
-    label_column: str = _setting('', 'Column of CSV files that tells unusual rows: not modelled.')
+    label_column: str = _setting(
+        '', 'Column of CSV files that says which rows are unusual: kept from the model.'
+    )
     time_column: str = _setting('', 'Column of CSV files with the time. Default: found, if any.')
     missing: str = _setting(
         'refuse',
@@ -152,11 +154,6 @@ class HParams:
     prior_couplings: int = _setting(4, 'Affine couplings of a flow prior.', Range(1, 100))
 
     # How it is trained.
-    initial_means: str = _setting(
-        'random',
-        "What posterior means start as. pca: principal components of 2,000 images' LSTM states.",
-        choices=('random', 'pca'),
-    )
     objective: str = _setting(
         'elbo',
         'What is maximised: the ELBO, the importance-weighted bound with training_samples samples '
@@ -169,7 +166,9 @@ class HParams:
     beta: float = _setting(1.0, 'Weight of the KL divergence in the ELBO.', Range(0, 1000))
     beta_warmup_steps: int = _setting(0, 'Steps over which beta rises linearly from 0.', STEPS)
     beta_cycles: int = _setting(
-        0, 'Equal parts of training; in the first half of each beta rises from 0.', Range(0, 10**6)
+        0,
+        'Equal parts of training in the first half of each of which beta rises linearly from 0.',
+        Range(0, 10**6),
     )
     free_bits: float = _setting(
         0.0,
@@ -191,11 +190,13 @@ class HParams:
     warmup_steps: int = _setting(200, 'Steps over which the learning rate rises linearly.', STEPS)
     max_gradient_norm: float = _free(
         100.0,
-        'Gradients of a larger global norm (nats per unit of weight) are scaled down to it.',
+        'Gradients whose global norm (nats per unit of weight) is larger are scaled down to it.',
         GRADIENT_NORM,
     )
     seed: int = _setting(
-        1, 'Seed of initial weights, the order of images and all noise.', Range(0, 2**31 - 1)
+        1,
+        'Seed of the initial weights, the order of the images and all noise.',
+        Range(0, 2**31 - 1),
     )
 
     # Where and how it runs: free to differ when a run is resumed.

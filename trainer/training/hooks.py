@@ -16,10 +16,12 @@ from trainer.base.errors import UserError
 from trainer.base.signals import Interrupted
 from trainer.checkpoints import listing, weights
 from trainer.cluster.tf_config import LOCAL, Task
+from trainer.data import inputs
 from trainer.data.dataset import PreparedDataset
+from trainer.model import priors
 from trainer.monitoring import event_files
-from trainer.settings.table import HParams
-from trainer.training import finite_check, first_weights
+from trainer.settings.table import PRIORS, HParams
+from trainer.training import finite_check
 from trainer.training.progress import TrainingProgress
 
 
@@ -43,7 +45,8 @@ def in_order(
     hooks: List[tf.train.SessionRunHook] = []
     if task.is_leader:
         hooks.append(FitsHook(params.model_dir))  # Before a session restores a checkpoint.
-        hooks += first_weights.hooks(data, params)  # Before the weights of step 0 are saved.
+        if PRIORS[params.prior].starts_from_images and not params.init_checkpoint:
+            hooks.append(PseudoInputsHook(data, params))  # Before the weights of step 0 are saved.
         # Before all that works between steps: that is no part of the steps that these two see.
         hooks += [FinishStepHook(), ProgressHook(progress, params)]
         # Who was told to end does so before anything is evaluated; no bad weights are saved.
@@ -87,6 +90,36 @@ class FitsHook(tf.train.SessionRunHook):
         path = listing.latest(self._model_dir)
         if path is not None:
             weights.check_fits(path)
+
+
+class PseudoInputsHook(tf.train.SessionRunHook):
+    """Starts the pseudo-inputs of a VampPrior from training images, before the first step.
+
+    Noise, as an initializer could give, makes pseudo-inputs that are all alike to the encoder.
+    """
+
+    def __init__(self, data: PreparedDataset, params: HParams):
+        self._data, self._params = data, params
+
+    def begin(self) -> None:
+        variables = tf.trainable_variables()
+        (self._logits,) = [v for v in variables if v.op.name == priors.PSEUDO_INPUTS]
+        # A placeholder, as the images would be a large constant of the graph.
+        self._images = tf.placeholder(tf.float32, self._logits.shape)
+        start = self._images
+        if not self._params.is_series:
+            # Grey levels of 0 and 1 have no finite logit.
+            inside = 0.02 + 0.96 * self._images
+            start = tf.math.log(inside) - tf.math.log1p(-inside)
+        self._start = self._logits.assign(start).op
+
+    def after_create_session(self, session, coord) -> None:
+        # Not by the session's global step: a worker may have made one since it was begun.
+        if listing.start_step(self._params.model_dir) > 0:
+            return
+        shape = self._logits.shape.as_list()
+        images = inputs.first_images(self._data, 'train', shape[0], self._params.binarization)
+        session.run(self._start, {self._images: images.reshape(shape)})
 
 
 class FinishStepHook(StopHook):
