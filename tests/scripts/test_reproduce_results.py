@@ -53,7 +53,7 @@ def test_a_row_is_what_its_commands_left_and_is_not_made_twice(small_mnist_data_
 def test_a_row_of_what_was_tried_is_of_validation_images(small_mnist_data_dir, tmp_path):
     done = reproduce(
         '--results_dir={}'.format(tmp_path), '--only=tried-path', '--max_steps=3',
-        '--importance_samples=2', '--num_images=20', '--data_dir=' + small_mnist_data_dir,
+        '--importance_samples=2', '--num_images=10', '--data_dir=' + small_mnist_data_dir,
     )  # fmt: skip
     losses, estimates = [], []
     for seed in (1, 2, 3):
