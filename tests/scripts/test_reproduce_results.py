@@ -30,17 +30,17 @@ def test_an_unknown_row_is_refused(tmp_path):
 @pytest.mark.slow
 def test_a_row_is_what_its_commands_left_and_is_not_made_twice(small_mnist_data_dir, tmp_path):
     arguments = [
-        '--results_dir={}'.format(tmp_path), '--only=dynamic-50-best-hour', '--max_steps=3',
+        '--results_dir={}'.format(tmp_path), '--only=dynamic-50-flow-hour', '--max_steps=3',
         '--importance_samples=2', '--data_dir=' + small_mnist_data_dir,
     ]  # fmt: skip
     first, second = [reproduce(*arguments) for _ in range(2)]
-    assert first.stderr.count('dynamic-50-best-hour: python -m trainer.') == 2
+    assert first.stderr.count('dynamic-50-flow-hour: python -m trainer.') == 2
     assert not second.stderr
     row = second.stdout.splitlines()[-1]
     assert first.stdout.splitlines()[-1] == row
-    with open(str(tmp_path / 'dynamic-50-best-hour' / 'results.json')) as f:
+    with open(str(tmp_path / 'dynamic-50-flow-hour' / 'results.json')) as f:
         record = json.load(f)
-    with open(str(tmp_path / 'dynamic-50-best-hour' / 'evaluation_test_2.json')) as f:
+    with open(str(tmp_path / 'dynamic-50-flow-hour' / 'evaluation_test_2.json')) as f:
         estimate = json.load(f)['negative_log_likelihood']
     cells = [cell.strip() for cell in row.split('|')]
     assert cells[1].startswith('`--binarization=dynamic --latent_size=50 --max_steps=120000 ')
